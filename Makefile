@@ -1,0 +1,98 @@
+# Everything that is done to this project, one target each; `make help` lists them.
+#
+# Every target that needs tools depends on the stamp in .venv, hence sets everything up by itself on a machine that
+# has nothing but Python >= 3.11, make and git. The stamp is redone when pyproject.toml changes. A .venv that
+# is there already is used and added to, never removed (`make distclean` does that).
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.paxos-rsm-stamp
+
+# Test processes at once. One by default: an integration test starts three servers, which fill two cores alone.
+# `make test PYTEST_WORKERS=2` keeps each file's tests in one process.
+PYTEST_WORKERS ?= 1
+PYTEST_ARGS    ?=
+PYTEST := $(BIN)/pytest -q $(if $(filter-out 1,$(PYTEST_WORKERS)),-n $(PYTEST_WORKERS) --dist loadfile) $(PYTEST_ARGS)
+
+# What the style tools look at; folders that are not there (yet) are left out.
+CODE := $(wildcard paxos_rsm tools tests benchmarks examples)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-unit test-integration bench check lint types floors check-gen fmt gen hooks build \
+        clean distclean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv with everything in it (every other target does so by itself)
+
+demo: $(STAMP) ## three servers, a killed leader, a restart: shows that no acknowledged write is lost
+	$(BIN)/paxos-rsm demo
+
+test: $(STAMP) ## every test (PYTEST_WORKERS=2 runs two files at once, PYTEST_ARGS='-k lease -x' goes to pytest)
+	$(PYTEST) tests
+
+test-unit: $(STAMP) ## the tests that start no server processes
+	$(PYTEST) tests -m 'not integration'
+
+test-integration: $(STAMP) ## the tests with real server processes
+	$(PYTEST) tests -m integration
+
+bench: $(STAMP) ## measure writes and reads against a local cluster (benchmarks/run.sh)
+	@if [ ! -f benchmarks/run.sh ]; then echo "bench: there is no benchmarks/run.sh yet" >&2; exit 1; fi
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash benchmarks/run.sh
+
+check: lint types floors check-gen ## everything that CI checks before the tests
+
+lint: $(STAMP) ## formatting and lint (ruff), nothing is changed
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+
+types: $(STAMP) ## mypy --strict
+	$(BIN)/mypy --strict $(CODE)
+
+floors: $(STAMP) ## imports point down only (import-linter, .importlinter)
+	$(BIN)/lint-imports --no-cache
+
+check-gen: $(STAMP) ## the committed stubs are what the protos say
+	$(BIN)/python tools/gen_protos.py --check
+
+fmt: $(STAMP) ## format, and mend what lint can mend
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+gen: $(STAMP) ## make paxos_rsm/_proto from protos/
+	$(BIN)/python tools/gen_protos.py
+
+hooks: $(STAMP) ## run `make check` before each commit (pre-commit)
+	$(BIN)/pre-commit install
+
+build: $(STAMP) ## the wheel, into dist/
+	$(BIN)/python -m build --wheel --no-isolation
+
+clean: ## remove caches and build products
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## clean, and remove .venv
+	rm -rf $(VENV)
+
+$(STAMP): pyproject.toml paxos_rsm/_version.py
+	@if [ ! -e $(VENV) ]; then \
+	    $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	        echo "paxos_rsm needs Python 3.11 or newer, and '$(PYTHON)' is not: name one with 'make PYTHON=python3.12'" >&2; \
+	        exit 1; }; \
+	    echo "making $(VENV) with $$($(PYTHON) --version)"; \
+	    $(PYTHON) -m venv $(VENV) || { \
+	        rm -rf $(VENV); \
+	        echo "'$(PYTHON) -m venv' failed: on Debian and Ubuntu, install the package python3-venv" >&2; \
+	        exit 1; }; \
+	fi
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	    echo "$(VENV) has no working Python 3.11 or newer: remove it ('make distclean') and try again" >&2; exit 1; }
+	@echo "installing paxos_rsm and its tools into $(VENV)"
+	@$(BIN)/python -m pip install -q -e '.[cli,dev]'
+	@touch $@
