@@ -1,0 +1,110 @@
+"""Entries, ballots and configurations as bytes: the same on the wire and on disk.
+
+An entry is a kind and its data. The data of a batch is passed through untouched, so that a frame is encoded once,
+by the client, and decoded once a server, by its state machine. A kind that this version does not know stops the
+server (rule 12): it is never skipped.
+"""
+
+from paxos_rsm._proto import paxos_pb2 as pb
+from paxos_rsm.errors import UnknownEntry
+from paxos_rsm.paxos.membership import Configuration, Member
+from paxos_rsm.paxos.quorum import QuorumSizes
+from paxos_rsm.paxos.types import Ballot, Batch, ConfigChange, Entry, Noop
+
+__all__ = [
+    "ballot_from_pb",
+    "ballot_to_pb",
+    "configuration_from_pb",
+    "configuration_to_pb",
+    "entry_from_kind",
+    "entry_from_pb",
+    "entry_to_kind",
+    "entry_to_pb",
+    "member_from_pb",
+    "member_to_pb",
+]
+
+NOOP = int(pb.ENTRY_KIND_NOOP)
+BATCH = int(pb.ENTRY_KIND_BATCH)
+CONFIG = int(pb.ENTRY_KIND_CONFIG)
+
+
+def ballot_to_pb(ballot: Ballot) -> pb.Ballot:
+    """A ballot for the wire."""
+    return pb.Ballot(round=ballot.round, node=ballot.node)
+
+
+def ballot_from_pb(message: pb.Ballot) -> Ballot:
+    """A ballot from the wire; an absent one is ``NO_BALLOT``."""
+    return Ballot(message.round, message.node)
+
+
+def member_to_pb(member: Member) -> pb.Member:
+    """A member for the wire."""
+    return pb.Member(
+        incarnation=member.incarnation,
+        member_id=member.member_id,
+        name=member.name,
+        peer_url=member.peer_url,
+        client_urls=member.client_urls,
+    )
+
+
+def member_from_pb(message: pb.Member) -> Member:
+    """A member from the wire."""
+    return Member(
+        message.incarnation, message.member_id, message.name, message.peer_url, tuple(message.client_urls)
+    )
+
+
+def configuration_to_pb(configuration: Configuration) -> pb.Configuration:
+    """A configuration for the wire."""
+    return pb.Configuration(
+        cluster_id=configuration.cluster_id,
+        members=[member_to_pb(m) for m in configuration.members],
+        phase1_quorum=configuration.quorum.phase1,
+        phase2_quorum=configuration.quorum.phase2,
+    )
+
+
+def configuration_from_pb(message: pb.Configuration) -> Configuration:
+    """A configuration from the wire. Raises ConfigError where it breaks an invariant of the type."""
+    members = tuple(member_from_pb(m) for m in message.members)
+    quorum = QuorumSizes(len(members), message.phase1_quorum, message.phase2_quorum)
+    configuration = Configuration(message.cluster_id, members, quorum)
+    configuration.validate()
+    return configuration
+
+
+def entry_to_kind(entry: Entry) -> tuple[int, bytes]:
+    """The kind and the data of an entry."""
+    if type(entry) is Batch:
+        return BATCH, entry.data
+    if type(entry) is ConfigChange:
+        return CONFIG, configuration_to_pb(entry.configuration).SerializeToString(deterministic=True)
+    return NOOP, b""
+
+
+def entry_from_kind(kind: int, data: bytes) -> Entry:
+    """The entry of a kind and its data. Raises UnknownEntry for a kind of a later version."""
+    if kind == BATCH:
+        return Batch(data)
+    if kind == NOOP:
+        return Noop()
+    if kind == CONFIG:
+        return ConfigChange(configuration_from_pb(pb.Configuration.FromString(data)))
+    raise UnknownEntry(
+        f"an entry of kind {kind} is unknown to this version of paxos_rsm; it is not skipped. "
+        "Upgrade this server to the version that the rest of the cluster runs"
+    )
+
+
+def entry_to_pb(entry: Entry) -> pb.Entry:
+    """An entry for the wire."""
+    kind, data = entry_to_kind(entry)
+    return pb.Entry(kind=pb.EntryKind.ValueType(kind), data=data)
+
+
+def entry_from_pb(message: pb.Entry) -> Entry:
+    """An entry from the wire. Raises UnknownEntry for a kind of a later version."""
+    return entry_from_kind(message.kind, message.data)

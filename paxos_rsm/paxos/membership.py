@@ -1,0 +1,73 @@
+"""Who the members are, and which of them make a quorum.
+
+A :class:`Configuration` is decided in the log like any entry and governs from the next slot on. The first one is
+the genesis entry in slot 1; slot 1 itself needs *every* initial member in both phases (rule 9), so that no
+cluster can be formed twice by two halves that have not met. Later changes of configuration are a later issue; the
+type and its history are here because every vote already asks which configuration governs its slot.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from paxos_rsm.errors import ConfigError
+from paxos_rsm.paxos.quorum import QuorumSizes
+
+__all__ = ["Configuration", "Member"]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member, named for good by its incarnation; the rest says how to find it."""
+
+    incarnation: int
+    member_id: int
+    name: str
+    peer_url: str
+    client_urls: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """The members that vote, and how many of them are a quorum in each phase.
+
+    Always holds: incarnations, member ids and names are each unique, and every phase-1 quorum meets every
+    phase-2 quorum (Howard, Malkhi, Spiegelman, *Flexible Paxos*, 2016).
+    """
+
+    cluster_id: int
+    members: tuple[Member, ...]
+    quorum: QuorumSizes
+
+    def validate(self) -> None:
+        """Raises ConfigError where an invariant of the type does not hold."""
+        if not self.members:
+            raise ConfigError("a configuration needs at least one member")
+        for what, values in (
+            ("incarnation", [m.incarnation for m in self.members]),
+            ("member id", [m.member_id for m in self.members]),
+            ("name", [m.name for m in self.members]),
+        ):
+            if len(set(values)) != len(values):
+                raise ConfigError(f"two members of the configuration share one {what}: {values}")
+        if self.quorum.members != len(self.members):
+            raise ConfigError(
+                f"quorum sizes are for {self.quorum.members} members, there are {len(self.members)}"
+            )
+        self.quorum.validate()
+
+    @property
+    def nodes(self) -> frozenset[int]:
+        """The incarnations that may vote."""
+        return frozenset(m.incarnation for m in self.members)
+
+    def is_phase1_quorum(self, nodes: Iterable[int]) -> bool:
+        """Whether the members among ``nodes`` may elect a leader."""
+        return len(self.nodes.intersection(nodes)) >= self.quorum.phase1
+
+    def is_phase2_quorum(self, nodes: Iterable[int]) -> bool:
+        """Whether the members among ``nodes`` may decide an entry or confirm a read."""
+        return len(self.nodes.intersection(nodes)) >= self.quorum.phase2
+
+    def by_incarnation(self, node: int) -> Member | None:
+        """The member with this incarnation, if it is one."""
+        return next((m for m in self.members if m.incarnation == node), None)

@@ -1,0 +1,191 @@
+"""What servers say to each other.
+
+One frozen dataclass a message of the table in docs/PROTOCOL.md. A message does not name its sender or receiver:
+the stream it travels on is bound to both incarnations by the ``Hello`` that opened it, so that nothing meant for
+a server reaches another one that was given its address.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from paxos_rsm.paxos.types import Ballot, Entry, NodeId, Slot
+
+__all__ = [
+    "Accept",
+    "Accepted",
+    "CatchUp",
+    "CatchUpReply",
+    "Decide",
+    "Envelope",
+    "Forward",
+    "Heartbeat",
+    "HeartbeatReply",
+    "Message",
+    "Nack",
+    "Prepare",
+    "Promise",
+    "ReadReply",
+    "ReadRequest",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Phase 1a: asks for the promise of ``ballot`` and for what the receiver holds from ``first`` on.
+
+    Sent only once the candidate's own promise of ``ballot`` is durable (rule 2). Sent again with a higher
+    ``first`` to pull the next chunk of a long promise.
+    """
+
+    ballot: Ballot
+    first: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """Phase 1b, one chunk: covers the slots ``first..last`` (``last`` None: and everything above).
+
+    ``accepted`` and ``decided`` hold what the sender has in that interval; a slot of the interval that is in
+    neither is free at the sender, unless it is at or below ``compacted_through`` or among ``unreadable``: those
+    are *not* covered (rule 5). Sent only once the promise is durable.
+    """
+
+    ballot: Ballot
+    first: Slot
+    last: Slot | None
+    accepted: tuple[tuple[Slot, Ballot, Entry], ...]
+    decided: tuple[tuple[Slot, Entry], ...]
+    compacted_through: Slot = 0
+    unreadable: tuple[Slot, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """Phase 2a: asks to accept ``entry`` in ``slot``.
+
+    ``decided_through`` is the sender's watermark, bound to ``ballot`` by rule 6: it names slots, not values.
+    """
+
+    ballot: Ballot
+    slot: Slot
+    entry: Entry
+    decided_through: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Phase 2b: the sender holds the entries of ``ballot`` in all of ``slots``, durably."""
+
+    ballot: Ballot
+    slots: tuple[Slot, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Nack:
+    """Refuses ``refused``: the sender has promised the higher ballot ``promised``."""
+
+    refused: Ballot
+    promised: Ballot
+
+
+@dataclass(frozen=True, slots=True)
+class Decide:
+    """The leader's watermark, sent at once where no Accept would carry it (rule 6 binds it to ``ballot``)."""
+
+    ballot: Ballot
+    decided_through: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """I am here: what I follow, what I know, whom I hear. From every member to every member.
+
+    ``ballot`` is the ballot that the sender leads (``leading``) or follows (not ``leading``; its node is the leader
+    the sender believes in). ``leader_alive`` is the pre-vote, always up to date: whether the sender has a leader it
+    would rather not see disturbed. ``decided_through`` is the sender's contiguous watermark: rule 6 makes it a
+    statement on values only where ``leading``. ``round`` numbers read confirmations: not 0 asks for a reply.
+    ``reach`` names the nodes that the sender has heard within an election time-out, itself included.
+    """
+
+    ballot: Ballot
+    leading: bool
+    leader_alive: bool
+    decided_through: Slot
+    round: int
+    reach: frozenset[NodeId]
+    promised: Ballot
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatReply:
+    """Confirms, for reads, that the sender had promised nothing above ``ballot`` when round ``round`` came."""
+
+    ballot: Ballot
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class CatchUp:
+    """Asks any server for decided entries from ``first`` on, up to ``last``."""
+
+    first: Slot
+    last: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class CatchUpReply:
+    """Decided entries only (rule 6: stored as decided, without a ballot)."""
+
+    promised: Ballot
+    entries: tuple[tuple[Slot, Entry], ...]
+    decided_through: Slot
+    compacted_through: Slot = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Client frames on their way to the leader. ``hops`` counts servers passed; at most one hands them on."""
+
+    frames: tuple[bytes, ...]
+    hops: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRequest:
+    """A follower asks for a read index, once for all the reads that wait there."""
+
+    read_id: int
+    hops: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReadReply:
+    """The read index for ``read_id``: serve the reads from a state at or past ``index``. 0: refused, ask again."""
+
+    read_id: int
+    index: Slot
+
+
+Message: TypeAlias = (
+    Prepare
+    | Promise
+    | Accept
+    | Accepted
+    | Nack
+    | Decide
+    | Heartbeat
+    | HeartbeatReply
+    | CatchUp
+    | CatchUpReply
+    | Forward
+    | ReadRequest
+    | ReadReply
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A message and the node that it is for."""
+
+    to: NodeId
+    message: Message

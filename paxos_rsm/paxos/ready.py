@@ -1,0 +1,89 @@
+"""What a step of the protocol asks its driver to do: the one place where order against the disk is decided.
+
+The driver performs, for each :class:`Ready`, in this order of knowledge:
+
+1. sends ``messages`` whenever it likes, even before the writes are durable;
+2. hands ``writes`` to the log, in order, after those of every earlier Ready;
+3. once they are durable, and not before, sends ``messages_after_writes`` (rule 4). Those addressed to the node
+   itself are its own votes: the driver hands them back by ``Node.step``, so that a proposer counts its own
+   Promise and Accepted no earlier than anyone else's;
+4. applies ``decided``, in order; durability is not needed, a quorum has it;
+5. serves the reads of ``reads`` once it has applied their index.
+
+(The shape is etcd-io/raft's ``Ready`` and ``msgsAfterAppend``.)
+"""
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from paxos_rsm.paxos.messages import Envelope
+from paxos_rsm.paxos.types import Ballot, Entry, Slot
+
+__all__ = [
+    "ReadGranted",
+    "Ready",
+    "Write",
+    "WriteAccepted",
+    "WriteDecided",
+    "WriteDecidedThrough",
+    "WritePromise",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class WritePromise:
+    """The acceptor's promise: one ballot for the whole log."""
+
+    ballot: Ballot
+
+
+@dataclass(frozen=True, slots=True)
+class WriteAccepted:
+    """The acceptor's vote in one slot. Raises the promise to ``ballot`` (rule 3)."""
+
+    slot: Slot
+    ballot: Ballot
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class WriteDecided:
+    """A decided entry learned from a peer: no ballot (rule 6)."""
+
+    slot: Slot
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class WriteDecidedThrough:
+    """Every slot up to ``slot`` is decided with the entry that the log already holds there.
+
+    Nothing waits for it to be durable; lost, it is learned again.
+    """
+
+    slot: Slot
+
+
+Write: TypeAlias = WritePromise | WriteAccepted | WriteDecided | WriteDecidedThrough
+
+
+@dataclass(frozen=True, slots=True)
+class ReadGranted:
+    """The reads gathered under ``read_id`` may be served at ``index``; None: they must be asked again or refused."""
+
+    read_id: int
+    index: Slot | None
+
+
+@dataclass(slots=True)
+class Ready:
+    """See the module's docstring."""
+
+    writes: list[Write] = field(default_factory=list)
+    messages: list[Envelope] = field(default_factory=list)
+    messages_after_writes: list[Envelope] = field(default_factory=list)
+    decided: list[tuple[Slot, Entry]] = field(default_factory=list)
+    reads: list[ReadGranted] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.writes or self.messages or self.messages_after_writes or self.decided or self.reads)
