@@ -1,0 +1,24 @@
+"""What holds for every test: reproducible properties, and one mark for all that starts processes."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+INTEGRATION = Path(__file__).parent / "integration"
+
+# Nothing may be flaky: the same examples in every run, and no limit on how long one takes on a busy machine.
+# HYPOTHESIS_PROFILE=explore draws new ones, to look for what the fixed ones miss.
+settings.register_profile(
+    "fixed", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("explore", deadline=None, max_examples=2_000, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything in tests/integration bears the mark, so that no file can forget it."""
+    for item in items:
+        if INTEGRATION in item.path.parents:
+            item.add_marker(pytest.mark.integration)
