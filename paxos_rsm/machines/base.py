@@ -12,13 +12,15 @@ results that are encoded only on the one server whose client waits for them.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 __all__ = ["BatchStateMachine", "Position", "StateMachine"]
 
 
-class Position(NamedTuple):
-    """Where a command stands in the log: its slot, and its place among the commands of that slot, from 0."""
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """Where a command stands in the log: its slot, and its index among the commands of that slot, from 0."""
 
     slot: int
     index: int

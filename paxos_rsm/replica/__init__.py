@@ -1,0 +1,1 @@
+"""The one loop that drives the protocol, the log on disk, the streams and the state machine."""
