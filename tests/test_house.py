@@ -137,6 +137,23 @@ def pure_floors_are_pure(room: Room) -> Iterator[str]:
             yield f"{room.path}:{line}: imports random: randomness is injected (import it for typing only)"
 
 
+def the_client_stands_beside(room: Room) -> Iterator[str]:
+    """The list of what is allowed; .importlinter has the one of what is not, and sees indirect imports."""
+    if not room.path.startswith(f"{PACKAGE}/client/"):
+        return
+    for node in ast.walk(room.tree):
+        if isinstance(node, ast.ImportFrom):
+            named = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            named = [alias.name for alias in node.names]
+        else:
+            continue
+        for name in named:
+            top, _, rest = name.partition(".")
+            if top == PACKAGE and rest.split(".")[0] not in {"errors", "_proto", "client", "_version"}:
+                yield f"{room.path}:{node.lineno}: imports {name}: a client knows errors, _proto and itself"
+
+
 RULES: tuple[Callable[[Room], Iterator[str]], ...] = (
     files_are_rooms,
     functions_are_short,
@@ -145,6 +162,7 @@ RULES: tuple[Callable[[Room], Iterator[str]], ...] = (
     no_print_outside_cli,
     nothing_is_pickled,
     pure_floors_are_pure,
+    the_client_stands_beside,
 )
 
 
@@ -294,6 +312,11 @@ def offend(path: str, body: str) -> Room:
             pure_floors_are_pure,
             offend("paxos_rsm/paxos/a.py", "import sortedcontainers"),
             offend("paxos_rsm/machines/a.py", "import sortedcontainers"),
+        ),
+        (
+            the_client_stands_beside,
+            offend("paxos_rsm/client/a.py", "from paxos_rsm import config"),
+            offend("paxos_rsm/client/a.py", "from paxos_rsm._proto import kv_pb2\nimport paxos_rsm.errors"),
         ),
     ],
 )
