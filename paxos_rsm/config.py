@@ -1,0 +1,530 @@
+"""What a server is told before it starts, where it was told so, and whether that makes sense.
+
+One table, :data:`OPTIONS`, made from the fields of :class:`ServerConfig` and :class:`Tuning`, says for each
+setting its flag, its environment variable and its key in a TOML file. :func:`load_config` reads them in this
+order, the later one wins::
+
+    defaults  <  TOML file (--config-file)  <  environment (PAXOS_RSM_*)  <  flags
+
+A value is checked where it is read, so that the sentence can name its source; what only two values together
+can get wrong is checked by ``validate()``, which names both by their flags. Flags and defaults are etcd's
+where etcd has them: ``server`` without a flag is a cluster of one.
+
+Who is who follows from the configuration alone, on every server alike: the cluster's id from its token and
+its initial members, a member's id from its name, its peer URL and the token. Ids have 63 bits, so that they fit
+the signed integers of other languages, and are never 0.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from paxos_rsm.errors import ConfigError
+
+__all__ = [
+    "ENVIRONMENT_PREFIX",
+    "FRAME_OVERHEAD_BYTES",
+    "OPTIONS",
+    "Option",
+    "ServerConfig",
+    "Tuning",
+    "load_config",
+    "member_id_of",
+    "parse_initial_cluster",
+    "url_address",
+]
+
+ENVIRONMENT_PREFIX = "PAXOS_RSM_"
+CONFIG_FILE_VARIABLE = "PAXOS_RSM_CONFIG_FILE"
+
+FRAME_OVERHEAD_BYTES = 1024
+"""What a frame with one command may have beyond that command: session, sequence numbers, lengths."""
+
+ID_BITS = 63
+MIB = 1024 * 1024
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("text", "json")
+CLUSTER_STATES = ("new", "existing")
+
+UNSPECIFIED_HOSTS = frozenset({"0.0.0.0", "::", ""})  # listen everywhere, can be reached nowhere
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+MACHINE_PATTERN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+Check = Callable[[Any], None]
+"""Raises ConfigError with the second half of a sentence that starts with the setting."""
+
+
+# ---- one value -------------------------------------------------------------------------------------------
+
+
+def url_address(url: str) -> str:
+    """``host:port`` of ``http://host:port``. Raises ConfigError where it is anything else."""
+    wanted = "a URL looks like http://127.0.0.1:2379"
+    if not url.isprintable() or " " in url:
+        raise ConfigError(f"{url!r} is not a URL; {wanted}")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ConfigError(f"{url!r} is not a URL ({error}); {wanted}") from None
+    if parts.scheme == "https":
+        raise ConfigError(f"{url!r} asks for TLS, which this version does not have yet; use http://")
+    if parts.scheme != "http":
+        raise ConfigError(f"{url!r} has no http:// in front; {wanted}")
+    if parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc:
+        raise ConfigError(f"{url!r} has more than a host and a port; {wanted}")
+    if not parts.hostname or not port:
+        raise ConfigError(f"{url!r} lacks a host or a port; {wanted}")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{host}:{port}"
+
+
+def parse_initial_cluster(text: str) -> dict[str, str]:
+    """Name to peer URL, from ``n1=http://host:port,n2=...``. Raises ConfigError where it does not parse."""
+    members: dict[str, str] = {}
+    for part in (each.strip() for each in text.split(",")):
+        name, equals, url = part.partition("=")
+        if not equals:
+            raise ConfigError(f"{part!r} is not name=URL; write n1=http://host:2380,n2=http://host:2380")
+        _check_name(name)
+        url_address(url)
+        if name in members:
+            raise ConfigError(f"member {name!r} is named twice; each has one name and one peer URL")
+        members[name] = url.rstrip("/")
+    addresses = [url_address(url) for url in members.values()]
+    for address in addresses:
+        if addresses.count(address) > 1:
+            raise ConfigError(f"two members share the peer address {address}")
+    return members
+
+
+def _check_name(value: str) -> None:
+    if not NAME_PATTERN.fullmatch(value):
+        raise ConfigError(
+            f"{value!r} cannot be a name; it has 1 to 63 letters, digits, '.', '_' or '-', "
+            "and begins with a letter or a digit"
+        )
+
+
+def _check_urls(values: tuple[str, ...]) -> None:
+    addresses = [url_address(value) for value in values]
+    if len(set(addresses)) != len(addresses):
+        raise ConfigError(f"{', '.join(addresses)} names an address twice")
+
+
+def _check_initial_cluster(value: str) -> None:
+    if value:
+        parse_initial_cluster(value)
+
+
+def _check_machine(value: str | None) -> None:
+    if value is not None and not MACHINE_PATTERN.fullmatch(value):
+        raise ConfigError(f"{value!r} does not name a state machine; write package.module:Class")
+
+
+def _check_text(value: str) -> None:
+    if not value.isprintable():
+        raise ConfigError(f"{value!r} has characters that cannot be printed")
+
+
+def _one_of(*choices: str) -> Check:
+    def check(value: str) -> None:
+        if value not in choices:
+            raise ConfigError(f"{value!r} is not one of {', '.join(choices)}")
+
+    return check
+
+
+def _between(least: int, most: int) -> Check:
+    def check(value: int) -> None:
+        if type(value) is not int:
+            raise ConfigError(f"{value!r} is not a whole number")
+        if not least <= value <= most:
+            raise ConfigError(f"{value} is not within {least}..{most}")
+
+    return check
+
+
+# ---- the settings ----------------------------------------------------------------------------------------
+
+
+def _option(default: Any, check: Check, description: str, flag: str = "") -> Any:
+    """A field of a configuration, with what OPTIONS says of it; the flag is the field's name by default."""
+    metadata = {"check": check, "description": description, "flag": flag}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Times, sizes and limits. The defaults suit servers within one region; members should agree on them."""
+
+    tick_ms: int = _option(25, _between(1, 1_000), "length of one tick of the protocol's clock")
+    heartbeat_ms: int = _option(50, _between(1, 10_000), "time between two heartbeats", "heartbeat-interval")
+    election_timeout_ms: int = _option(
+        500, _between(10, 50_000), "silence of the leader after which another stands", "election-timeout"
+    )
+    request_bytes_max: int = _option(
+        1_572_864, _between(1_024, 64 * MIB), "largest request of a client in bytes", "max-request-bytes"
+    )
+    entry_bytes_max: int = _option(
+        1_572_864 + 64 * 1024, _between(4_096, 128 * MIB), "largest entry of the log in bytes"
+    )
+    txn_ops_max: int = _option(128, _between(1, 100_000), "most operations in a transaction", "max-txn-ops")
+    window_entries: int = _option(64, _between(1, 4_096), "entries that the leader proposes ahead")
+    pending_bytes_max: int = _option(
+        64 * MIB, _between(1 * MIB, 4_096 * MIB), "bytes of frames that wait at this server for the log"
+    )
+    pending_frames_max: int = _option(
+        65_536, _between(16, 10_000_000), "frames that wait at this server for the log"
+    )
+    results_bytes_max: int = _option(
+        16 * MIB, _between(64 * 1024, 1_024 * MIB), "results waiting on one stream for a client to read them"
+    )
+    unary_in_flight_max: int = _option(
+        8_192, _between(1, 1_000_000), "unary requests that this server works on at once"
+    )
+    peer_queue_bytes_max: int = _option(
+        64 * MIB, _between(1 * MIB, 4_096 * MIB), "bytes of messages that wait for one peer"
+    )
+    session_timeout_ms: int = _option(
+        60_000, _between(1_000, 86_400_000), "silence of a client after which its session may expire"
+    )
+    request_timeout_ms: int = _option(
+        7_000, _between(100, 600_000), "how long a request without a deadline may wait for the log"
+    )
+    shutdown_grace_ms: int = _option(
+        5_000, _between(0, 600_000), "how long a server that stops waits for requests in flight"
+    )
+    phase2_quorum: int = _option(
+        0, _between(0, 127), "members that decide an entry (Flexible Paxos); 0 is a majority"
+    )
+
+    def validate(self) -> None:
+        """Raises ConfigError, with a sentence that names the flag, where a value or a relation is wrong."""
+        _check_fields(self)
+        if self.tick_ms > self.heartbeat_ms:
+            raise ConfigError(
+                f"--tick-ms {self.tick_ms} is longer than --heartbeat-interval {self.heartbeat_ms}: "
+                "time is counted in ticks; shorten the tick"
+            )
+        if self.election_timeout_ms < 5 * self.heartbeat_ms:
+            raise ConfigError(
+                f"--election-timeout {self.election_timeout_ms} is less than 5 times --heartbeat-interval "
+                f"{self.heartbeat_ms}: a few late heartbeats would depose a healthy leader"
+            )
+        if self.entry_bytes_max < self.frame_bytes_max + 4:
+            raise ConfigError(
+                f"--entry-bytes-max {self.entry_bytes_max} cannot hold a request of --max-request-bytes "
+                f"{self.request_bytes_max}; it must be at least {self.frame_bytes_max + 4}"
+            )
+        if self.pending_bytes_max < self.entry_bytes_max:
+            raise ConfigError(
+                f"--pending-bytes-max {self.pending_bytes_max} is less than --entry-bytes-max "
+                f"{self.entry_bytes_max}: what may be proposed must be allowed to wait"
+            )
+
+    @property
+    def frame_bytes_max(self) -> int:
+        """The largest frame that a server takes: one command of ``request_bytes_max``, and its wrapping."""
+        return self.request_bytes_max + FRAME_OVERHEAD_BYTES
+
+    @property
+    def heartbeat_ticks(self) -> int:
+        """``heartbeat_ms`` in whole ticks, at least one."""
+        return max(1, round(self.heartbeat_ms / self.tick_ms))
+
+    @property
+    def election_timeout_ticks(self) -> int:
+        """``election_timeout_ms`` in whole ticks, rounded up."""
+        return -(-self.election_timeout_ms // self.tick_ms)
+
+
+DEFAULT_CLIENT_URLS = ("http://127.0.0.1:2379",)
+DEFAULT_PEER_URLS = ("http://127.0.0.1:2380",)
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """One server: its name, its addresses, where its data lies, and who its peers are.
+
+    What is left empty follows from the rest: see :attr:`directory`, :attr:`client_urls`, :attr:`members`.
+    """
+
+    name: str = _option("default", _check_name, "name of this member")
+    data_dir: str = _option("", _check_text, "directory of its data; NAME.paxos where not given")
+    listen_client_urls: tuple[str, ...] = _option(
+        DEFAULT_CLIENT_URLS, _check_urls, "addresses to take clients on, comma-separated"
+    )
+    advertise_client_urls: tuple[str, ...] = _option(
+        (), _check_urls, "addresses under which clients reach it; --listen-client-urls where not given"
+    )
+    listen_peer_urls: tuple[str, ...] = _option(
+        DEFAULT_PEER_URLS, _check_urls, "addresses to take peers on, comma-separated"
+    )
+    initial_advertise_peer_urls: tuple[str, ...] = _option(
+        (),
+        _check_urls,
+        "address under which peers reach it; what --initial-cluster says of it where not given",
+    )
+    initial_cluster: str = _option(
+        "", _check_initial_cluster, "all members, n1=http://host:2380,...; this one alone where not given"
+    )
+    initial_cluster_token: str = _option(
+        "paxos-cluster", _check_text, "keeps clusters that were started alike apart"
+    )
+    initial_cluster_state: str = _option(
+        "new", _one_of(*CLUSTER_STATES), "new, or existing where it joins a cluster that runs"
+    )
+    machine: str | None = _option(
+        None, _check_machine, "state machine to serve, package.module:Class; the key-value store by default"
+    )
+    log_level: str = _option("info", _one_of(*LOG_LEVELS), "debug, info, warning or error")
+    log_format: str = _option("text", _one_of(*LOG_FORMATS), "text (key=value) or json (an object a line)")
+    tuning: Tuning = field(default_factory=Tuning)
+
+    def validate(self) -> None:
+        """Raises ConfigError, with a sentence that names the flag, where a value or a relation is wrong."""
+        _check_fields(self)
+        self.tuning.validate()
+        for flag, urls in (
+            ("--listen-client-urls", self.listen_client_urls),
+            ("--listen-peer-urls", self.listen_peer_urls),
+        ):
+            if not urls:
+                raise ConfigError(f"{flag} is empty: a server needs an address to listen on")
+        both = set(map(url_address, self.listen_client_urls)) & set(map(url_address, self.listen_peer_urls))
+        if both:
+            raise ConfigError(
+                f"--listen-client-urls and --listen-peer-urls both name {', '.join(sorted(both))}; "
+                "clients and peers need ports of their own"
+            )
+        _check_reachable("--advertise-client-urls", self.client_urls)
+        if len(self.initial_advertise_peer_urls) > 1:
+            raise ConfigError("--initial-advertise-peer-urls names more than one URL; a member has one")
+        self._validate_cluster()
+
+    def _validate_cluster(self) -> None:
+        members = self.members
+        if self.name not in members:
+            raise ConfigError(
+                f"--initial-cluster names {', '.join(members)}, but not this member, --name {self.name}"
+            )
+        _check_reachable("--initial-advertise-peer-urls", (self.peer_url,))
+        advertised = [url.rstrip("/") for url in self.initial_advertise_peer_urls]
+        if advertised and advertised != [members[self.name]]:
+            raise ConfigError(
+                f"--initial-cluster says {self.name}={members[self.name]}, "
+                f"--initial-advertise-peer-urls says {advertised[0]}; they must be the same"
+            )
+        phase2 = self.tuning.phase2_quorum
+        if phase2 > len(members):
+            raise ConfigError(f"--phase2-quorum {phase2} is more than the {len(members)} members there are")
+
+    @property
+    def directory(self) -> Path:
+        """Where the data lies: ``data_dir``, or ``NAME.paxos`` in the working directory."""
+        return Path(self.data_dir or f"{self.name}.paxos")
+
+    @cached_property
+    def members(self) -> Mapping[str, str]:
+        """Name to peer URL of every initial member; this one alone where ``initial_cluster`` is empty."""
+        if self.initial_cluster:
+            return parse_initial_cluster(self.initial_cluster)
+        own = self.initial_advertise_peer_urls or self.listen_peer_urls
+        return {self.name: own[0].rstrip("/")}
+
+    @property
+    def peer_url(self) -> str:
+        """Under which the peers reach this server."""
+        return self.members[self.name]
+
+    @property
+    def client_urls(self) -> tuple[str, ...]:
+        """Under which clients reach this server."""
+        return tuple(url.rstrip("/") for url in self.advertise_client_urls or self.listen_client_urls)
+
+    @cached_property
+    def cluster_id(self) -> int:
+        """The same on every member that was given the same token and initial cluster."""
+        named = [f"{name}={url}" for name, url in sorted(self.members.items())]
+        return _id_of("cluster", self.initial_cluster_token, *named)
+
+    @property
+    def member_ids(self) -> dict[str, int]:
+        """Name to member id, for every initial member."""
+        token = self.initial_cluster_token
+        return {name: member_id_of(name, url, token) for name, url in self.members.items()}
+
+    @property
+    def member_id(self) -> int:
+        """The id of this member."""
+        return self.member_ids[self.name]
+
+
+def member_id_of(name: str, peer_url: str, token: str) -> int:
+    """The id of a member, from what names it."""
+    return _id_of("member", token, name, peer_url)
+
+
+def _id_of(*parts: str) -> int:
+    """63 bits, never 0. Each part goes in with its length: two lists that join alike have different ids."""
+    hashed = blake2b(digest_size=8)
+    for part in parts:
+        data = part.encode()
+        hashed.update(len(data).to_bytes(4, "big") + data)
+    return int.from_bytes(hashed.digest(), "big") >> (64 - ID_BITS) or 1
+
+
+def _check_reachable(flag: str, urls: tuple[str, ...]) -> None:
+    for url in urls:
+        if urlsplit(url).hostname in UNSPECIFIED_HOSTS:
+            raise ConfigError(
+                f"nobody can reach this server under {url}; say with {flag} what its address is"
+            )
+
+
+def _check_fields(config: ServerConfig | Tuning) -> None:
+    """Checks each value as it is: what was written in Python is not converted."""
+    for each in fields(config):
+        option = _BY_FIELD.get(each.name)
+        if option is None:
+            continue
+        value = getattr(config, each.name)
+        if type(value) is not option.kind and value is not option.default:
+            raise ConfigError(f"--{option.flag}: {value!r} is not a {option.kind.__name__}")
+        try:
+            option.check(value)
+        except ConfigError as error:
+            raise ConfigError(f"--{option.flag}: {error}") from None
+
+
+# ---- where settings come from ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One setting: how it is called in each source, and what it means."""
+
+    field: str
+    """The field of ServerConfig or Tuning, and the key in ``flags`` of :func:`load_config`."""
+    flag: str
+    """On the command line, without the leading dashes; also the key in a TOML file."""
+    env: str
+    default: Any
+    description: str
+    tuning: bool
+    """Whether it belongs to Tuning."""
+    check: Check
+
+    @property
+    def kind(self) -> type:
+        """``int``, ``tuple`` (of URLs, comma-separated) or ``str``."""
+        return str if self.default is None else type(self.default)
+
+
+def _options() -> tuple[Option, ...]:
+    found = []
+    for owner in (ServerConfig, Tuning):
+        for each in fields(owner):
+            if each.metadata:
+                flag = each.metadata["flag"] or each.name.replace("_", "-")
+                env = ENVIRONMENT_PREFIX + flag.upper().replace("-", "_")
+                description, check = each.metadata["description"], each.metadata["check"]
+                found.append(Option(each.name, flag, env, each.default, description, owner is Tuning, check))
+    return tuple(found)
+
+
+OPTIONS = _options()
+_BY_FIELD = {option.field: option for option in OPTIONS}
+_BY_KEY = {option.flag: option for option in OPTIONS} | {o.field.replace("_", "-"): o for o in OPTIONS}
+
+
+def load_config(
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    file: Path | None = None,
+) -> ServerConfig:
+    """The configuration of a server, from all sources, validated.
+
+    ``flags`` is keyed by :attr:`Option.field`; None and () mean that the flag was not given. ``environ`` is
+    ``os.environ`` by default. ``file`` is a TOML file; PAXOS_RSM_CONFIG_FILE may name it too.
+    Raises ConfigError, which names the source of a bad value.
+    """
+    if environ is None:
+        environ = os.environ
+    if file is None and environ.get(CONFIG_FILE_VARIABLE):
+        file = Path(environ[CONFIG_FILE_VARIABLE])
+    values: dict[str, Any] = {} if file is None else _from_file(file)
+    for option in OPTIONS:
+        if option.env in environ:
+            source = f"environment variable {option.env}"
+            values[option.field] = _checked(option, environ[option.env], source)
+    for name, value in (flags or {}).items():
+        if name not in _BY_FIELD:
+            raise ConfigError(f"there is no setting {name!r}")
+        if value is not None and value != ():
+            option = _BY_FIELD[name]
+            values[name] = _checked(option, value, f"--{option.flag}")
+    tuned = {name: values.pop(name) for name in list(values) if _BY_FIELD[name].tuning}
+    config = ServerConfig(**values, tuning=Tuning(**tuned))
+    config.validate()
+    return config
+
+
+def _from_file(file: Path) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration file {file}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not a TOML file: {error}") from None
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        option = _BY_KEY.get(key.replace("_", "-"))
+        if option is None:
+            raise ConfigError(f"{file}: there is no setting {key!r}; `paxos-rsm server --help` lists them")
+        if option.field in values:
+            raise ConfigError(f"{file}: {key!r} is set twice, under two spellings of its name")
+        values[option.field] = _checked(option, value, f"{key!r} in {file}")
+    return values
+
+
+def _checked(option: Option, value: Any, source: str) -> Any:
+    """``value`` as the type of its field. Raises ConfigError, which begins with ``source``."""
+    try:
+        converted = _converted(option, value)
+        option.check(converted)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
+    return converted
+
+
+def _converted(option: Option, value: Any) -> Any:
+    if option.kind is int:
+        if isinstance(value, str):
+            try:
+                return int(value.strip())
+            except ValueError:
+                raise ConfigError(f"{value!r} is not a whole number") from None
+        return value
+    if option.kind is tuple:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
+            return tuple(value)
+        raise ConfigError(f"{value!r} is neither a text nor a list of texts")
+    if isinstance(value, Path):
+        return str(value)
+    if option.field == "log_level" and isinstance(value, str):
+        return {"warn": "warning"}.get(value.lower(), value.lower())
+    if value is not None and not isinstance(value, str):
+        raise ConfigError(f"{value!r} is not a text")
+    return value or option.default
