@@ -11,8 +11,8 @@ can get wrong is checked by ``validate()``, which names both by their flags. Fla
 where etcd has them: ``server`` without a flag is a cluster of one.
 
 Who is who follows from the configuration alone, on every server alike: the cluster's id from its token and
-its initial members, a member's id from its name, its peer URL and the token. Ids have 63 bits, so that they fit
-the signed integers of other languages, and are never 0.
+its initial members, a member's id from its name, its peer URL and the token. Ids have 63 bits, so that they
+fit the signed integers of other languages, and are never 0.
 """
 
 import os
