@@ -212,10 +212,13 @@ class Hello(_message.Message):
     PROMISED_FIELD_NUMBER: _builtins.int
     FORMED_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
+    PROCESS_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.int
     boot_count: _builtins.int
     formed: _builtins.bool
     """the sender knows the genesis entry to be decided"""
+    process: _builtins.int
+    """drawn at random by each process: tells a second one with a copied directory"""
     @_builtins.property
     def member(self) -> Global___Member: ...
     @_builtins.property
@@ -233,10 +236,11 @@ class Hello(_message.Message):
         promised: Global___Ballot | None = ...,
         formed: _builtins.bool = ...,
         versions: _abc.Iterable[_builtins.int] | None = ...,
+        process: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["member", b"member", "promised", b"promised"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_count", b"boot_count", "cluster_id", b"cluster_id", "formed", b"formed", "member", b"member", "promised", b"promised", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_count", b"boot_count", "cluster_id", b"cluster_id", "formed", b"formed", "member", b"member", "process", b"process", "promised", b"promised", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
