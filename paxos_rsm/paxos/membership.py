@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from paxos_rsm.errors import ConfigError
 from paxos_rsm.paxos.quorum import QuorumSizes
 
-__all__ = ["Configuration", "Member"]
+__all__ = ["Configuration", "ConfigurationHistory", "Member"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +71,33 @@ class Configuration:
     def by_incarnation(self, node: int) -> Member | None:
         """The member with this incarnation, if it is one."""
         return next((m for m in self.members if m.incarnation == node), None)
+
+
+class ConfigurationHistory:
+    """Which configuration governs which slot.
+
+    Always holds: a configuration decided in slot s governs from s + 1 until the next one does; slot 1 is governed
+    by ``forming``, the initial members as they have met, unanimous; there is none for it until all have met.
+    """
+
+    __slots__ = ("_changes", "forming")
+
+    def __init__(self) -> None:
+        self.forming: Configuration | None = None
+        self._changes: list[tuple[int, Configuration]] = []
+
+    def decided(self, slot: int, configuration: Configuration) -> None:
+        """Notes the configuration that ``slot`` decided. Slots come in order."""
+        self._changes.append((slot, configuration))
+
+    def governing(self, slot: int) -> Configuration | None:
+        """The configuration whose quorums decide ``slot``; None while the cluster has not met."""
+        for changed_in, configuration in reversed(self._changes):
+            if changed_in < slot:
+                return configuration
+        return self.forming
+
+    @property
+    def current(self) -> Configuration | None:
+        """The newest decided configuration; None before the genesis entry."""
+        return self._changes[-1][1] if self._changes else None

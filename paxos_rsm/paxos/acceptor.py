@@ -1,0 +1,85 @@
+"""The acceptor: promises and votes (Lamport, *Paxos Made Simple*, section 2.2).
+
+``promised`` is one ballot for the whole log (rule 3): a promise binds every slot, and a vote in a higher ballot
+raises it. What the acceptor says about either leaves only after its write is durable (rule 4); that it refuses
+may be said at once.
+"""
+
+from paxos_rsm.errors import InvariantViolation
+from paxos_rsm.paxos.core import Core
+from paxos_rsm.paxos.log import entry_bytes
+from paxos_rsm.paxos.messages import Accept, Nack, Prepare, Promise
+from paxos_rsm.paxos.ready import WriteAccepted, WritePromise
+from paxos_rsm.paxos.types import Ballot, Entry, NodeId, Slot
+
+__all__ = ["Acceptor"]
+
+
+class Acceptor:
+    """Always holds: ``promised`` never goes down, and is at least the ballot of every vote."""
+
+    def __init__(self, core: Core, promised: Ballot) -> None:
+        self._core = core
+        self.promised = promised
+
+    def promise(self, ballot: Ballot) -> None:
+        """Raises the promise and writes it. Raises InvariantViolation where it would go down."""
+        if ballot < self.promised:
+            raise InvariantViolation(f"promise of {ballot} after one of {self.promised} (rule 3)")
+        if ballot > self.promised:
+            self.promised = ballot
+            self._core.out.write(WritePromise(ballot))
+
+    def prepare(self, sender: NodeId, message: Prepare) -> bool:
+        """Phase 1b. False where it was refused."""
+        if message.ballot < self.promised:
+            self.refuse(sender, message.ballot)
+            return False
+        self.promise(message.ballot)
+        self._core.out.send_after_writes(sender, self._chunk(message))
+        return True
+
+    def accept(self, sender: NodeId, message: Accept) -> bool:
+        """Phase 2b. False where it was refused."""
+        ballot = message.ballot
+        if ballot < self.promised:
+            self.refuse(sender, ballot)
+            return False
+        log = self._core.log
+        if message.slot <= log.compacted_through:
+            return False
+        self.promised = ballot
+        state = log.get(message.slot)
+        if state is None or state.ballot != ballot:
+            log.accept(message.slot, ballot, message.entry)
+            self._core.out.write(WriteAccepted(message.slot, ballot, message.entry))
+        self._core.out.accepted(sender, ballot, message.slot)
+        return True
+
+    def refuse(self, sender: NodeId, ballot: Ballot) -> None:
+        """Says which ballot stands in the way."""
+        self._core.out.send(sender, Nack(ballot, self.promised))
+
+    def _chunk(self, message: Prepare) -> Promise:
+        """What this server holds from ``message.first`` on, as much as fits one Promise."""
+        log = self._core.log
+        first = message.first
+        if first <= log.compacted_through:
+            return Promise(message.ballot, first, log.compacted_through, (), (), log.compacted_through)
+        accepted: list[tuple[Slot, Ballot, Entry]] = []
+        decided: list[tuple[Slot, Entry]] = []
+        last: Slot | None = None
+        size = 0
+        for slot in range(first, log.max_slot + 1):
+            state = log.get(slot)
+            if state is None:
+                continue
+            if size >= self._core.settings.chunk_bytes_max:
+                last = slot - 1
+                break
+            size += entry_bytes(state.entry)
+            if state.decided:
+                decided.append((slot, state.entry))
+            else:
+                accepted.append((slot, state.ballot, state.entry))
+        return Promise(message.ballot, first, last, tuple(accepted), tuple(decided))

@@ -1,0 +1,418 @@
+"""One server's protocol, as a whole.
+
+A :class:`Node` is a deterministic machine: messages (:meth:`Node.step`), ticks, frames and reads go in; after each
+turn its driver takes one :class:`~paxos_rsm.paxos.ready.Ready` and does what that says, in the order that it says.
+The node never waits, knows no clock, and draws chance only from what it was given; two nodes that are given the
+same inputs say the same things.
+
+The parts: :mod:`~paxos_rsm.paxos.acceptor` promises and votes, :mod:`~paxos_rsm.paxos.proposer` runs both phases,
+:mod:`~paxos_rsm.paxos.learner` knows what is decided, :mod:`~paxos_rsm.paxos.election` who should lead, and
+:mod:`~paxos_rsm.paxos.reads` when a read may be served. This module is where they meet: which message concerns
+whom, and what a higher ballot does to a proposer.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from paxos_rsm.errors import InvariantViolation
+from paxos_rsm.paxos import messages as m
+from paxos_rsm.paxos.acceptor import Acceptor
+from paxos_rsm.paxos.core import Core, Randomness
+from paxos_rsm.paxos.election import Election
+from paxos_rsm.paxos.learner import Learner
+from paxos_rsm.paxos.log import SlotLog, SlotState
+from paxos_rsm.paxos.membership import Configuration
+from paxos_rsm.paxos.proposer import Phase, Proposer
+from paxos_rsm.paxos.reads import Reads
+from paxos_rsm.paxos.ready import Ready
+from paxos_rsm.paxos.settings import Settings
+from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Entry, NodeId, Slot
+
+__all__ = ["Node"]
+
+
+class Node:
+    """See the module's docstring.
+
+    ``promised``, ``votes`` and ``decided_through`` are what the log on disk held: a vote without a ballot (None) is a
+    decision that was learned from others.
+    """
+
+    def __init__(
+        self,
+        me: NodeId,
+        settings: Settings,
+        random: Randomness,
+        *,
+        promised: Ballot = NO_BALLOT,
+        votes: Mapping[Slot, tuple[Ballot | None, Entry]] | None = None,
+        decided_through: Slot = 0,
+    ) -> None:
+        settings.validate()
+        self._core = core = Core(me, settings, random)
+        for slot, (ballot, entry) in (votes or {}).items():
+            decided = ballot is None or slot <= decided_through
+            core.log.slots[slot] = SlotState(ballot or NO_BALLOT, entry, decided)
+            core.log.max_slot = max(core.log.max_slot, slot)
+        self.acceptor = Acceptor(core, promised)
+        self.learner = Learner(core, decided_through)
+        self.learner.advance()
+        if core.log.decided_through < decided_through:
+            raise InvariantViolation(
+                f"the log says that slots up to {decided_through} are decided, but does not hold slot "
+                f"{core.log.decided_through + 1}"
+            )
+        self.proposer = Proposer(core, self.acceptor, self.learner)
+        self.election = Election(core)
+        self.election.note_round(promised)
+        self.reads = Reads(core)
+        self._told_alive = False
+        self._handlers: dict[type, Callable[[NodeId, Any], None]] = {
+            m.Prepare: self._prepare,
+            m.Promise: self._promise,
+            m.Accept: self._accept,
+            m.Accepted: self._accepted,
+            m.Nack: self._nack,
+            m.Decide: self._decide,
+            m.Heartbeat: self._heartbeat,
+            m.HeartbeatReply: self._heartbeat_reply,
+            m.CatchUp: self._catch_up,
+            m.CatchUpReply: self._catch_up_reply,
+            m.Forward: self._forward,
+            m.ReadRequest: self._read_request,
+            m.ReadReply: self._read_reply,
+        }
+
+    # ---- what it is ------------------------------------------------------------------------------------------
+
+    @property
+    def me(self) -> NodeId:
+        """This incarnation."""
+        return self._core.me
+
+    @property
+    def log(self) -> SlotLog:
+        """The slot log, to be read only."""
+        return self._core.log
+
+    @property
+    def decided_through(self) -> Slot:
+        """The contiguous watermark."""
+        return self._core.log.decided_through
+
+    @property
+    def compacted_through(self) -> Slot:
+        """Slots up to here are gone."""
+        return self._core.log.compacted_through
+
+    @property
+    def configuration(self) -> Configuration | None:
+        """What the log has decided; None before the genesis entry."""
+        return self._core.configurations.current
+
+    @property
+    def role(self) -> str:
+        """``leader``, ``candidate``, ``follower``, or ``forming`` before the genesis entry."""
+        if self.configuration is None:
+            return "forming"
+        return {Phase.LEADING: "leader", Phase.PREPARING: "candidate", Phase.IDLE: "follower"}[
+            self.proposer.phase
+        ]
+
+    @property
+    def leader(self) -> tuple[NodeId, Ballot] | None:
+        """Who leads, as far as this node knows, and in which ballot."""
+        if self.proposer.leading:
+            return self.me, self.proposer.ballot
+        direct = self.election.leader()
+        if direct is not None:
+            return direct
+        route = self.election.route()
+        if route is None:
+            return None
+        follows = self.election.peers[route].follows
+        return follows.node, follows
+
+    # ---- what happens to it ----------------------------------------------------------------------------------
+
+    def meet(self, forming: Configuration) -> None:
+        """All initial members have met: slot 1 may be proposed to them (rule 9)."""
+        forming.validate()
+        if self.configuration is None:
+            self._core.configurations.forming = forming
+
+    def step(self, sender: NodeId, message: m.Message) -> None:
+        """A message from a peer, or the node's own vote come back durable."""
+        if sender != self.me:
+            self.election.heard(sender)
+        self._handlers[type(message)](sender, message)
+
+    def peer_up(self, node: NodeId) -> None:
+        """Streams to a peer stand again: what it owes goes out at once."""
+        if self.proposer.leading:
+            self.proposer.resend_to(node)
+
+    def peer_down(self, node: NodeId) -> None:
+        """Streams to a peer have broken: it counts as absent until it is heard again."""
+        self.election.lost(node)
+
+    def propose(self, frames: Sequence[bytes]) -> bool:
+        """Sends frames on their way into the log. False where there is no way now; True promises nothing.
+
+        Whoever owns the frames sends them again until it sees them applied.
+        """
+        if self.proposer.leading:
+            return self.proposer.offer(frames)
+        route = self.election.route()
+        if route is None:
+            return False
+        self._core.out.send(route, m.Forward(tuple(frames)))
+        return True
+
+    def read(self, read_id: int) -> None:
+        """Asks for a read index; the answer is a ``ReadGranted`` in some later Ready."""
+        route = self.election.route()
+        if self.proposer.leading:
+            self.reads.arrive(self.me, read_id)
+        elif route is None:
+            self._core.out.grant(read_id, None)
+        else:
+            self.reads.ask(route, self.me, read_id, 0)
+
+    def ready(self) -> Ready:
+        """What this turn asks the driver to do. To be called once a turn, when all that came has been stepped."""
+        self.proposer.pump()
+        proposer, core = self.proposer, self._core
+        if self.reads.begin_round(proposer.leading and core.log.decided_through >= proposer.recovery_end):
+            core.out.send_all(core.others, self._beat())
+        proposer.announce()
+        if core.out.has_writes:
+            self.learner.mark()
+        return core.out.take(core.log)
+
+    # ---- time ------------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Time goes on by one tick."""
+        core = self._core
+        core.now += 1
+        configuration = core.next_configuration
+        if configuration is not None:
+            if self.proposer.leading:
+                self._tick_leading(configuration)
+            elif self.proposer.phase is Phase.PREPARING:
+                self._tick_preparing(configuration)
+            else:
+                self._tick_idle(configuration)
+        alive = self._alive()
+        if self.election.heartbeat_due() or alive != self._told_alive:
+            self._told_alive = alive
+            core.out.send_all(core.others, self._beat())
+            self.learner.mark()
+            self._look_for_news()
+
+    def _tick_leading(self, configuration: Configuration) -> None:
+        core, proposer = self._core, self.proposer
+        patience = core.settings.election_ticks
+        if self.election.has_lost_links(configuration):
+            self._step_down()
+        elif proposer.in_flight and core.now - proposer.decided_at > patience:
+            # Its disk or its links are too slow to lead: others go first.
+            self.election.attempts += 1
+            self._step_down()
+        elif proposer.refused_by and core.now - proposer.refused_at > patience:
+            # A member has promised to somebody who never came to lead: without this it would be shut out for ever.
+            self._stand()
+        else:
+            self.election.content()
+            proposer.retransmit()
+            if self.reads.repeat():
+                core.out.send_all(core.others, self._beat())
+
+    def _tick_preparing(self, configuration: Configuration) -> None:
+        core, proposer = self._core, self.proposer
+        leader = self.election.leader()
+        if (
+            (leader is not None and leader[1] > proposer.ballot)
+            or self.election.has_lost_links(configuration)
+            or (proposer.refused_by and core.now - proposer.refused_at > core.settings.election_ticks)
+        ):
+            self._step_down()
+        else:
+            proposer.retry_prepare()
+
+    def _tick_idle(self, configuration: Configuration) -> None:
+        if self.election.leader() is not None:
+            self.election.content()
+            return
+        self.election.missing()
+        if self.election.should_stand(configuration):
+            self._stand()
+
+    def _stand(self) -> None:
+        """A new ballot: promised by this node itself first, durably, before anybody is asked (rule 2)."""
+        self.reads.step_down()
+        ballot = self.election.next_ballot(self.acceptor.promised)
+        self.acceptor.promise(ballot)
+        self.election.linked()
+        self.proposer.prepare(ballot)
+
+    def _step_down(self) -> None:
+        """Leads, or stands, no more; frames and reads that waited here are asked again by their owners."""
+        self.proposer.give_up()
+        self.reads.step_down()
+        self.election.give_way()
+
+    def _look_for_news(self) -> None:
+        """Without a leader of its own to tell it, a node learns from whoever knows more."""
+        if self.election.leader() is None and not self.proposer.leading:
+            peers = self.election.peers.items()
+            self.learner.ask([(n, p.decided_through) for n, p in peers if self.election.fresh(n)])
+
+    def _alive(self) -> bool:
+        return self.proposer.leading or self.election.leader() is not None
+
+    def _beat(self) -> m.Heartbeat:
+        leader = self.election.leader()
+        leading = self.proposer.leading
+        ballot = self.proposer.ballot if leading else leader[1] if leader else NO_BALLOT
+        return m.Heartbeat(
+            ballot=ballot,
+            leading=leading,
+            leader_alive=leading or leader is not None,
+            decided_through=self._core.log.decided_through,
+            round=self.reads.round if leading and self.reads.waiting else 0,
+            reach=self.election.reach(),
+            promised=self.acceptor.promised,
+        )
+
+    # ---- phase 1 and 2 ---------------------------------------------------------------------------------------
+
+    def _overtaken(self, ballot: Ballot) -> None:
+        """A higher ballot has been promised or is led: whatever this proposer was doing in a lower one is over."""
+        if self.proposer.phase is not Phase.IDLE and ballot > self.proposer.ballot:
+            self._step_down()
+
+    def _prepare(self, sender: NodeId, message: m.Prepare) -> None:
+        if message.ballot.node != sender:
+            return
+        self.election.note_round(message.ballot)
+        if self.acceptor.prepare(sender, message):
+            self._overtaken(message.ballot)
+            if not self.proposer.leading:
+                self.election.give_way()
+
+    def _promise(self, sender: NodeId, message: m.Promise) -> None:
+        self.proposer.promised(sender, message)
+        if self.proposer.leading and message.ballot == self.proposer.ballot:
+            self._told_alive = True
+            self.election.linked()
+            self._core.out.send_all(self._core.others, self._beat())
+
+    def _accept(self, sender: NodeId, message: m.Accept) -> None:
+        if message.ballot.node != sender or not self.acceptor.accept(sender, message):
+            return
+        self._overtaken(message.ballot)
+        self.learner.voted(message.slot, message.ballot)
+        self._follow(sender, message.ballot, message.decided_through)
+
+    def _accepted(self, sender: NodeId, message: m.Accepted) -> None:
+        proposer = self.proposer
+        if not proposer.leading or message.ballot != proposer.ballot:
+            return
+        decided = self.learner.tally(sender, message, proposer.in_flight)
+        if decided:
+            proposer.decided_at = self._core.now
+            for slot in decided:
+                del proposer.in_flight[slot]
+
+    def _nack(self, sender: NodeId, message: m.Nack) -> None:
+        proposer = self.proposer
+        self.election.note_round(message.promised)
+        if proposer.phase is Phase.IDLE or message.refused != proposer.ballot:
+            return
+        proposer.refused(sender, message.promised)
+        configuration = self._core.next_configuration
+        if configuration is None:
+            return
+        left = configuration.nodes - proposer.refused_by
+        enough = configuration.is_phase2_quorum if proposer.leading else configuration.is_phase1_quorum
+        if not enough(left):
+            self._step_down()
+
+    def _decide(self, sender: NodeId, message: m.Decide) -> None:
+        if message.ballot.node == sender:
+            self._follow(sender, message.ballot, message.decided_through)
+
+    def _follow(self, leader: NodeId, ballot: Ballot, decided_through: Slot) -> None:
+        """The word of a leader: it is there, and slots up to its watermark are decided (rule 6)."""
+        self.election.heard_leader(leader, ballot)
+        if self.learner.watermark(ballot, decided_through):
+            self.learner.ask([(leader, decided_through)])
+
+    # ---- heartbeats and reads --------------------------------------------------------------------------------
+
+    def _heartbeat(self, sender: NodeId, message: m.Heartbeat) -> None:
+        self.election.heartbeat(sender, message)
+        if not message.leading or message.ballot.node != sender:
+            return
+        if message.ballot < self.acceptor.promised:
+            self.acceptor.refuse(sender, message.ballot)
+        else:
+            self._overtaken(message.ballot)
+            if message.round:
+                self._core.out.send(sender, m.HeartbeatReply(message.ballot, message.round))
+        self._follow(sender, message.ballot, message.decided_through)
+
+    def _heartbeat_reply(self, sender: NodeId, message: m.HeartbeatReply) -> None:
+        if self.proposer.leading and self.reads.expects(self.proposer.ballot, message):
+            self.reads.confirmed(sender, message)
+
+    def _forward(self, sender: NodeId, message: m.Forward) -> None:
+        if self.proposer.leading:
+            self.proposer.offer(message.frames)
+            return
+        route = self.election.route()
+        if message.hops == 0 and route is not None and route != sender:
+            self._core.out.send(route, m.Forward(message.frames, 1))
+
+    def _read_request(self, sender: NodeId, message: m.ReadRequest) -> None:
+        route = self.election.route()
+        if self.proposer.leading:
+            self.reads.arrive(sender, message.read_id)
+        elif message.hops == 0 and route is not None and route != sender:
+            self.reads.ask(route, sender, message.read_id, 1)
+        else:
+            self._core.out.send(sender, m.ReadReply(message.read_id, 0))
+
+    def _read_reply(self, sender: NodeId, message: m.ReadReply) -> None:
+        self.reads.answered(message)
+
+    # ---- catching up -----------------------------------------------------------------------------------------
+
+    def _catch_up(self, sender: NodeId, message: m.CatchUp) -> None:
+        self.learner.answer(sender, message, self.acceptor.promised)
+
+    def _catch_up_reply(self, sender: NodeId, message: m.CatchUpReply) -> None:
+        self.election.note_round(message.promised)
+        if self.proposer.leading and any(slot in self.proposer.in_flight for slot, _ in message.entries):
+            # Rule 6: its watermark would name a slot that it did not decide itself.
+            self._step_down()
+        self.learner.caught(sender, message)
+
+    # ---- invariants ------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raises InvariantViolation where anything that must always hold does not. For tests and simulation."""
+        self._core.log.check()
+        self.learner.check()
+        self.proposer.check()
+        if self.proposer.phase is not Phase.IDLE and self.acceptor.promised != self.proposer.ballot:
+            raise InvariantViolation(
+                f"proposes in {self.proposer.ballot} while its own acceptor has promised {self.acceptor.promised}"
+            )
+        for slot, state in self._core.log.slots.items():
+            if state.ballot > self.acceptor.promised:
+                raise InvariantViolation(
+                    f"slot {slot} holds a vote in {state.ballot}, above {self.acceptor.promised}"
+                )

@@ -1,0 +1,319 @@
+"""The proposer: phase 1, the choice of values, and pipelined phase 2.
+
+Phase 1 runs over every slot at once. The candidate pulls each acceptor's promise in chunks until one covers
+everything above, and learns what is reported decided as it comes. It succeeds when a phase-1 quorum of the
+configuration that governs the next undecided slot covers all from there on (rule 5): then every slot up to the
+highest one seen is proposed again, with the value of the highest ballot reported or, where there is none, a no-op;
+commands that wait come after.
+
+Phase 2 keeps a window of undecided slots. What waits when the window has room goes into one entry, so that batches
+grow with the load and a lone command never waits for company. An entry that changes the configuration goes alone:
+after everything before it is decided, and with nothing beyond it until it is decided itself (rule 10).
+
+Always holds: a proposer proposes in a ballot only after phase 1 of that ballot, and one entry a slot; once it has
+given the ballot up it never proposes in it again (rule 2).
+"""
+
+import enum
+from collections import deque
+from collections.abc import Sequence
+
+from paxos_rsm.errors import InvariantViolation
+from paxos_rsm.paxos.acceptor import Acceptor
+from paxos_rsm.paxos.core import Core
+from paxos_rsm.paxos.learner import Learner
+from paxos_rsm.paxos.messages import Accept, CatchUp, Decide, Prepare, Promise
+from paxos_rsm.paxos.types import (
+    NO_BALLOT,
+    Ballot,
+    Batch,
+    ConfigChange,
+    Entry,
+    NodeId,
+    Noop,
+    Slot,
+    join_frames,
+)
+
+__all__ = ["Phase", "Proposal", "Proposer"]
+
+
+class Phase(enum.Enum):
+    """What the proposer is doing."""
+
+    IDLE = "idle"
+    PREPARING = "preparing"
+    LEADING = "leading"
+
+
+class Proposal:
+    """One undecided slot of the leader."""
+
+    __slots__ = ("acks", "entry", "sent_at")
+
+    def __init__(self, entry: Entry, sent_at: int) -> None:
+        self.entry = entry
+        self.acks: set[NodeId] = set()
+        self.sent_at = sent_at
+
+
+class Proposer:
+    """See the module's docstring."""
+
+    def __init__(self, core: Core, acceptor: Acceptor, learner: Learner) -> None:
+        self._core = core
+        self._acceptor = acceptor
+        self._learner = learner
+        self.phase = Phase.IDLE
+        self.ballot = NO_BALLOT
+        self.refused_by: set[NodeId] = set()
+        self.refused_with = NO_BALLOT
+        self.refused_at = 0
+        # phase 1
+        self._next: dict[NodeId, Slot | None] = {}
+        self._best: dict[Slot, tuple[Ballot, Entry]] = {}
+        self._prepared_at = 0
+        self._highest: Slot = 0
+        # phase 2
+        self.first: Slot = 0
+        """The first slot of this leadership: what lies below was decided before it (rule 6)."""
+        self.next_slot: Slot = 0
+        self.recovery_end: Slot = 0
+        """The last slot that phase 1 obliged this leader to propose; reads wait until it is decided (rule 8)."""
+        self.in_flight: dict[Slot, Proposal] = {}
+        self.decided_at = 0
+        self._recovered: deque[Entry] = deque()
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._announced: Slot = 0
+
+    @property
+    def leading(self) -> bool:
+        """Whether phase 1 has succeeded and the ballot has not been given up."""
+        return self.phase is Phase.LEADING
+
+    # ---- phase 1 ---------------------------------------------------------------------------------------------
+
+    def prepare(self, ballot: Ballot) -> None:
+        """Starts phase 1. The caller has written the promise of ``ballot`` just before (rule 2)."""
+        if ballot <= self.ballot:
+            raise InvariantViolation(f"ballot {ballot} would be used after {self.ballot} (rule 2)")
+        self.give_up()
+        core = self._core
+        self.phase = Phase.PREPARING
+        self.ballot = ballot
+        self._prepared_at = core.now
+        first = core.log.decided_through + 1
+        self._next = {}
+        self._best = {}
+        self._highest = core.log.max_slot
+        self.refused_by = set()
+        self.refused_with = NO_BALLOT
+        for node in core.others:
+            core.out.send_after_writes(node, Prepare(ballot, first))
+        # The node's own promise counts when it is durable, like anyone's; its votes are read from its own log.
+        core.out.send_after_writes(core.me, Promise(ballot, first, None, (), ()))
+
+    def promised(self, sender: NodeId, message: Promise) -> None:
+        """One chunk of phase 1b: keeps what it reports, and asks for the next or starts to lead."""
+        if self.phase is not Phase.PREPARING or message.ballot != self.ballot:
+            return
+        core = self._core
+        wanted = self._next.get(sender, core.log.decided_through + 1)
+        if wanted is None or message.first > wanted:
+            return
+        for slot, entry in message.decided:
+            self._highest = max(self._highest, slot)
+            self._learner.learn(slot, entry)
+        for slot, ballot, entry in message.accepted:
+            self._highest = max(self._highest, slot)
+            best = self._best.get(slot)
+            if best is None or ballot > best[0]:
+                self._best[slot] = ballot, entry
+        if message.last is None and not message.unreadable and message.compacted_through < message.first:
+            self._next[sender] = None
+        else:
+            self._pull(sender, wanted, message)
+        self._conclude()
+
+    def _pull(self, sender: NodeId, wanted: Slot, message: Promise) -> None:
+        """Asks ``sender`` for what it has not covered yet; what it cannot cover is fetched as decided (rule 5)."""
+        core = self._core
+        if message.compacted_through >= message.first:
+            core.out.send(sender, CatchUp(core.log.decided_through + 1, message.compacted_through))
+            self._next[sender] = wanted
+            return
+        uncovered = [s for s in message.unreadable if s >= core.log.decided_through + 1]
+        if uncovered:
+            self._next[sender] = min(wanted, *uncovered)
+            return
+        covered = (message.last or 0) + 1
+        self._next[sender] = max(wanted, covered, core.log.decided_through + 1)
+        core.out.send(sender, Prepare(self.ballot, self._next[sender] or covered))
+
+    def _conclude(self) -> None:
+        """Leads, once a quorum covers every slot that is not known to be decided."""
+        core = self._core
+        configuration = core.next_configuration
+        covering = [node for node, following in self._next.items() if following is None]
+        if configuration is None or not configuration.is_phase1_quorum(covering):
+            return
+        if core.me not in covering:
+            return
+        self.phase = Phase.LEADING
+        self.first = self.next_slot = core.log.decided_through + 1
+        self.in_flight = {}
+        self.decided_at = core.now
+        self._announced = 0
+        for slot in range(self.first, self._highest + 1):
+            self._recovered.append(self._choose(slot))
+        if not self._recovered:
+            genesis = core.configurations.forming if self.first == 1 else None
+            self._recovered.append(ConfigChange(genesis) if genesis else Noop())
+        self.recovery_end = self.first + len(self._recovered) - 1
+        self._best = {}
+        self._next = {}
+
+    def _choose(self, slot: Slot) -> Entry:
+        """Rule 5: the decided entry, else the value of the highest ballot reported, else nothing."""
+        state = self._core.log.get(slot)
+        best = self._best.get(slot)
+        if state is not None and (state.decided or best is None or state.ballot > best[0]):
+            return state.entry
+        if best is not None:
+            return best[1]
+        if slot == 1 and self._core.configurations.forming is not None:
+            return ConfigChange(self._core.configurations.forming)
+        return Noop()
+
+    def retry_prepare(self) -> None:
+        """Asks again those that have not covered everything yet (on a tick)."""
+        core = self._core
+        if core.now - self._prepared_at < core.settings.retransmit_ticks:
+            return
+        self._prepared_at = core.now
+        first = core.log.decided_through + 1
+        for node in core.others:
+            wanted = self._next.get(node, first)
+            if wanted is not None:
+                core.out.send(node, Prepare(self.ballot, max(wanted, first)))
+
+    # ---- phase 2 ---------------------------------------------------------------------------------------------
+
+    def offer(self, frames: Sequence[bytes]) -> bool:
+        """Takes frames to propose. False, and none taken, where too many bytes wait already."""
+        size = sum(map(len, frames))
+        if self._waiting_bytes and self._waiting_bytes + size > self._core.settings.waiting_bytes_max:
+            return False
+        self._waiting.extend(frames)
+        self._waiting_bytes += size
+        return True
+
+    def pump(self) -> None:
+        """Proposes what waits, as far as the window goes. Called once a turn, so that a turn fills one entry."""
+        if self.phase is not Phase.LEADING:
+            return
+        window = self._core.settings.window_slots
+        while len(self.in_flight) < window:
+            if self._next_is_barred():
+                return
+            if self.next_slot <= self._core.log.decided_through or self._core.log.is_decided(self.next_slot):
+                # Learned in phase 1 beyond a hole: it needs no proposal, only its place.
+                if self._recovered:
+                    self._recovered.popleft()
+                self.next_slot += 1
+            elif self._recovered:
+                self._propose(self._recovered.popleft())
+            elif self._waiting:
+                self._propose(Batch(self._take_batch()))
+            else:
+                return
+
+    def _next_is_barred(self) -> bool:
+        """A change of configuration waits for all before it, and all after it waits for the change."""
+        if not self.in_flight:
+            return False
+        if self._recovered and type(self._recovered[0]) is ConfigChange:
+            return True
+        return any(type(p.entry) is ConfigChange for p in self.in_flight.values())
+
+    def _take_batch(self) -> bytes:
+        """The frames that go into one entry: all that wait, up to the size of an entry."""
+        frames: list[bytes] = []
+        size = 0
+        while self._waiting and (
+            not frames or size + len(self._waiting[0]) < self._core.settings.entry_bytes_max
+        ):
+            frame = self._waiting.popleft()
+            frames.append(frame)
+            size += len(frame) + 4
+            self._waiting_bytes -= len(frame)
+        return join_frames(frames)
+
+    def _propose(self, entry: Entry) -> None:
+        core = self._core
+        slot = self.next_slot
+        self.next_slot += 1
+        self.in_flight[slot] = Proposal(entry, core.now)
+        if len(self.in_flight) == 1:
+            self.decided_at = core.now
+        self._announced = core.log.decided_through
+        accept = Accept(self.ballot, slot, entry, core.log.decided_through)
+        core.out.send_all(core.others, accept)
+        self._acceptor.accept(core.me, accept)
+
+    def retransmit(self) -> None:
+        """Sends again what has waited long for an answer, to those that owe it (on a tick)."""
+        core = self._core
+        for slot, proposal in self.in_flight.items():
+            if core.now - proposal.sent_at >= core.settings.retransmit_ticks:
+                proposal.sent_at = core.now
+                self._send_again(slot, proposal, core.others)
+
+    def resend_to(self, node: NodeId) -> None:
+        """A member is back: what it has not accepted goes out again at once."""
+        for slot, proposal in self.in_flight.items():
+            self._send_again(slot, proposal, [node])
+
+    def _send_again(self, slot: Slot, proposal: Proposal, nodes: Sequence[NodeId]) -> None:
+        owing = [n for n in nodes if n not in proposal.acks]
+        self._core.out.send_all(
+            owing, Accept(self.ballot, slot, proposal.entry, self._core.log.decided_through)
+        )
+
+    def announce(self) -> None:
+        """Tells the watermark at once where no Accept of this turn carried it."""
+        through = self._core.log.decided_through
+        if self.phase is Phase.LEADING and through > self._announced and through >= self.first:
+            self._announced = through
+            self._core.out.send_all(self._core.others, Decide(self.ballot, through))
+
+    # ---- giving up -------------------------------------------------------------------------------------------
+
+    def refused(self, sender: NodeId, promised: Ballot) -> None:
+        """A member has promised a higher ballot."""
+        if promised <= self.ballot:
+            return
+        if not self.refused_by:
+            self.refused_at = self._core.now
+        self.refused_by.add(sender)
+        self.refused_with = max(self.refused_with, promised)
+
+    def give_up(self) -> None:
+        """Proposes no more in this ballot. Frames that wait are dropped: their owners send them again."""
+        self.phase = Phase.IDLE
+        self.in_flight = {}
+        self.refused_by = set()
+        self.refused_with = NO_BALLOT
+        self._next = {}
+        self._best = {}
+        self._recovered.clear()
+        self._waiting.clear()
+        self._waiting_bytes = 0
+
+    def check(self) -> None:
+        """Raises InvariantViolation where the type's invariants do not hold."""
+        if self.phase is not Phase.LEADING and self.in_flight:
+            raise InvariantViolation(f"{len(self.in_flight)} proposals in flight without leading")
+        if any(slot >= self.next_slot for slot in self.in_flight):
+            raise InvariantViolation(f"a proposal at or above the next slot {self.next_slot}")

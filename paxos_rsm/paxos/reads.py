@@ -1,0 +1,130 @@
+"""Linearizable reads by read-index (Ongaro's thesis, section 6.4; rule 8).
+
+The leader takes the index of a read when it arrives: its watermark, once an entry of its own ballot and all that
+phase 1 obliged it to propose are decided. Then it asks, in a round that begins after that, whether anyone has
+promised a higher ballot; a phase-2 quorum of the configuration that governs the next slot must say no, each echoing
+ballot and round. No later leader can have decided anything before the read arrived, then: its phase-1 quorum would
+have met that quorum. Clocks play no part.
+
+All the reads of one turn share one round; a follower asks once for all its own. A follower that cannot reach the
+leader asks through a member that can (one hop).
+"""
+
+from paxos_rsm.paxos.core import Core
+from paxos_rsm.paxos.messages import HeartbeatReply, ReadReply, ReadRequest
+from paxos_rsm.paxos.types import Ballot, NodeId, Slot
+
+__all__ = ["Reads", "Round"]
+
+
+class Round:
+    """One confirmation under way: the index, who asked, and who has confirmed."""
+
+    __slots__ = ("acks", "askers", "index", "sent_at")
+
+    def __init__(self, index: Slot, askers: list[tuple[NodeId, int]], me: NodeId, sent_at: int) -> None:
+        self.index = index
+        self.askers = askers
+        self.acks = {me}
+        self.sent_at = sent_at
+
+
+class Reads:
+    """Read confirmations, at the leader and on the way to it.
+
+    Always holds: an index is granted only on replies to a round numbered after its reads had arrived.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.round = 0
+        """Numbers rounds; grows over all ballots of this process."""
+        self._arrived: list[tuple[NodeId, int]] = []
+        self._rounds: dict[int, Round] = {}
+        self._asked: dict[int, tuple[NodeId, int]] = {}
+        self._next_id = 0
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a round is under way."""
+        return bool(self._rounds)
+
+    # ---- at any server ---------------------------------------------------------------------------------------
+
+    def arrive(self, asker: NodeId, read_id: int) -> None:
+        """A read for this leader, from itself or from a follower."""
+        self._arrived.append((asker, read_id))
+
+    def ask(self, route: NodeId, asker: NodeId, read_id: int, hops: int) -> None:
+        """Hands a read on to the leader, or to a member that reaches it."""
+        self._next_id += 1
+        self._asked[self._next_id] = asker, read_id
+        self._core.out.send(route, ReadRequest(self._next_id, hops))
+
+    def answered(self, message: ReadReply) -> None:
+        """The leader's word for a read that was handed on."""
+        asked = self._asked.pop(message.read_id, None)
+        if asked is not None:
+            self._grant(*asked, message.index)
+
+    def _grant(self, asker: NodeId, read_id: int, index: Slot) -> None:
+        if asker == self._core.me:
+            self._core.out.grant(read_id, index or None)
+        else:
+            self._core.out.send(asker, ReadReply(read_id, index))
+
+    def forget_asked(self) -> None:
+        """The leader has changed: what was asked of the old one must be asked again."""
+        asked, self._asked = self._asked, {}
+        for asker, read_id in asked.values():
+            self._grant(asker, read_id, 0)
+
+    # ---- at the leader ---------------------------------------------------------------------------------------
+
+    def begin_round(self, ready: bool) -> bool:
+        """Starts a round for what has arrived, with the watermark of now as its index. True where one began."""
+        if not ready or not self._arrived or len(self._rounds) >= self._core.settings.read_rounds_max:
+            return False
+        self.round += 1
+        core = self._core
+        self._rounds[self.round] = Round(core.log.decided_through, self._arrived, core.me, core.now)
+        self._arrived = []
+        self._conclude()
+        return bool(self._rounds)
+
+    def repeat(self) -> bool:
+        """Whether a round has waited so long that a new number must be sent for it (on a tick)."""
+        core = self._core
+        late = [n for n, r in self._rounds.items() if core.now - r.sent_at >= core.settings.retransmit_ticks]
+        for number in late:
+            self._rounds[number].sent_at = core.now
+        return bool(late)
+
+    def confirmed(self, sender: NodeId, message: HeartbeatReply) -> None:
+        """A member had promised nothing higher: counts for that round and every earlier one."""
+        for number, waiting in self._rounds.items():
+            if number <= message.round:
+                waiting.acks.add(sender)
+        self._conclude()
+
+    def _conclude(self) -> None:
+        configuration = self._core.next_configuration
+        if configuration is None:
+            return
+        done = [n for n, r in self._rounds.items() if configuration.is_phase2_quorum(r.acks)]
+        for number in done:
+            waiting = self._rounds.pop(number)
+            for asker, read_id in waiting.askers:
+                self._grant(asker, read_id, waiting.index)
+
+    def step_down(self) -> None:
+        """This node leads no more: every read it held must be asked again."""
+        askers = [asker for r in self._rounds.values() for asker in r.askers] + self._arrived
+        self._rounds = {}
+        self._arrived = []
+        for asker, read_id in askers:
+            self._grant(asker, read_id, 0)
+
+    def expects(self, ballot: Ballot, message: HeartbeatReply) -> bool:
+        """Whether a reply is for this leadership and a round that was begun."""
+        return message.ballot == ballot and 0 < message.round <= self.round

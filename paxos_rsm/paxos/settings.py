@@ -1,0 +1,37 @@
+"""The measures of the protocol, in ticks, slots and bytes. What a tick is worth is the driver's business."""
+
+from dataclasses import dataclass
+
+from paxos_rsm.errors import ConfigError
+
+__all__ = ["Settings"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How patient and how greedy a node is."""
+
+    heartbeat_ticks: int = 2
+    election_ticks: int = 24
+    """One election time-out: silence for so long counts as absence."""
+    retransmit_ticks: int = 8
+    window_slots: int = 8
+    """Slots that a leader has proposed and not decided yet, at most."""
+    entry_bytes_max: int = 1_600_000
+    chunk_bytes_max: int = 1 << 20
+    """Of entries in one Promise or CatchUpReply (one entry always goes)."""
+    waiting_bytes_max: int = 64 << 20
+    """Of frames that wait at the leader for a slot; above it they are dropped and their owners send again."""
+    read_rounds_max: int = 4
+    """Read confirmations under way at once."""
+
+    def validate(self) -> None:
+        """Raises ConfigError where a measure makes no sense."""
+        for name in self.__slots__:
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.election_ticks < 3 * self.heartbeat_ticks:
+            raise ConfigError(
+                f"an election time-out of {self.election_ticks} ticks is less than three heartbeats of "
+                f"{self.heartbeat_ticks}: one lost heartbeat would cost the leader its place"
+            )
