@@ -1,0 +1,85 @@
+"""Hypothesis strategies for what travels and rests: ballots, entries, configurations, messages."""
+
+from hypothesis import strategies as st
+
+from paxos_rsm.paxos.membership import Configuration, Member
+from paxos_rsm.paxos.messages import (
+    Accept,
+    Accepted,
+    CatchUp,
+    CatchUpReply,
+    Decide,
+    Forward,
+    Heartbeat,
+    HeartbeatReply,
+    Message,
+    Nack,
+    Prepare,
+    Promise,
+    ReadReply,
+    ReadRequest,
+)
+from paxos_rsm.paxos.quorum import QuorumSizes
+from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Batch, ConfigChange, Noop
+
+NUMBER_MAX = 2**63 - 1
+
+slots = st.integers(1, NUMBER_MAX)
+watermarks = st.integers(0, NUMBER_MAX)
+counters = st.integers(0, 2**64 - 1)
+hops = st.integers(0, 2**32 - 1)
+nodes = st.integers(1, NUMBER_MAX)
+ballots = st.builds(Ballot, st.integers(1, NUMBER_MAX), nodes)
+promises = st.just(NO_BALLOT) | ballots
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+
+
+@st.composite
+def configurations(draw: st.DrawFn) -> Configuration:
+    names = draw(st.lists(texts, min_size=1, max_size=5, unique=True))
+    count = len(names)
+    ids = draw(st.lists(nodes, min_size=2 * count, max_size=2 * count, unique=True))
+    urls = st.lists(texts, max_size=2).map(tuple)
+    members = tuple(
+        Member(ids[i], ids[count + i], name, draw(texts), draw(urls)) for i, name in enumerate(names)
+    )
+    phase2 = draw(st.integers(1, count))
+    phase1 = draw(st.integers(count + 1 - phase2, count))
+    return Configuration(draw(counters), members, QuorumSizes(count, phase1, phase2))
+
+
+entries = (
+    st.builds(Noop) | st.builds(Batch, st.binary(max_size=300)) | st.builds(ConfigChange, configurations())
+)
+votes = st.lists(st.tuples(slots, ballots, entries), max_size=3).map(tuple)
+decisions = st.lists(st.tuples(slots, entries), max_size=3).map(tuple)
+slot_lists = st.lists(slots, max_size=5).map(tuple)
+
+messages_by_type: dict[type, st.SearchStrategy[Message]] = {
+    Prepare: st.builds(Prepare, ballots, slots),
+    Promise: st.builds(
+        Promise, ballots, slots, st.none() | watermarks, votes, decisions, watermarks, slot_lists
+    ),
+    Accept: st.builds(Accept, ballots, slots, entries, watermarks),
+    Accepted: st.builds(Accepted, ballots, slot_lists),
+    Nack: st.builds(Nack, ballots, ballots),
+    Decide: st.builds(Decide, ballots, watermarks),
+    Heartbeat: st.builds(
+        Heartbeat,
+        promises,
+        st.booleans(),
+        st.booleans(),
+        watermarks,
+        counters,
+        st.frozensets(counters, max_size=5),
+        promises,
+    ),
+    HeartbeatReply: st.builds(HeartbeatReply, promises, counters),
+    CatchUp: st.builds(CatchUp, slots, watermarks),
+    CatchUpReply: st.builds(CatchUpReply, promises, decisions, watermarks, watermarks),
+    Forward: st.builds(Forward, st.lists(st.binary(max_size=50), max_size=4).map(tuple), hops),
+    ReadRequest: st.builds(ReadRequest, counters, hops),
+    ReadReply: st.builds(ReadReply, counters, watermarks),
+}
+messages = st.one_of(*messages_by_type.values())
