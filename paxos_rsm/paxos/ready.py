@@ -5,8 +5,9 @@ The driver performs, for each :class:`Ready`, in this order of knowledge:
 1. sends ``messages`` whenever it likes, even before the writes are durable;
 2. hands ``writes`` to the log, in order, after those of every earlier Ready;
 3. once they and those of every earlier Ready are durable, and not before, sends ``messages_after_writes``
-   (rule 4), even where this Ready writes nothing. Those addressed to the node itself are its own votes: the driver hands them back by ``Node.step``, so that a proposer counts its own
-   Promise and Accepted no earlier than anyone else's;
+   (rule 4), even where this Ready writes nothing. Those addressed to the node itself are its own votes: the driver
+   hands them back by ``Node.step``, so that a proposer counts its own Promise and Accepted no earlier than anyone
+   else's;
 4. applies ``decided``, in order; durability is not needed, a quorum has it;
 5. serves the reads of ``reads`` once it has applied their index.
 
