@@ -1,0 +1,219 @@
+"""LocalCluster over stand-ins for servers: processes that take the flags and answer Status."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from paxos_rsm.testing import LocalCluster, LocalClusterError
+
+COMMAND = [sys.executable, str(Path(__file__).with_name("fake_server.py"))]
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(0.02)
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
+    made = LocalCluster(3, directory=tmp_path / "data", command=COMMAND)
+    yield made
+    made.close()
+
+
+def test_starts_servers_with_the_flags_that_make_them_one_cluster(cluster: LocalCluster) -> None:
+    cluster.start()
+    assert cluster.names == ["n1", "n2", "n3"]
+    assert len(set(cluster.endpoints)) == 3
+    flags = cluster["n2"].log().splitlines()[0]
+    peers = ",".join(f"{server.name}=http://127.0.0.1:{server.peer_port}" for server in cluster)
+    assert f"--initial-cluster {peers}" in flags
+    assert f"--listen-client-urls http://{cluster['n2'].endpoint}" in flags
+    assert cluster["n2"].data_dir == cluster.directory / "n2"
+    assert cluster["n2"].data_dir.is_dir()
+
+
+def test_base_port_machine_and_options(tmp_path: Path) -> None:
+    cluster = LocalCluster(
+        2, directory=tmp_path, base_port=2379, machine="m:C", options={"log-level": "debug", "tick-ms": 5}
+    )
+    assert cluster.endpoints == ["127.0.0.1:2379", "127.0.0.1:2381"]
+    assert [server.peer_port for server in cluster] == [2380, 2382]
+    assert cluster["n1"].command_line()[-6:] == [
+        *("--machine", "m:C"),
+        *("--log-level", "debug"),
+        *("--tick-ms", "5"),
+    ]
+    cluster.close()
+
+
+def test_a_cluster_needs_a_server() -> None:
+    with pytest.raises(LocalClusterError, match="needs one"):
+        LocalCluster(0)
+
+
+def test_leader_is_one_whom_a_majority_follows(cluster: LocalCluster) -> None:
+    cluster.start()
+    assert cluster.leader() == "n1"
+    cluster["n3"].kill()
+    assert cluster.leader() == "n1"
+    cluster["n2"].kill()
+    assert cluster.leader() is None  # its own word alone is not a majority
+
+
+def test_kill_and_start_again(cluster: LocalCluster) -> None:
+    cluster.start()
+    server = cluster["n2"]
+    first = server.pid
+    server.kill()
+    assert (server.running, server.returncode) == (False, -signal.SIGKILL)
+    assert server.describe_end() == "was killed by SIGKILL"
+    with pytest.raises(LocalClusterError, match="does not answer"):
+        server.status()
+    server.start()
+    cluster.wait_for_leader(everyone=True)
+    assert server.running
+    assert server.pid != first
+    with pytest.raises(LocalClusterError, match="running already"):
+        server.start()
+
+
+def test_terminate_ends_in_order_even_where_stopped(cluster: LocalCluster) -> None:
+    cluster.start()
+    cluster["n1"].stop()
+    with pytest.raises(LocalClusterError, match="does not answer"):
+        cluster["n1"].status(timeout_s=0.3)
+    assert cluster.terminate() == {"n1": 0, "n2": 0, "n3": 0}
+    assert all(log.rstrip().endswith("ended in order") for log in cluster.logs().values())
+
+
+def test_stop_and_cont(cluster: LocalCluster) -> None:
+    cluster.start()
+    cluster["n1"].stop()
+    until(lambda: "n1" not in cluster.statuses())
+    cluster["n1"].cont()
+    until(lambda: "n1" in cluster.statuses())
+    assert cluster["n1"].status(digest=True).digest == b"\x00\xff"
+    cluster["n1"].kill()
+    with pytest.raises(LocalClusterError, match="not running"):
+        cluster["n1"].cont()
+
+
+def test_deaf_server_is_killed_and_told_of(cluster: LocalCluster) -> None:
+    cluster["n1"].environment["FAKE_DEAF"] = "1"
+    cluster.start()
+    with pytest.raises(LocalClusterError, match=r"did not end within 0\.2 s"):
+        cluster["n1"].terminate(0.2)
+    assert not cluster["n1"].running
+
+
+def test_wipe_needs_the_process_gone(cluster: LocalCluster) -> None:
+    cluster.start()
+    with pytest.raises(LocalClusterError, match="running"):
+        cluster["n3"].wipe()
+    cluster["n3"].kill()
+    cluster["n3"].wipe()
+    assert not cluster["n3"].data_dir.exists()
+    assert cluster["n1"].data_dir.exists()
+
+
+def test_server_that_ends_at_once_is_an_error_with_its_words(cluster: LocalCluster) -> None:
+    cluster["n2"].environment["FAKE_EXIT"] = "3"
+    with pytest.raises(LocalClusterError, match=r"n2 ended with exit code 3(?s:.)*cannot start: told so"):
+        cluster.start()
+    assert cluster["n2"].wait() == 3
+
+
+def test_time_out_says_how_the_servers_are(tmp_path: Path) -> None:
+    cluster = LocalCluster(2, directory=tmp_path, command=COMMAND, environment={"FAKE_LEADER": ""})
+    try:
+        cluster.start(wait=False)
+        until(lambda: len(cluster.statuses()) == 2)
+        cluster["n2"].kill()
+        with pytest.raises(LocalClusterError, match=r"n1 is follower, ballot 7.*n2 was killed by SIGKILL"):
+            cluster.wait_for_leader(0.2)
+    finally:
+        cluster.close()
+
+
+def test_port_in_use_is_said_before_the_start(tmp_path: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        cluster = LocalCluster(1, directory=tmp_path, base_port=port, command=COMMAND)
+        with pytest.raises(LocalClusterError, match=f"port {port} of 127.0.0.1 is in use"):
+            cluster.start()
+        cluster.close()
+
+
+def test_environment_of_the_caller_does_not_configure_the_servers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PAXOS_RSM_DATA_DIR", "elsewhere")
+    monkeypatch.setenv("GREETING", "hello")
+    cluster = LocalCluster(1, directory=tmp_path, command=COMMAND)
+    assert "PAXOS_RSM_DATA_DIR" not in cluster["n1"].environment
+    cluster.start()
+    assert "greeting hello" in cluster["n1"].log()
+    cluster.close()
+
+
+def test_with_block_ends_servers_and_removes_a_temporary_directory() -> None:
+    with LocalCluster(2, command=COMMAND) as cluster:
+        pids = [server.pid for server in cluster]
+        assert cluster.directory.is_dir()
+    assert not any(server.running for server in cluster)
+    assert all(pid is not None and gone(pid) for pid in pids)
+    assert not cluster.directory.exists()
+
+
+def test_servers_end_when_their_owner_is_killed(tmp_path: Path) -> None:
+    """SIGKILL lets nobody clean up: the servers notice by the end of their standard input."""
+    script = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from paxos_rsm.testing import LocalCluster\n"
+        f"cluster = LocalCluster(2, directory=Path({str(tmp_path)!r}), command={COMMAND!r})\n"
+        "cluster.start()\n"
+        "print(*(server.pid for server in cluster), flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        pids = [int(pid) for pid in owner.stdout.readline().split()]
+        owner.kill()
+    assert len(pids) == 2
+    until(lambda: all(map(gone, pids)))
+
+
+def test_servers_end_with_the_interpreter(tmp_path: Path) -> None:
+    script = (
+        "from pathlib import Path\n"
+        "from paxos_rsm.testing import LocalCluster\n"
+        f"cluster = LocalCluster(1, directory=Path({str(tmp_path)!r}), command={COMMAND!r})\n"
+        "cluster.start()\n"
+        "print(cluster['n1'].pid)\n"
+        "raise SystemExit(3)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 3
+    assert gone(int(done.stdout))
