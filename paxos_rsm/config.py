@@ -177,7 +177,6 @@ class Tuning:
     entry_bytes_max: int = _option(
         1_572_864 + 64 * 1024, _between(4_096, 128 * MIB), "largest entry of the log in bytes"
     )
-    txn_ops_max: int = _option(128, _between(1, 100_000), "most operations in a transaction", "max-txn-ops")
     window_entries: int = _option(64, _between(1, 4_096), "entries that the leader proposes ahead")
     pending_bytes_max: int = _option(
         64 * MIB, _between(1 * MIB, 4_096 * MIB), "bytes of frames that wait at this server for the log"

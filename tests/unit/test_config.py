@@ -30,7 +30,6 @@ def test_without_a_setting_it_is_a_cluster_of_one_with_etcds_ports() -> None:
     assert config.client_urls == ("http://127.0.0.1:2379",)
     assert config.members == {"default": "http://127.0.0.1:2380"}
     assert config.tuning.request_bytes_max == 1_572_864
-    assert config.tuning.txn_ops_max == 128
 
 
 def test_a_name_alone_is_a_cluster_of_one_of_that_name() -> None:
@@ -102,7 +101,7 @@ def test_options_have_etcds_flags_and_no_two_alike() -> None:
         "name data-dir listen-client-urls advertise-client-urls listen-peer-urls initial-advertise-peer-urls"
     )
     etcd += " initial-cluster initial-cluster-token initial-cluster-state log-level heartbeat-interval"
-    etcd += " election-timeout max-request-bytes max-txn-ops"
+    etcd += " election-timeout max-request-bytes"
     assert set(etcd.split()) <= set(flags)
     assert all(option.env == "PAXOS_RSM_" + option.flag.upper().replace("-", "_") for option in OPTIONS)
     assert all(option.description for option in OPTIONS)
