@@ -133,6 +133,14 @@ class Node:
         follows = self.election.peers[route].follows
         return follows.node, follows
 
+    @property
+    def leader_age_ticks(self) -> int | None:
+        """Since the last word from the leader, or from the member that reaches it; None where there is none."""
+        if self.proposer.leading:
+            return 0
+        route = self.election.route()
+        return None if route is None else self._core.now - self.election.peers[route].heard_at
+
     # ---- what happens to it ----------------------------------------------------------------------------------
 
     def meet(self, forming: Configuration) -> None:
