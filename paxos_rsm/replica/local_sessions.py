@@ -1,0 +1,248 @@
+"""Sessions that are attached to this server: what they have sent, until it is applied here.
+
+A frame is kept from its submission until this server's own state machine has applied it. Until then it is sent again
+whenever it may have been lost: when the leader changes, when the way to it is open again, when nothing has come of it
+for a while, and from the place where apply found a gap. Sending again is always safe: commands are executed once.
+
+What is sent again is the client's own frame, unchanged. Within a session frames are always sent in the order of their
+sequence numbers, so that a gap means that something was lost, never that something was overtaken.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from paxos_rsm.codec.frames import encode_frame
+from paxos_rsm.errors import InvalidArgument, PaxosRsmError, ResourceExhausted, SessionExpired, Unavailable
+from paxos_rsm.machines.frames import (
+    Executed,
+    Expired,
+    Frame,
+    FrameOutcome,
+    Gap,
+    Overloaded,
+    Register,
+    Registered,
+)
+from paxos_rsm.replica.api import SessionSink
+
+__all__ = ["LocalSession", "LocalSessions"]
+
+GAP_PATIENCE_TICKS = 8
+"""What was sent again from a gap is given so long before it counts as lost, too."""
+
+
+class _Pending:
+    __slots__ = ("count", "first_seq", "frame", "sent_at")
+
+    def __init__(self, frame: bytes, first_seq: int, count: int, sent_at: int) -> None:
+        self.frame = frame
+        self.first_seq = first_seq
+        self.count = count
+        self.sent_at = sent_at
+
+
+class LocalSession:
+    """One attached session; implements :class:`~paxos_rsm.replica.api.SessionHandle`."""
+
+    def __init__(self, owner: "LocalSessions", sink: SessionSink, session: int, nonce: int) -> None:
+        self._owner = owner
+        self.sink = sink
+        self.session = session
+        self.nonce = nonce
+        self.registering_since = 0
+        self.pending: deque[_Pending] = deque()
+        self.gap_at = 0
+        self.gap_resent_at = 0
+        self.active_at = 0
+        self.closed = False
+
+    def submit(self, frame: bytes, first_seq: int, count: int) -> None:
+        """See :meth:`paxos_rsm.replica.api.SessionHandle.submit`."""
+        self._owner.submit(self, frame, first_seq, count)
+
+    def close(self) -> None:
+        """Detaches the sink."""
+        self._owner.detach(self)
+
+
+class LocalSessions:
+    """All of them. Always holds: ``pending_bytes`` is the size of every frame that is kept, and is bounded."""
+
+    def __init__(
+        self, frame_bytes_max: int, pending_bytes_max: int, session_timeout_ms: int, tick_ms: int
+    ) -> None:
+        self._frame_bytes_max = frame_bytes_max
+        self._pending_bytes_max = pending_bytes_max
+        self._timeout_ms = session_timeout_ms
+        self._touch_ticks = max(1, session_timeout_ms // 4 // tick_ms)
+        self._by_number: dict[int, LocalSession] = {}
+        self._by_nonce: dict[int, LocalSession] = {}
+        self.outgoing: list[bytes] = []
+        """Frames to be sent towards the leader in this turn, in order."""
+        self.pending_bytes = 0
+        self.now = 0
+        self.stopping = False
+
+    def __len__(self) -> int:
+        return len(self._by_number) + len(self._by_nonce)
+
+    # ---- attached and detached -------------------------------------------------------------------------------
+
+    def register(self, sink: SessionSink, nonce: int) -> LocalSession:
+        """A new session: registered through the log, under a nonce that finds it again."""
+        session = LocalSession(self, sink, 0, nonce)
+        self._by_nonce[nonce] = session
+        self._send_registration(session)
+        return session
+
+    def resume(self, sink: SessionSink, number: int) -> LocalSession:
+        """A session that exists already. Where it was attached here before, the older sink is told."""
+        older = self._by_number.get(number)
+        if older is not None:
+            self.detach(older)
+            older.sink.failed(
+                0, Unavailable(f"session {number:x} was opened again on another stream; this one ends")
+            )
+        session = LocalSession(self, sink, number, 0)
+        session.active_at = self.now
+        self._by_number[number] = session
+        return session
+
+    def detach(self, session: LocalSession) -> None:
+        """Keeps nothing of it any more; what was sent may still be executed."""
+        session.closed = True
+        for pending in session.pending:
+            self.pending_bytes -= len(pending.frame)
+        session.pending.clear()
+        if self._by_number.get(session.session) is session:
+            del self._by_number[session.session]
+        self._by_nonce.pop(session.nonce, None)
+
+    def end(self, session: LocalSession, error: PaxosRsmError) -> None:
+        """Detaches a session and says why."""
+        self.detach(session)
+        session.sink.failed(0, error)
+
+    def _send_registration(self, session: LocalSession) -> None:
+        session.registering_since = self.now
+        self.outgoing.append(encode_frame(Frame(register=Register(session.nonce, self._timeout_ms))))
+
+    # ---- on the way to the log -------------------------------------------------------------------------------
+
+    def submit(self, session: LocalSession, frame: bytes, first_seq: int, count: int) -> None:
+        """Keeps a frame and sends it in this turn. Raises InvalidArgument, ResourceExhausted or Unavailable."""
+        if session.closed or self.stopping:
+            raise Unavailable("this session is not attached here any more; open it again, at any server")
+        if len(frame) > self._frame_bytes_max:
+            raise InvalidArgument(
+                f"a frame of {len(frame)} bytes is larger than the limit of {self._frame_bytes_max}"
+            )
+        if self.pending_bytes and self.pending_bytes + len(frame) > self._pending_bytes_max:
+            raise ResourceExhausted(
+                f"{self.pending_bytes} bytes wait at this server for the log, the limit is {self._pending_bytes_max}; "
+                "the frame was not taken, send it again after a pause"
+            )
+        session.pending.append(_Pending(frame, first_seq, count, self.now))
+        self.pending_bytes += len(frame)
+        session.active_at = self.now
+        self.outgoing.append(frame)
+
+    def resend_all(self) -> None:
+        """The leader, or the way to it, is new: everything that is not applied goes out again, in order."""
+        self.outgoing.clear()
+        for session in list(self._by_number.values()):
+            self._resend(session, 0)
+        for session in self._by_nonce.values():
+            self._send_registration(session)
+
+    def _resend(self, session: LocalSession, from_seq: int) -> None:
+        for pending in session.pending:
+            if pending.first_seq + pending.count > from_seq:
+                pending.sent_at = self.now
+                self.outgoing.append(pending.frame)
+
+    def tick(self, patience_ticks: int) -> None:
+        """Time goes on: sends again what has waited for ``patience_ticks``; keeps idle sessions alive."""
+        self.now += 1
+        for session in list(self._by_number.values()):
+            if session.pending:
+                if self.now - session.pending[0].sent_at >= patience_ticks:
+                    self._resend(session, 0)
+            elif self.now - session.active_at >= self._touch_ticks:
+                session.active_at = self.now
+                self.outgoing.append(encode_frame(Frame(session=session.session)))
+        for session in self._by_nonce.values():
+            if self.now - session.registering_since >= patience_ticks:
+                self._send_registration(session)
+
+    # ---- back from apply -------------------------------------------------------------------------------------
+
+    def applied(self, outcome: FrameOutcome) -> None:
+        """What became of a frame; of no interest where its session is attached elsewhere."""
+        if type(outcome) is Registered:
+            self._registered(outcome)
+        elif isinstance(outcome, Executed | Gap | Overloaded | Expired):
+            session = self._by_number.get(outcome.session)
+            if session is None:
+                return
+            if type(outcome) is Executed:
+                self._executed(session, outcome.first_seq, outcome.results, outcome.next_seq)
+            elif type(outcome) is Gap:
+                self._gap(session, outcome)
+            elif type(outcome) is Overloaded:
+                self._overloaded(session, outcome)
+            else:
+                self.end(session, SessionExpired(expired_sentence(outcome.session)))
+
+    def _registered(self, outcome: Registered) -> None:
+        session = self._by_nonce.pop(outcome.nonce, None)
+        if session is not None:
+            session.session = outcome.session
+            session.active_at = self.now
+            self._by_number[outcome.session] = session
+            session.sink.opened(outcome.session, 1)
+
+    def _executed(self, session: LocalSession, first_seq: int, results: Sequence[Any], next_seq: int) -> None:
+        pending = session.pending
+        while pending and pending[0].first_seq + pending[0].count <= next_seq:
+            self.pending_bytes -= len(pending.popleft().frame)
+        if results:
+            session.sink.results(first_seq, results)
+
+    def _gap(self, session: LocalSession, outcome: Gap) -> None:
+        """Something before this frame was lost. Every frame behind it finds the same gap: it is mended once."""
+        if not session.pending or session.pending[0].first_seq > outcome.next_seq:
+            # This server never had what is missing; only the client can send it.
+            if session.pending and session.pending[0].first_seq <= outcome.first_seq:
+                self.end(
+                    session,
+                    InvalidArgument(
+                        f"session {outcome.session:x} submits from {outcome.first_seq}, its next to be executed "
+                        f"is {outcome.next_seq}: open the session again and submit from there"
+                    ),
+                )
+            return
+        if session.gap_at == outcome.next_seq and self.now - session.gap_resent_at < GAP_PATIENCE_TICKS:
+            return
+        session.gap_at = outcome.next_seq
+        session.gap_resent_at = self.now
+        self._resend(session, outcome.next_seq)
+
+    def _overloaded(self, session: LocalSession, outcome: Overloaded) -> None:
+        """The client has too many results it has not acknowledged: it must read them and submit again."""
+        self.end(
+            session,
+            ResourceExhausted(
+                f"session {outcome.session:x} has more results waiting than a session may; acknowledge them "
+                f"(received_below), open it again and submit from {outcome.next_seq}"
+            ),
+        )
+
+
+def expired_sentence(session: int) -> str:
+    """What a client is told whose session is gone."""
+    return (
+        f"session {session:x} has expired or never was: of its commands without a result it is not known whether they "
+        "were executed. Nothing is sent again under a new session; read the state to find out"
+    )

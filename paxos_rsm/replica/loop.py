@@ -1,0 +1,386 @@
+"""The one loop: asyncio around the synchronous replica.
+
+Whatever happens (a frame from a peer, a batch on disk, a tick, a client's frame) changes the replica at once and asks
+for a turn; the turn runs when the loop comes round, so that everything that came meanwhile is one turn: one entry,
+one write to the log, one frame to each peer. Nothing here is awaited on the data path, and the loop never waits for
+the disk: the storage thread takes batches and says when they are durable.
+
+Any error out of a turn stops the replica: it says nothing more to anybody, and ``failed`` tells the server why.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from paxos_rsm.errors import PaxosRsmError, RefusedByCluster, Unavailable
+from paxos_rsm.paxos.membership import Configuration, Member
+from paxos_rsm.paxos.messages import Envelope, Message
+from paxos_rsm.paxos.quorum import QuorumSizes
+from paxos_rsm.paxos.ready import Write
+from paxos_rsm.paxos.types import NodeId, Slot
+from paxos_rsm.replica.api import ReplicaStatus, SessionHandle, SessionSink
+from paxos_rsm.replica.replica import Effects, Replica
+
+__all__ = ["InitialCluster", "LogWriter", "Network", "ReplicaLoop"]
+
+log = logging.getLogger(__name__)
+
+REPLAY_SLOTS = 256
+TICKS_AT_ONCE_MAX = 2
+NO_AGE_MS = (1 << 32) - 1
+
+
+class LogWriter(Protocol):
+    """The storage thread, as the loop sees it."""
+
+    def submit(self, batch: int, writes: list[Write], sync: bool = True) -> None:
+        """Queues a batch; never blocks."""
+        ...
+
+    def close(self) -> None:
+        """Writes what is queued, then ends the thread."""
+        ...
+
+    @property
+    def bytes_on_disk(self) -> int:
+        """The size of the log."""
+        ...
+
+
+class Network(Protocol):
+    """The streams to the peers, as the loop sees them."""
+
+    async def start(self) -> None:
+        """Listens and connects."""
+        ...
+
+    def send(self, envelopes: list[Envelope]) -> None:
+        """Queues messages; never blocks, drops what has no stream."""
+        ...
+
+    def formed(self, configuration: Configuration) -> None:
+        """Only these incarnations are members now."""
+        ...
+
+    async def close(self) -> None:
+        """Ends every stream."""
+        ...
+
+
+class InitialCluster:
+    """The members that must all have met before slot 1 can be decided (rule 9)."""
+
+    def __init__(
+        self, cluster_id: int, member_ids: Sequence[int], me: Member, phase2_quorum: int = 0
+    ) -> None:
+        self._cluster_id = cluster_id
+        self._wanted = frozenset(member_ids)
+        self._phase2 = phase2_quorum
+        self.met: dict[int, Member] = {me.member_id: me}
+
+    def meet(self, member: Member) -> Configuration | None:
+        """Notes a member; the configuration to form with once all have met."""
+        if member.member_id in self._wanted:
+            self.met[member.member_id] = member
+        return self.complete()
+
+    def complete(self) -> Configuration | None:
+        """The configuration to form with, or None while somebody is missing."""
+        if self._wanted != self.met.keys():
+            return None
+        members = tuple(self.met[i] for i in sorted(self.met))
+        count = len(members)
+        sizes = QuorumSizes.flexible(count, self._phase2) if self._phase2 else QuorumSizes.majority(count)
+        return Configuration(self._cluster_id, members, sizes)
+
+
+class ReplicaLoop:
+    """A running replica; implements :class:`~paxos_rsm.replica.api.ReplicaHandle`.
+
+    ``writer`` and ``network`` are set by whoever builds it, made with this object's ``on_...`` methods as their
+    callbacks, before :meth:`start`.
+    """
+
+    writer: LogWriter
+    network: Network
+
+    def __init__(self, replica: Replica, initial: InitialCluster) -> None:
+        self.replica = replica
+        self._initial = initial
+        self._loop = asyncio.get_running_loop()
+        self.failed: asyncio.Future[None] = self._loop.create_future()
+        self._turn_due = False
+        self._running = False
+        self._stopped = False
+        self._ticked_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._read: asyncio.Future[int] | None = None
+        self._leader_watchers: list[Callable[[bool], None]] = []
+        self._had_leader = False
+        self._formed = False
+
+    # ---- life ------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Replays the log into the state machine, then joins the others."""
+        effects = self.replica.turn()
+        decided = effects.decided
+        for first in range(0, len(decided), REPLAY_SLOTS):
+            self.replica.apply(Effects(decided=decided[first : first + REPLAY_SLOTS]))
+            await asyncio.sleep(0)
+        effects.decided = []
+        self._perform(effects)
+        self._look_at_configuration()
+        await self.network.start()
+        self._running = True
+        forming = self._initial.complete()
+        if forming is not None:
+            self.replica.meet(forming)
+        self._ticked_at = self._loop.time()
+        self._schedule_tick()
+        self._ask_turn()
+
+    async def stop(self) -> None:
+        """See :meth:`paxos_rsm.replica.api.ReplicaHandle.stop`."""
+        if self._stopped:
+            return
+        self._stopped = True
+        self.replica.local.stopping = True
+        self._halt()
+        await self.network.close()
+        await asyncio.to_thread(self.writer.close)
+        if not self.failed.done():
+            self.failed.cancel()
+
+    def _halt(self) -> None:
+        """No more turns: nothing is said or written from here on."""
+        self._running = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _fail(self, error: BaseException) -> None:
+        """Stops at once, and says why."""
+        self._halt()
+        if not self.failed.done():
+            self.failed.set_exception(error)
+            # Whoever waits gets it; nobody waiting must not turn into a warning.
+            self.failed.exception()
+
+    # ---- turns -----------------------------------------------------------------------------------------------
+
+    def _ask_turn(self) -> None:
+        if self._running and not self._turn_due:
+            self._turn_due = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turn_due = False
+        # Reads that come from here on need an index of their own: this turn takes that of the ones before (rule 8).
+        self._read = None
+        if not self._running:
+            return
+        try:
+            effects = self.replica.turn()
+            self._perform(effects)
+            if effects.decided or self.replica.has_grants:
+                self.replica.apply(effects)
+        except Exception as error:
+            self._fail(error)
+            return
+        if self.replica.needs_turn:
+            self._ask_turn()
+        if effects.decided and not self._formed:
+            self._look_at_configuration()
+        has_leader = self.replica.leader is not None
+        if has_leader != self._had_leader:
+            self._had_leader = has_leader
+            for changed in self._leader_watchers:
+                changed(has_leader)
+
+    def _perform(self, effects: Effects) -> None:
+        if effects.batch:
+            self.writer.submit(effects.batch, effects.writes, effects.sync)
+        if effects.messages:
+            self.network.send(effects.messages)
+
+    def _look_at_configuration(self) -> None:
+        configuration = self.replica.node.configuration
+        if configuration is None:
+            return
+        self._formed = True
+        self.network.formed(configuration)
+        if configuration.by_incarnation(self.replica.node.me) is None:
+            raise RefusedByCluster(
+                "the cluster was formed with another incarnation of this member: this data directory is not the one "
+                "that took part. Remove the old member from the cluster and add this server as a new one"
+            )
+
+    # ---- ticks -----------------------------------------------------------------------------------------------
+
+    def _schedule_tick(self) -> None:
+        tick_s = self.replica.settings.tick_ms / 1000
+        self._timer = self._loop.call_later(tick_s, self._tick)
+
+    def _tick(self) -> None:
+        if not self._running:
+            return
+        tick_s = self.replica.settings.tick_ms / 1000
+        now = self._loop.time()
+        due = int((now - self._ticked_at) / tick_s)
+        # After a pause the messages that wait are heard before time goes on: it does not all pass at once.
+        ticks = max(1, min(due, TICKS_AT_ONCE_MAX))
+        self._ticked_at = now if due > TICKS_AT_ONCE_MAX else self._ticked_at + ticks * tick_s
+        try:
+            for _ in range(ticks):
+                self.replica.tick()
+        except Exception as error:
+            self._fail(error)
+            return
+        self._ask_turn()
+        self._schedule_tick()
+
+    # ---- what the storage thread and the network report --------------------------------------------------------
+
+    def on_durable(self, batch: int) -> None:
+        """Called by the storage thread."""
+        self._from_thread(self._durable, batch)
+
+    def on_storage_failure(self, error: BaseException) -> None:
+        """Called by the storage thread, once: the log cannot be written any more."""
+        self._from_thread(self._fail, error)
+
+    def _from_thread(self, callback: Callable[..., None], *arguments: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback, *arguments)
+        except RuntimeError:
+            log.debug("the loop is closed; a word of the storage thread is dropped")
+
+    def _durable(self, batch: int) -> None:
+        if not self._running:
+            return
+        try:
+            self.replica.durable(batch)
+        except Exception as error:
+            self._fail(error)
+            return
+        self._ask_turn()
+
+    def on_messages(self, sender: NodeId, messages: Sequence[Message]) -> None:
+        """Called by the network, on the loop."""
+        if not self._running:
+            return
+        try:
+            self.replica.receive(sender, messages)
+        except Exception as error:
+            self._fail(error)
+            return
+        self._ask_turn()
+
+    def on_peer_up(self, member: Member) -> None:
+        """Called by the network: both sides have shown who they are."""
+        forming = self._initial.meet(member)
+        if forming is not None and not self._formed:
+            self.replica.meet(forming)
+        self.replica.peer_up(member.incarnation)
+        self._ask_turn()
+
+    def on_peer_down(self, node: NodeId) -> None:
+        """Called by the network: the last stream to a peer has broken."""
+        self.replica.peer_down(node)
+        self._ask_turn()
+
+    def on_refused(self, error: PaxosRsmError) -> None:
+        """Called by the network: a peer will not work with this server, for good."""
+        self._fail(error)
+
+    # ---- for the services --------------------------------------------------------------------------------------
+
+    def attach(self, sink: SessionSink, session: int = 0) -> SessionHandle:
+        """See :meth:`paxos_rsm.replica.api.ReplicaHandle.attach`."""
+        if not self._running:
+            raise Unavailable("this server is stopping; use another one")
+        handle = self.replica.attach(sink, session)
+        self._ask_turn()
+        return _Attached(handle, self._ask_turn)
+
+    def read(self) -> "asyncio.Future[int]":
+        """See :meth:`paxos_rsm.replica.api.ReplicaHandle.read`."""
+        if self._read is None:
+            shared = self._read = self._loop.create_future()
+
+            def done(applied: Slot | None) -> None:
+                if shared.done():
+                    return
+                if applied is None:
+                    shared.set_exception(
+                        Unavailable("there is no leader to confirm a read; retry, or at another server")
+                    )
+                    shared.exception()
+                else:
+                    shared.set_result(applied)
+
+            self.replica.read(done)
+            self._ask_turn()
+        return self._read
+
+    def query(self, request: bytes) -> bytes:
+        """See :meth:`paxos_rsm.replica.api.ReplicaHandle.query`."""
+        return self.replica.query(request)
+
+    def encode_result(self, result: Any) -> bytes:
+        """See :meth:`paxos_rsm.replica.api.ReplicaHandle.encode_result`."""
+        return self.replica.encode_result(result)
+
+    def watch_leader(self, changed: Callable[[bool], None]) -> None:
+        """See :meth:`paxos_rsm.replica.api.ReplicaHandle.watch_leader`."""
+        self._leader_watchers.append(changed)
+        changed(self._had_leader)
+
+    def status(self) -> ReplicaStatus:
+        """See :meth:`paxos_rsm.replica.api.ReplicaHandle.status`."""
+        replica = self.replica
+        node = replica.node
+        leader = replica.leader
+        age = node.leader_age_ticks
+        return ReplicaStatus(
+            role=node.role,
+            leader=leader[0] if leader else 0,
+            ballot=leader[1] if leader else node.acceptor.promised,
+            promised=node.acceptor.promised,
+            decided_slot=node.decided_through,
+            applied_slot=replica.machine.applied_slot,
+            compacted_slot=node.compacted_through,
+            leader_age_ms=NO_AGE_MS if age is None else min(age * replica.settings.tick_ms, NO_AGE_MS),
+            log_bytes=self.writer.bytes_on_disk,
+            sessions=replica.machine.session_count,
+            configuration=node.configuration,
+            reachable=node.election.reach(),
+        )
+
+    @property
+    def applied_slot(self) -> Slot:
+        """The last slot that the local state machine has applied."""
+        return self.replica.machine.applied_slot
+
+
+class _Attached:
+    """A session handle whose every word asks for a turn."""
+
+    __slots__ = ("_ask_turn", "_handle")
+
+    def __init__(self, handle: SessionHandle, ask_turn: Callable[[], None]) -> None:
+        self._handle = handle
+        self._ask_turn = ask_turn
+
+    @property
+    def session(self) -> int:
+        return self._handle.session
+
+    def submit(self, frame: bytes, first_seq: int, count: int) -> None:
+        self._handle.submit(frame, first_seq, count)
+        self._ask_turn()
+
+    def close(self) -> None:
+        self._handle.close()

@@ -1,0 +1,288 @@
+"""One server's replica: protocol, sessions and state machine, as one synchronous step.
+
+Nothing here waits, knows a clock, or does I/O: inputs are method calls, and after each turn the driver takes the
+:class:`Effects`, does them, and says when writes are durable. The asyncio loop of ``loop.py`` is one driver; a
+simulator is another.
+
+The order of a turn::
+
+    inputs (messages, ticks, frames, reads, durable)  ->  turn()  ->  Effects  ->  apply(effects)
+
+``turn`` decides what leaves and what is written; ``apply`` then feeds the state machine, answers the sessions
+attached here and serves the reads that have become possible. Messages and writes are handed over before the state
+machine runs, so that the others' work and the disk's overlap with it.
+
+**What waits for the disk** is kept in one place, ``_held``: what a Ready wants said only after its writes goes there
+with the number of the last batch that must be durable, and comes out by :meth:`Replica.durable`.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from paxos_rsm.errors import SessionExpired, Unavailable
+from paxos_rsm.machines.sessions import SessionMachine
+from paxos_rsm.paxos.membership import Configuration
+from paxos_rsm.paxos.messages import Envelope, Message
+from paxos_rsm.paxos.node import Node
+from paxos_rsm.paxos.ready import Write, WriteDecidedThrough
+from paxos_rsm.paxos.types import Ballot, Batch, Entry, NodeId, Slot, split_frames
+from paxos_rsm.replica.api import SessionHandle, SessionSink
+from paxos_rsm.replica.expiry import Expiry
+from paxos_rsm.replica.local_sessions import LocalSession, LocalSessions, expired_sentence
+
+__all__ = ["Effects", "Replica", "ReplicaSettings"]
+
+ReadDone = Callable[[Slot | None], None]
+"""Told the applied slot that answers a read, or None where no leader could be asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSettings:
+    """Limits and times of a replica."""
+
+    tick_ms: int = 25
+    resend_ticks: int = 40
+    """A frame or a read of which nothing has come for so long is sent again."""
+    frame_bytes_max: int = 1_600_000
+    pending_bytes_max: int = 64 << 20
+    session_timeout_ms: int = 60_000
+
+
+@dataclass(slots=True)
+class Effects:
+    """What one turn asks of its driver: hand ``writes`` to the log as batch ``batch``, send ``messages``, then apply.
+
+    ``batch`` is 0 where there is nothing to write. ``sync`` says whether the batch must be reported durable.
+    """
+
+    batch: int = 0
+    writes: list[Write] = field(default_factory=list)
+    sync: bool = False
+    messages: list[Envelope] = field(default_factory=list)
+    decided: list[tuple[Slot, Entry]] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.batch or self.messages or self.decided)
+
+
+class _Read:
+    __slots__ = ("asked_at", "waiting")
+
+    def __init__(self, waiting: list[ReadDone], asked_at: int) -> None:
+        self.waiting = waiting
+        self.asked_at = asked_at
+
+
+class Replica:
+    """See the module's docstring."""
+
+    def __init__(
+        self, node: Node, machine: SessionMachine, settings: ReplicaSettings, nonce: Callable[[], int]
+    ) -> None:
+        self.node = node
+        self.machine = machine
+        self.settings = settings
+        self.local = LocalSessions(
+            settings.frame_bytes_max,
+            settings.pending_bytes_max,
+            settings.session_timeout_ms,
+            settings.tick_ms,
+        )
+        self._nonce = nonce
+        self._expiry = Expiry(settings.tick_ms)
+        self._batch = 0
+        self._durable = 0
+        self._must_be_durable = 0
+        self._held: deque[tuple[int, list[Envelope]]] = deque()
+        self._released: list[Envelope] = []
+        self._now = 0
+        self._leader: tuple[NodeId, Ballot] | None = None
+        # Reads: those of this turn, those that must be asked (again), those on their way, those waiting for apply.
+        self._new_reads: list[ReadDone] = []
+        self._reads: dict[int, _Read] = {}
+        self._next_read = 0
+        self._granted: list[tuple[Slot, list[ReadDone]]] = []
+        self._unled_ticks = 0
+        self._again = False
+
+    # ---- inputs ----------------------------------------------------------------------------------------------
+
+    def receive(self, sender: NodeId, messages: Sequence[Message]) -> None:
+        """What a peer says."""
+        step = self.node.step
+        for message in messages:
+            step(sender, message)
+
+    def durable(self, batch: int) -> None:
+        """Every batch up to ``batch`` is on disk: what waited for it may be said, and own votes count."""
+        self._durable = max(self._durable, batch)
+        me = self.node.me
+        while self._held and self._held[0][0] <= self._durable:
+            for envelope in self._held.popleft()[1]:
+                if envelope.to == me:
+                    self.node.step(me, envelope.message)
+                else:
+                    self._released.append(envelope)
+
+    def meet(self, forming: Configuration) -> None:
+        """All initial members are known."""
+        self.node.meet(forming)
+
+    def peer_up(self, node: NodeId) -> None:
+        """A peer's streams stand: what it was sent before may be lost."""
+        self.node.peer_up(node)
+        leader = self.node.leader
+        if leader is not None and leader[0] == node:
+            self.local.resend_all()
+
+    def peer_down(self, node: NodeId) -> None:
+        """A peer's streams have broken."""
+        self.node.peer_down(node)
+
+    def tick(self) -> None:
+        """Time goes on by one tick."""
+        self._now += 1
+        self.node.tick()
+        self.local.tick(self.settings.resend_ticks)
+        expired = self._expiry.tick(self.node.proposer.leading, self.machine)
+        if expired:
+            self.node.propose(expired)
+        for read_id in [
+            n for n, r in self._reads.items() if self._now - r.asked_at >= self.settings.resend_ticks
+        ]:
+            self._new_reads += self._reads.pop(read_id).waiting
+        self._unled_ticks = 0 if self.node.leader is not None else self._unled_ticks + 1
+        if self._new_reads and self._unled_ticks >= self.settings.resend_ticks:
+            waiting, self._new_reads = self._new_reads, []
+            for done in waiting:
+                done(None)
+
+    def attach(self, sink: SessionSink, session: int = 0) -> SessionHandle:
+        """See :meth:`paxos_rsm.replica.api.ReplicaHandle.attach`."""
+        if session == 0:
+            return self.local.register(sink, self._nonce())
+        handle = self.local.resume(sink, session)
+        # Its registration may not have been applied here yet: only a state as new as this moment can tell.
+        self.read(lambda applied: self._resumed(handle, applied))
+        return handle
+
+    def _resumed(self, handle: LocalSession, applied: Slot | None) -> None:
+        if handle.closed:
+            return
+        if applied is None:
+            self.local.end(
+                handle, Unavailable("there is no leader; open the session again, here or elsewhere")
+            )
+            return
+        info = self.machine.session(handle.session)
+        if info is None:
+            self.local.end(handle, SessionExpired(expired_sentence(handle.session)))
+        else:
+            handle.sink.opened(handle.session, info.last_seq + 1)
+
+    def read(self, done: ReadDone) -> None:
+        """Calls ``done(applied_slot)`` once the local state is at least as new as this call (rule 8).
+
+        ``done(None)``: there has been no leader for ``resend_ticks``.
+        """
+        self._new_reads.append(done)
+
+    # ---- the turn --------------------------------------------------------------------------------------------
+
+    def turn(self) -> Effects:
+        """What all the inputs since the last turn come to."""
+        node = self.node
+        self._again = False
+        leader = node.leader
+        if leader is not None and leader != self._leader:
+            self._leader = leader
+            self.local.resend_all()
+        if self.local.outgoing:
+            # What finds no way now stays with its session, and goes out again when there is a leader.
+            if not node.propose(self.local.outgoing):
+                self._leader = None
+            self.local.outgoing = []
+        if self._new_reads and leader is not None:
+            self._next_read += 1
+            self._reads[self._next_read] = _Read(self._new_reads, self._now)
+            self._new_reads = []
+            node.read(self._next_read)
+        ready = node.ready()
+        effects = Effects(writes=ready.writes, messages=ready.messages, decided=ready.decided)
+        if ready.writes:
+            self._batch += 1
+            effects.batch = self._batch
+            effects.sync = any(type(w) is not WriteDecidedThrough for w in ready.writes)
+            if effects.sync:
+                self._must_be_durable = self._batch
+        if ready.messages_after_writes:
+            self._held.append((self._must_be_durable, ready.messages_after_writes))
+            if self._must_be_durable <= self._durable:
+                # Nothing to wait for. Own votes that this brings back are for the next turn.
+                self.durable(self._durable)
+                self._again = True
+        if self._released:
+            effects.messages += self._released
+            self._released = []
+        for grant in ready.reads:
+            read = self._reads.pop(grant.read_id, None)
+            if read is None:
+                continue
+            if grant.index is None:
+                self._new_reads += read.waiting
+            else:
+                self._granted.append((grant.index, read.waiting))
+        return effects
+
+    def apply(self, effects: Effects) -> None:
+        """Feeds the state machine, and answers whoever waits here for what it did."""
+        applied = self.local.applied
+        for slot, entry in effects.decided:
+            frames = split_frames(entry.data) if type(entry) is Batch else ()
+            for outcome in self.machine.apply_slot(slot, frames):
+                applied(outcome)
+        if self._granted:
+            self._serve_reads()
+
+    def _serve_reads(self) -> None:
+        at = self.machine.applied_slot
+        later: list[tuple[Slot, list[ReadDone]]] = []
+        granted, self._granted = self._granted, later
+        for index, waiting in granted:
+            if index > at:
+                later.append((index, waiting))
+                continue
+            for done in waiting:
+                done(at)
+
+    # ---- views -----------------------------------------------------------------------------------------------
+
+    @property
+    def needs_turn(self) -> bool:
+        """Whether another turn would do something at once."""
+        return self._again or bool(self.local.outgoing)
+
+    @property
+    def leader(self) -> tuple[NodeId, Ballot] | None:
+        """Who leads, as far as this server knows."""
+        return self.node.leader
+
+    @property
+    def has_grants(self) -> bool:
+        """Whether reads have been granted that ``apply`` may be able to serve."""
+        return bool(self._granted)
+
+    @property
+    def reads_waiting(self) -> int:
+        """Reads that have not been granted yet, in groups."""
+        return len(self._reads) + len(self._granted) + bool(self._new_reads)
+
+    def query(self, request: bytes) -> bytes:
+        """Asks the state machine, as it is now."""
+        return self.machine.query(request)
+
+    def encode_result(self, result: Any) -> bytes:
+        """The bytes of a result that a sink was given."""
+        return self.machine.encode_result(result)

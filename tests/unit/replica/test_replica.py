@@ -1,0 +1,231 @@
+"""The replica's step: from a frame to its results, once, whatever is lost on the way."""
+
+import pytest
+
+from paxos_rsm.errors import InvalidArgument, ResourceExhausted, SessionExpired, Unavailable
+from paxos_rsm.paxos import messages as m
+from paxos_rsm.paxos.ready import WriteAccepted
+from tests.unit.replica.harness import Client, Servers
+
+
+@pytest.fixture
+def servers() -> Servers:
+    servers = Servers()
+    servers.elect()
+    return servers
+
+
+def follower(servers: Servers) -> int:
+    return next(n for n, s in servers.servers.items() if s.up and not s.replica.node.proposer.leading)
+
+
+def leader(servers: Servers) -> int:
+    return next(n for n, s in servers.servers.items() if s.up and s.replica.node.proposer.leading)
+
+
+def assert_executed_once(servers: Servers, *commands: bytes) -> None:
+    for number, server in servers.servers.items():
+        if server.up:
+            assert servers.journal(number) == list(commands), f"server {number}"
+
+
+@pytest.mark.parametrize("where", [leader, follower])
+def test_a_frame_is_answered_by_the_server_that_its_client_is_attached_to(servers: Servers, where) -> None:
+    client = servers.open(where(servers))
+    client.submit(1, b"a", b"b")
+    servers.run(2)
+    assert client.sink.answers == {1: b"1", 2: b"2"}
+    assert_executed_once(servers, b"a", b"b")
+
+
+def test_frames_of_one_turn_share_one_entry(servers: Servers) -> None:
+    number = leader(servers)
+    client = servers.open(number)
+    slots = servers[number].node.decided_through
+    for i in range(10):
+        client.handle.submit(_frame(client, i + 1, b"%d" % i), i + 1, 1)
+    servers.turn(number)
+    servers.deliver_all()
+    assert len(client.sink.answers) == 10
+    assert servers[number].node.decided_through == slots + 1
+
+
+def _frame(client: Client, seq: int, command: bytes) -> bytes:
+    from paxos_rsm.codec.frames import commands_frame
+
+    return commands_frame(client.sink.session, seq, 0, [command])
+
+
+def test_nothing_is_said_of_a_vote_before_its_write_is_durable(servers: Servers) -> None:
+    number = leader(servers)
+    others = [n for n in servers.servers if n != number]
+    client = servers.open(number)
+    servers.slow_disks = set(servers.servers)
+    client.submit(1, b"a")
+    assert client.sink.answers == {}
+    written = [w for n in others for e in servers.servers[n].unsynced for w in e.writes]
+    assert any(isinstance(w, WriteAccepted) for w in written)
+    servers.sync(others[0])
+    servers.turn(others[0])
+    servers.deliver_all()
+    assert client.sink.answers == {}, "one vote of three decided"
+    servers.sync(number)
+    servers.turn(number)
+    servers.deliver_all()
+    assert client.sink.answers == {1: b"1"}
+
+
+def test_a_frame_lost_on_its_way_to_the_leader_is_sent_again(servers: Servers) -> None:
+    client = servers.open(follower(servers))
+    servers.lossy = {m.Forward}
+    client.submit(1, b"a")
+    client.submit(2, b"b")
+    assert client.sink.answers == {}
+    servers.lossy = set()
+    servers.run(15)
+    assert client.sink.answers == {1: b"1", 2: b"2"}
+    assert_executed_once(servers, b"a", b"b")
+
+
+def test_a_gap_is_mended_from_where_it_is(servers: Servers) -> None:
+    client = servers.open(follower(servers))
+    client.submit(1, b"a")
+    servers.lossy = {m.Forward}
+    client.submit(2, b"b")
+    servers.lossy = set()
+    client.submit(3, b"c")
+    servers.run(2)
+    assert client.sink.answers == {1: b"1", 2: b"2", 3: b"3"}
+    assert_executed_once(servers, b"a", b"b", b"c")
+
+
+def test_a_command_in_flight_at_a_dead_leader_is_executed_once_by_the_next(servers: Servers) -> None:
+    old = leader(servers)
+    client = servers.open(follower(servers))
+    client.submit(1, b"a", deliver=False)
+    servers.stop(old)
+    servers.elect()
+    servers.run(5)
+    assert client.sink.answers == {1: b"1"}
+    assert_executed_once(servers, b"a")
+
+
+def test_a_retry_at_another_server_after_a_lost_reply_gets_the_first_result(servers: Servers) -> None:
+    old = leader(servers)
+    client = servers.open(old)
+    client.submit(1, b"a")
+    servers.run(2)
+    assert servers.journal(follower(servers)) == [b"a"]
+    servers.stop(old)
+    servers.elect()
+    again = servers.open(follower(servers), client.sink.session)
+    assert again.sink.session == client.sink.session
+    again.submit(1, b"a")
+    servers.run(2)
+    assert again.sink.answers == {1: b"1"}
+    assert_executed_once(servers, b"a")
+
+
+def test_a_session_opened_again_elsewhere_is_known_there_even_when_apply_lags(servers: Servers) -> None:
+    number = follower(servers)
+    client = servers.open(leader(servers))
+    servers.lossy = {m.Accept, m.Decide}
+    again = Client(servers, number, client.sink.session)
+    servers.turn(number)
+    servers.deliver_all()
+    servers.lossy = set()
+    servers.run(4)
+    assert again.sink.session == client.sink.session
+    assert again.sink.errors == []
+
+
+def test_an_unknown_session_is_told_so(servers: Servers) -> None:
+    client = servers.open(follower(servers), 12345 << 16)
+    assert [type(e) for _, e in client.sink.errors] == [SessionExpired]
+
+
+def test_the_newest_stream_of_a_session_wins(servers: Servers) -> None:
+    number = leader(servers)
+    first = servers.open(number)
+    second = servers.open(number, first.sink.session)
+    assert [type(e) for _, e in first.sink.errors] == [Unavailable]
+    with pytest.raises(Unavailable):
+        first.submit(1, b"a")
+    second.submit(1, b"a")
+    servers.run(1)
+    assert second.sink.answers == {1: b"1"}
+
+
+def test_limits_refuse_before_anything_is_sent() -> None:
+    servers = Servers(frame_bytes_max=100, pending_bytes_max=150)
+    servers.elect()
+    client = servers.open(leader(servers))
+    with pytest.raises(InvalidArgument):
+        client.submit(1, b"x" * 101)
+    servers.slow_disks = set(servers.servers)
+    client.submit(1, b"x" * 70)
+    with pytest.raises(ResourceExhausted):
+        client.submit(2, b"x" * 70)
+    servers.slow_disks = set()
+    for number in servers.servers:
+        servers.sync(number)
+        servers.turn(number)
+    servers.deliver_all()
+    client.submit(2, b"y" * 70)
+    servers.run(2)
+    assert client.sink.answers == {1: b"1", 2: b"2"}
+    assert servers[leader(servers)].local.pending_bytes == 0
+
+
+def test_an_idle_session_lives_while_it_is_attached_and_expires_when_it_is_not() -> None:
+    servers = Servers(session_timeout_ms=4_000)  # 160 ticks of 25 ms
+    number = servers.elect()
+    stays = servers.open(number)
+    goes = servers.open(follower(servers))
+    goes.submit(1, b"a")
+    goes.handle.close()
+    servers.run(800)
+    assert servers[number].machine.session(goes.sink.session) is None
+    assert servers[number].machine.session(stays.sink.session) is not None
+    again = servers.open(number, goes.sink.session)
+    assert [type(e) for _, e in again.sink.errors] == [SessionExpired]
+    assert_executed_once(servers, b"a")
+
+
+@pytest.mark.parametrize("where", [leader, follower])
+def test_a_read_sees_every_write_answered_before_it(servers: Servers, where) -> None:
+    writer = servers.open(leader(servers))
+    reader = where(servers)
+    seen: list[bytes] = []
+    for i in range(1, 6):
+        writer.submit(i, b"%d" % i)
+        assert i in writer.sink.answers
+        servers[reader].read(lambda _: seen.append(servers[reader].query(b"")))
+        servers.turn(reader)
+        servers.deliver_all()
+        assert seen[-1].split()[-1] == b"%d" % i
+
+
+def test_a_deposed_leader_answers_no_read(servers: Servers) -> None:
+    old = leader(servers)
+    servers.cut = {(a, b) for a in servers.servers for b in servers.servers if old in (a, b) and a != b}
+    done: list[int | None] = []
+    servers[old].read(done.append)
+    servers.turn(old)
+    servers.deliver_all()
+    assert done == []
+    servers.run(60)
+    assert done == [None], "no leader: the read is refused, not answered"
+
+
+def test_without_a_quorum_nothing_is_acknowledged_and_all_goes_on_when_it_returns(servers: Servers) -> None:
+    number = leader(servers)
+    client = servers.open(number)
+    servers.cut = {(a, b) for a in servers.servers for b in servers.servers if number in (a, b) and a != b}
+    client.submit(1, b"a")
+    servers.run(60)
+    assert client.sink.answers == {}
+    servers.cut = set()
+    servers.run(60)
+    assert client.sink.answers == {1: b"1"}
+    assert_executed_once(servers, b"a")
