@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apaxos_rsm/v1/session.proto\x12\x0cpaxos_rsm.v1\"\xb0\x01\n\rClientMessage\x12\"\n\x04open\x18\x01 \x01(\x0b\x32\x12.paxos_rsm.v1.OpenH\x00\x12&\n\x06submit\x18\x02 \x01(\x0b\x32\x14.paxos_rsm.v1.SubmitH\x00\x12\"\n\x04read\x18\x03 \x01(\x0b\x32\x12.paxos_rsm.v1.ReadH\x00\x12$\n\x05\x63lose\x18\x04 \x01(\x0b\x32\x13.paxos_rsm.v1.CloseH\x00\x42\t\n\x07message\"\xc9\x01\n\rServerMessage\x12&\n\x06opened\x18\x01 \x01(\x0b\x32\x14.paxos_rsm.v1.OpenedH\x00\x12(\n\x07results\x18\x02 \x01(\x0b\x32\x15.paxos_rsm.v1.ResultsH\x00\x12\x31\n\x0cread_results\x18\x03 \x01(\x0b\x32\x19.paxos_rsm.v1.ReadResultsH\x00\x12(\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x15.paxos_rsm.v1.FailureH\x00\x42\t\n\x07message\"+\n\x04Open\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x12\n\ncluster_id\x18\x02 \x01(\x04\"k\n\x06Opened\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x10\n\x08next_seq\x18\x02 \x01(\x04\x12\x12\n\ncluster_id\x18\x03 \x01(\x04\x12\x11\n\tmember_id\x18\x04 \x01(\x04\x12\x17\n\x0f\x66rame_bytes_max\x18\x05 \x01(\r\"\x17\n\x06Submit\x12\r\n\x05\x66rame\x18\x01 \x01(\x0c\"-\n\x07Results\x12\x11\n\tfirst_seq\x18\x01 \x01(\x04\x12\x0f\n\x07results\x18\x02 \x03(\x0c\":\n\x04Read\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x14\n\x0cserializable\x18\x02 \x01(\x08\x12\x10\n\x08requests\x18\x03 \x03(\x0c\"\x7f\n\x0bReadResults\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0f\n\x07results\x18\x02 \x03(\x0c\x12\x14\n\x0c\x61pplied_slot\x18\x03 \x01(\x04\x12\x15\n\rleader_age_ms\x18\x04 \x01(\r\x12&\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x15.paxos_rsm.v1.Failure\"\x07\n\x05\x43lose\"j\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tfirst_seq\x18\x03 \x01(\x04\x12\x17\n\x0fsession_expired\x18\x04 \x01(\x08\x12\x14\n\x0cnot_executed\x18\x05 \x01(\x08\"\xa5\x01\n\x05\x46rame\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x11\n\tfirst_seq\x18\x02 \x01(\x04\x12\x16\n\x0ereceived_below\x18\x03 \x01(\x04\x12\x10\n\x08\x63ommands\x18\x04 \x03(\x0c\x12(\n\x08register\x18\x05 \x01(\x0b\x32\x16.paxos_rsm.v1.Register\x12$\n\x06\x65xpire\x18\x06 \x01(\x0b\x32\x14.paxos_rsm.v1.Expire\"-\n\x08Register\x12\r\n\x05nonce\x18\x01 \x01(\x06\x12\x12\n\ntimeout_ms\x18\x02 \x01(\r\"+\n\x06\x45xpire\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x10\n\x08last_seq\x18\x02 \x01(\x04\x32Q\n\x07Session\x12\x46\n\x06Stream\x12\x1b.paxos_rsm.v1.ClientMessage\x1a\x1b.paxos_rsm.v1.ServerMessage(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apaxos_rsm/v1/session.proto\x12\x0cpaxos_rsm.v1\"\xb0\x01\n\rClientMessage\x12\"\n\x04open\x18\x01 \x01(\x0b\x32\x12.paxos_rsm.v1.OpenH\x00\x12&\n\x06submit\x18\x02 \x01(\x0b\x32\x14.paxos_rsm.v1.SubmitH\x00\x12\"\n\x04read\x18\x03 \x01(\x0b\x32\x12.paxos_rsm.v1.ReadH\x00\x12$\n\x05\x63lose\x18\x04 \x01(\x0b\x32\x13.paxos_rsm.v1.CloseH\x00\x42\t\n\x07message\"\xc9\x01\n\rServerMessage\x12&\n\x06opened\x18\x01 \x01(\x0b\x32\x14.paxos_rsm.v1.OpenedH\x00\x12(\n\x07results\x18\x02 \x01(\x0b\x32\x15.paxos_rsm.v1.ResultsH\x00\x12\x31\n\x0cread_results\x18\x03 \x01(\x0b\x32\x19.paxos_rsm.v1.ReadResultsH\x00\x12(\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x15.paxos_rsm.v1.FailureH\x00\x42\t\n\x07message\"G\n\x04Open\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x12\n\ncluster_id\x18\x02 \x01(\x04\x12\x1a\n\x12session_timeout_ms\x18\x03 \x01(\r\"k\n\x06Opened\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x10\n\x08next_seq\x18\x02 \x01(\x04\x12\x12\n\ncluster_id\x18\x03 \x01(\x04\x12\x11\n\tmember_id\x18\x04 \x01(\x04\x12\x17\n\x0f\x66rame_bytes_max\x18\x05 \x01(\r\"\x17\n\x06Submit\x12\r\n\x05\x66rame\x18\x01 \x01(\x0c\"-\n\x07Results\x12\x11\n\tfirst_seq\x18\x01 \x01(\x04\x12\x0f\n\x07results\x18\x02 \x03(\x0c\"N\n\x04Read\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x14\n\x0cserializable\x18\x02 \x01(\x08\x12\x10\n\x08requests\x18\x03 \x03(\x0c\x12\x12\n\ncluster_id\x18\x04 \x01(\x04\"\x93\x01\n\x0bReadResults\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0f\n\x07results\x18\x02 \x03(\x0c\x12\x14\n\x0c\x61pplied_slot\x18\x03 \x01(\x04\x12\x15\n\rleader_age_ms\x18\x04 \x01(\r\x12&\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x15.paxos_rsm.v1.Failure\x12\x12\n\ncluster_id\x18\x06 \x01(\x04\"\x07\n\x05\x43lose\"j\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tfirst_seq\x18\x03 \x01(\x04\x12\x17\n\x0fsession_expired\x18\x04 \x01(\x08\x12\x14\n\x0cnot_executed\x18\x05 \x01(\x08\"\xa5\x01\n\x05\x46rame\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x11\n\tfirst_seq\x18\x02 \x01(\x04\x12\x16\n\x0ereceived_below\x18\x03 \x01(\x04\x12\x10\n\x08\x63ommands\x18\x04 \x03(\x0c\x12(\n\x08register\x18\x05 \x01(\x0b\x32\x16.paxos_rsm.v1.Register\x12$\n\x06\x65xpire\x18\x06 \x01(\x0b\x32\x14.paxos_rsm.v1.Expire\"-\n\x08Register\x12\r\n\x05nonce\x18\x01 \x01(\x06\x12\x12\n\ntimeout_ms\x18\x02 \x01(\r\"+\n\x06\x45xpire\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x10\n\x08last_seq\x18\x02 \x01(\x04\x32Q\n\x07Session\x12\x46\n\x06Stream\x12\x1b.paxos_rsm.v1.ClientMessage\x1a\x1b.paxos_rsm.v1.ServerMessage(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,27 +36,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SERVERMESSAGE']._serialized_start=224
   _globals['_SERVERMESSAGE']._serialized_end=425
   _globals['_OPEN']._serialized_start=427
-  _globals['_OPEN']._serialized_end=470
-  _globals['_OPENED']._serialized_start=472
-  _globals['_OPENED']._serialized_end=579
-  _globals['_SUBMIT']._serialized_start=581
-  _globals['_SUBMIT']._serialized_end=604
-  _globals['_RESULTS']._serialized_start=606
-  _globals['_RESULTS']._serialized_end=651
-  _globals['_READ']._serialized_start=653
-  _globals['_READ']._serialized_end=711
-  _globals['_READRESULTS']._serialized_start=713
-  _globals['_READRESULTS']._serialized_end=840
-  _globals['_CLOSE']._serialized_start=842
-  _globals['_CLOSE']._serialized_end=849
-  _globals['_FAILURE']._serialized_start=851
-  _globals['_FAILURE']._serialized_end=957
-  _globals['_FRAME']._serialized_start=960
-  _globals['_FRAME']._serialized_end=1125
-  _globals['_REGISTER']._serialized_start=1127
-  _globals['_REGISTER']._serialized_end=1172
-  _globals['_EXPIRE']._serialized_start=1174
-  _globals['_EXPIRE']._serialized_end=1217
-  _globals['_SESSION']._serialized_start=1219
-  _globals['_SESSION']._serialized_end=1300
+  _globals['_OPEN']._serialized_end=498
+  _globals['_OPENED']._serialized_start=500
+  _globals['_OPENED']._serialized_end=607
+  _globals['_SUBMIT']._serialized_start=609
+  _globals['_SUBMIT']._serialized_end=632
+  _globals['_RESULTS']._serialized_start=634
+  _globals['_RESULTS']._serialized_end=679
+  _globals['_READ']._serialized_start=681
+  _globals['_READ']._serialized_end=759
+  _globals['_READRESULTS']._serialized_start=762
+  _globals['_READRESULTS']._serialized_end=909
+  _globals['_CLOSE']._serialized_start=911
+  _globals['_CLOSE']._serialized_end=918
+  _globals['_FAILURE']._serialized_start=920
+  _globals['_FAILURE']._serialized_end=1026
+  _globals['_FRAME']._serialized_start=1029
+  _globals['_FRAME']._serialized_end=1194
+  _globals['_REGISTER']._serialized_start=1196
+  _globals['_REGISTER']._serialized_end=1241
+  _globals['_EXPIRE']._serialized_start=1243
+  _globals['_EXPIRE']._serialized_end=1286
+  _globals['_SESSION']._serialized_start=1288
+  _globals['_SESSION']._serialized_end=1369
 # @@protoc_insertion_point(module_scope)

@@ -110,19 +110,23 @@ class Open(_message.Message):
 
     SESSION_FIELD_NUMBER: _builtins.int
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    SESSION_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     session: _builtins.int
     """0: register a new one; else go on with this one"""
     cluster_id: _builtins.int
     """0: any; else refuse to work with another cluster"""
+    session_timeout_ms: _builtins.int
+    """of a new session: silence after which it may expire; 0: the server's own choice"""
     def __init__(
         self,
         *,
         session: _builtins.int = ...,
         cluster_id: _builtins.int = ...,
+        session_timeout_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "session", b"session", "session_timeout_ms", b"session_timeout_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -212,13 +216,16 @@ class Read(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     SERIALIZABLE_FIELD_NUMBER: _builtins.int
     REQUESTS_FIELD_NUMBER: _builtins.int
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """the client's own number for this message"""
     serializable: _builtins.bool
     """answer at once from the local state, which may be stale"""
+    cluster_id: _builtins.int
+    """0: any; else refuse to answer for another cluster (a reading client need not Open)"""
     @_builtins.property
     def requests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """each for StateMachine.query"""
+        """each for StateMachine.query; none: only asks whether the server is alive"""
 
     def __init__(
         self,
@@ -226,10 +233,11 @@ class Read(_message.Message):
         id: _builtins.int = ...,
         serializable: _builtins.bool = ...,
         requests: _abc.Iterable[_builtins.bytes] | None = ...,
+        cluster_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "requests", b"requests", "serializable", b"serializable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "id", b"id", "requests", b"requests", "serializable", b"serializable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -244,11 +252,14 @@ class ReadResults(_message.Message):
     APPLIED_SLOT_FIELD_NUMBER: _builtins.int
     LEADER_AGE_MS_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     applied_slot: _builtins.int
     """the state that answered"""
     leader_age_ms: _builtins.int
     """since this server last had word from a leader it follows"""
+    cluster_id: _builtins.int
+    """so that a client that only reads learns it too"""
     @_builtins.property
     def results(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
     @_builtins.property
@@ -263,10 +274,11 @@ class ReadResults(_message.Message):
         applied_slot: _builtins.int = ...,
         leader_age_ms: _builtins.int = ...,
         failure: Global___Failure | None = ...,
+        cluster_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_slot", b"applied_slot", "failure", b"failure", "id", b"id", "leader_age_ms", b"leader_age_ms", "results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_slot", b"applied_slot", "cluster_id", b"cluster_id", "failure", b"failure", "id", b"id", "leader_age_ms", b"leader_age_ms", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
