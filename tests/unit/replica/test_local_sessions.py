@@ -1,0 +1,147 @@
+"""What is kept for an attached session, and when it is sent again."""
+
+import pytest
+
+from paxos_rsm.codec.frames import decode_frame
+from paxos_rsm.errors import InvalidArgument, ResourceExhausted, SessionExpired, Unavailable
+from paxos_rsm.machines.frames import Ended, Executed, Expired, Frame, Gap, Overloaded, Registered
+from paxos_rsm.replica.local_sessions import GAP_PATIENCE_TICKS, LocalSession, LocalSessions
+from tests.unit.replica.harness import Sink
+
+NUMBER = 5 << 16
+
+
+@pytest.fixture
+def sessions() -> LocalSessions:
+    return LocalSessions(frame_bytes_max=100, pending_bytes_max=250, session_timeout_ms=4_000, tick_ms=100)
+
+
+def opened(sessions: LocalSessions) -> tuple[LocalSession, Sink]:
+    sink = Sink()
+    session = sessions.register(sink, 77)
+    sessions.outgoing.clear()
+    sessions.applied(Registered(NUMBER, 77, 4_000))
+    assert sink.session == NUMBER
+    return session, sink
+
+
+def take(sessions: LocalSessions) -> list[bytes]:
+    out, sessions.outgoing = sessions.outgoing, []
+    return out
+
+
+def test_a_registration_is_sent_again_until_it_is_seen(sessions: LocalSessions) -> None:
+    sink = Sink()
+    sessions.register(sink, 77)
+    (first,) = take(sessions)
+    for _ in range(3):
+        sessions.tick(patience_ticks=3)
+    (again,) = take(sessions)
+    assert first == again
+    sessions.applied(Registered(NUMBER, 77, 4_000))
+    sessions.applied(Registered(6 << 16, 77, 4_000))
+    assert (sink.session, sink.next_seq) == (NUMBER, 1)
+    for _ in range(3):
+        sessions.tick(patience_ticks=3)
+    assert take(sessions) == []
+
+
+def test_a_frame_is_kept_until_it_is_applied_whole(sessions: LocalSessions) -> None:
+    session, sink = opened(sessions)
+    session.submit(b"x" * 10, 1, 3)
+    assert take(sessions) == [b"x" * 10]
+    sessions.applied(Executed(NUMBER, 1, [b"1"], 2))
+    assert sessions.pending_bytes == 10
+    sessions.applied(Executed(NUMBER, 1, [b"1", b"2", b"3"], 4))
+    assert sessions.pending_bytes == 0
+    assert sink.answers == {1: b"1", 2: b"2", 3: b"3"}
+
+
+def test_a_new_leader_gets_everything_in_order_and_nothing_twice(sessions: LocalSessions) -> None:
+    session, _ = opened(sessions)
+    for seq in (1, 2, 3):
+        session.submit(b"%d" % seq, seq, 1)
+    sessions.resend_all()
+    assert take(sessions) == [b"1", b"2", b"3"]
+
+
+def test_what_has_waited_long_is_sent_again(sessions: LocalSessions) -> None:
+    session, _ = opened(sessions)
+    session.submit(b"1", 1, 1)
+    take(sessions)
+    for _ in range(4):
+        sessions.tick(patience_ticks=5)
+    assert take(sessions) == []
+    sessions.tick(patience_ticks=5)
+    assert take(sessions) == [b"1"]
+
+
+def test_a_gap_is_mended_once_however_many_frames_find_it(sessions: LocalSessions) -> None:
+    session, _ = opened(sessions)
+    for seq in range(1, 6):
+        session.submit(b"%d" % seq, seq, 1)
+    sessions.applied(Executed(NUMBER, 1, [b"r"], 2))
+    take(sessions)
+    for seq in (3, 4, 5):
+        sessions.applied(Gap(NUMBER, seq, 2))
+    assert take(sessions) == [b"2", b"3", b"4", b"5"]
+    for _ in range(GAP_PATIENCE_TICKS):
+        sessions.tick(patience_ticks=1000)
+    sessions.applied(Gap(NUMBER, 5, 2))
+    assert take(sessions) == [b"2", b"3", b"4", b"5"], "lost again: sent again"
+
+
+def test_a_gap_that_only_the_client_can_fill_ends_the_session_here(sessions: LocalSessions) -> None:
+    session, sink = opened(sessions)
+    session.submit(b"7", 7, 1)
+    sessions.applied(Gap(NUMBER, 7, 3))
+    assert [type(e) for _, e in sink.errors] == [InvalidArgument]
+    assert sessions.pending_bytes == 0
+
+
+def test_limits_are_checked_before_anything_is_kept(sessions: LocalSessions) -> None:
+    session, _ = opened(sessions)
+    with pytest.raises(InvalidArgument):
+        session.submit(b"x" * 101, 1, 1)
+    session.submit(b"x" * 100, 1, 1)
+    session.submit(b"x" * 100, 2, 1)
+    with pytest.raises(ResourceExhausted):
+        session.submit(b"x" * 51, 3, 1)
+    assert sessions.pending_bytes == 200
+
+
+def test_outcomes_that_end_a_session_say_so(sessions: LocalSessions) -> None:
+    for outcome, error in (
+        (Expired(NUMBER, 1), SessionExpired),
+        (Overloaded(NUMBER, 1, 1), ResourceExhausted),
+    ):
+        session, sink = opened(sessions)
+        session.submit(b"1", 1, 1)
+        sessions.applied(outcome)
+        assert [type(e) for _, e in sink.errors] == [error]
+        with pytest.raises(Unavailable):
+            session.submit(b"2", 2, 1)
+        assert len(sessions) == 0
+
+
+def test_outcomes_of_sessions_attached_elsewhere_are_nothing(sessions: LocalSessions) -> None:
+    sessions.applied(Executed(NUMBER, 1, [b"1"], 2))
+    sessions.applied(Ended(NUMBER, 1, False))
+    assert take(sessions) == []
+
+
+def test_an_idle_session_shows_that_it_lives(sessions: LocalSessions) -> None:
+    opened(sessions)
+    for _ in range(10):
+        sessions.tick(patience_ticks=1000)
+    (frame,) = take(sessions)
+    word = decode_frame(frame)
+    assert isinstance(word, Frame)
+    assert (word.session, list(word.commands)) == (NUMBER, [])
+
+
+def test_a_server_that_stops_takes_no_more(sessions: LocalSessions) -> None:
+    session, _ = opened(sessions)
+    sessions.stopping = True
+    with pytest.raises(Unavailable):
+        session.submit(b"1", 1, 1)

@@ -1,0 +1,245 @@
+"""The asyncio loop around the replica, over a network and a log in memory."""
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import pytest
+
+from paxos_rsm.codec.frames import FrameCodec, commands_frame
+from paxos_rsm.errors import InvariantViolation, LogIOError, RefusedByCluster, Unavailable
+from paxos_rsm.machines.base import Position
+from paxos_rsm.machines.sessions import SessionMachine
+from paxos_rsm.paxos.membership import Configuration, Member
+from paxos_rsm.paxos.messages import CatchUpReply, Envelope, Prepare
+from paxos_rsm.paxos.node import Node
+from paxos_rsm.paxos.ready import Write
+from paxos_rsm.paxos.settings import Settings
+from paxos_rsm.paxos.types import Ballot, Batch
+from paxos_rsm.replica.loop import InitialCluster, ReplicaLoop
+from paxos_rsm.replica.replica import Replica, ReplicaSettings
+from tests.unit.replica.harness import Journal, Sink
+
+WAIT_S = 20
+
+
+class Writer:
+    """A log that is durable one turn of the loop later; or fails, or never is."""
+
+    def __init__(self) -> None:
+        self.loop: ReplicaLoop | None = None
+        self.batches: list[int] = []
+        self.error: Exception | None = None
+        self.stuck = False
+        self.closed = False
+        self.bytes_on_disk = 0
+
+    def submit(self, batch: int, writes: list[Write], sync: bool = True) -> None:
+        assert self.loop is not None
+        self.batches.append(batch)
+        if self.error is not None:
+            self.loop.on_storage_failure(self.error)
+        elif not self.stuck:
+            self.loop.on_durable(batch)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Hub:
+    """Streams between loops of one process."""
+
+    def __init__(self) -> None:
+        self.loops: dict[int, ReplicaLoop] = {}
+        self.members: dict[int, Member] = {}
+
+
+class Wire:
+    def __init__(self, hub: Hub, me: Member) -> None:
+        self.hub = hub
+        self.me = me
+        self.sent: list[Envelope] = []
+        self.configuration: Configuration | None = None
+        self.closed = False
+
+    async def start(self) -> None:
+        for number, loop in list(self.hub.loops.items()):
+            if number != self.me.incarnation:
+                loop.on_peer_up(self.me)
+                self.hub.loops[self.me.incarnation].on_peer_up(self.hub.members[number])
+
+    def send(self, envelopes: list[Envelope]) -> None:
+        self.sent += envelopes
+        for envelope in envelopes:
+            loop = self.hub.loops.get(envelope.to)
+            if loop is not None:
+                asyncio.get_running_loop().call_soon(
+                    loop.on_messages, self.me.incarnation, [envelope.message]
+                )
+
+    def formed(self, configuration: Configuration) -> None:
+        self.configuration = configuration
+
+    async def close(self) -> None:
+        self.closed = True
+        self.hub.loops.pop(self.me.incarnation, None)
+        for loop in self.hub.loops.values():
+            loop.on_peer_down(self.me.incarnation)
+
+
+def build(hub: Hub, number: int, count: int, machine: Journal | None = None) -> ReplicaLoop:
+    me = Member(number, 100 + number, f"n{number}", f"http://n{number}")
+    chance = random.Random(number)
+    settings = Settings(heartbeat_ticks=1, election_ticks=10, retransmit_ticks=5)
+    replica = Replica(
+        Node(number, settings, chance),
+        SessionMachine(machine or Journal(), FrameCodec()),
+        ReplicaSettings(tick_ms=10, resend_ticks=40),
+        lambda: chance.getrandbits(60),
+    )
+    loop = ReplicaLoop(replica, InitialCluster(7, [100 + i for i in range(1, count + 1)], me))
+    loop.writer = writer = Writer()
+    writer.loop = loop
+    loop.network = Wire(hub, me)
+    hub.loops[number] = loop
+    hub.members[number] = me
+    return loop
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while not condition():  # noqa: ASYNC110 - conditions of several loops, none of which has an event for it
+            await asyncio.sleep(0.005)
+
+
+async def stop(*loops: ReplicaLoop) -> None:
+    for loop in loops:
+        await loop.stop()
+
+
+async def test_a_server_alone_forms_answers_and_reads() -> None:
+    loop = build(Hub(), 1, 1)
+    await loop.start()
+    sink = Sink()
+    handle = loop.attach(sink)
+    await until(lambda: sink.session != 0)
+    handle.submit(commands_frame(sink.session, 1, 0, [b"a"]), 1, 1)
+    await until(lambda: sink.answers == {1: b"1"})
+    applied = await asyncio.wait_for(loop.read(), WAIT_S)
+    assert applied == loop.applied_slot
+    assert loop.query(b"") == b"a"
+    status = loop.status()
+    assert (status.role, status.leader, status.leader_age_ms) == ("leader", 1, 0)
+    assert loop.network.configuration == status.configuration  # type: ignore[attr-defined]
+    await stop(loop)
+    with pytest.raises(Unavailable):
+        loop.attach(Sink())
+
+
+async def test_three_form_and_go_on_when_the_leader_is_gone() -> None:
+    hub = Hub()
+    loops = [build(hub, i, 3) for i in (1, 2, 3)]
+    for loop in loops:
+        await loop.start()
+    leading: list[bool] = []
+    loops[0].watch_leader(leading.append)
+    await until(lambda: all(loop.status().role in ("leader", "follower") for loop in loops))
+    await until(lambda: leading[-1])
+    first = next(loop for loop in loops if loop.status().role == "leader")
+    others = [loop for loop in loops if loop is not first]
+    sink = Sink()
+    handle = others[0].attach(sink)
+    await until(lambda: sink.session != 0)
+    await first.stop()
+    handle.submit(commands_frame(sink.session, 1, 0, [b"a"]), 1, 1)
+    await until(lambda: sink.answers == {1: b"1"})
+    await asyncio.wait_for(others[1].read(), WAIT_S)
+    assert others[1].query(b"") == b"a"
+    await stop(*others)
+
+
+async def test_nothing_is_proposed_before_all_have_met() -> None:
+    hub = Hub()
+    loops = [build(hub, i, 3) for i in (1, 2)]
+    for loop in loops:
+        await loop.start()
+    await asyncio.sleep(0.3)  # many election time-outs: nothing may come of them
+    assert [loop.status().role for loop in loops] == ["forming", "forming"]
+    assert all(not any(isinstance(e.message, Prepare) for e in loop.network.sent) for loop in loops)  # type: ignore
+    third = build(hub, 3, 3)
+    await third.start()
+    await until(lambda: all(loop.status().role != "forming" for loop in (*loops, third)))
+    await stop(*loops, third)
+
+
+async def test_reads_of_one_turn_share_an_index_and_later_ones_do_not() -> None:
+    loop = build(Hub(), 1, 1)
+    await loop.start()
+    await until(lambda: loop.status().role == "leader")
+    first, second = loop.read(), loop.read()
+    assert first is second
+    await asyncio.sleep(0)
+    assert loop.read() is not first
+    await asyncio.wait_for(first, WAIT_S)
+    await stop(loop)
+
+
+async def test_a_read_without_a_leader_fails() -> None:
+    loop = build(Hub(), 1, 3)
+    await loop.start()
+    with pytest.raises(Unavailable):
+        await asyncio.wait_for(loop.read(), WAIT_S)
+    await stop(loop)
+
+
+async def test_a_failing_log_stops_the_server_and_it_says_nothing_more() -> None:
+    loop = build(Hub(), 1, 1)
+    await loop.start()
+    await until(lambda: loop.status().role == "leader")
+    loop.writer.error = LogIOError("the disk is gone")  # type: ignore[attr-defined]
+    sink = Sink()
+    loop.attach(sink)
+    with pytest.raises(LogIOError):
+        await asyncio.wait_for(asyncio.shield(loop.failed), WAIT_S)
+    batches = len(loop.writer.batches)  # type: ignore[attr-defined]
+    await asyncio.sleep(0.05)
+    assert len(loop.writer.batches) == batches  # type: ignore[attr-defined]
+    assert sink.session == 0
+    await stop(loop)
+
+
+async def test_a_machine_that_raises_stops_the_server() -> None:
+    class Broken(Journal):
+        def apply(self, command: bytes, at: Position) -> bytes:
+            raise ZeroDivisionError("oops")
+
+    loop = build(Hub(), 1, 1, Broken())
+    await loop.start()
+    sink = Sink()
+    handle = loop.attach(sink)
+    await until(lambda: sink.session != 0)
+    handle.submit(commands_frame(sink.session, 1, 0, [b"a"]), 1, 1)
+    with pytest.raises(Exception, match="Broken"):
+        await asyncio.wait_for(asyncio.shield(loop.failed), WAIT_S)
+    assert sink.answers == {}
+    await stop(loop)
+
+
+async def test_a_refusal_by_the_cluster_stops_the_server() -> None:
+    loop = build(Hub(), 1, 3)
+    await loop.start()
+    loop.on_refused(RefusedByCluster("wiped"))
+    with pytest.raises(RefusedByCluster):
+        await asyncio.wait_for(asyncio.shield(loop.failed), WAIT_S)
+    await stop(loop)
+
+
+async def test_a_broken_invariant_stops_the_server() -> None:
+    loop = build(Hub(), 1, 1)
+    await loop.start()
+    await until(lambda: loop.status().role == "leader")
+    loop.on_messages(2, [CatchUpReply(Ballot(1, 2), ((1, Batch(b"other")),), 1)])
+    with pytest.raises(InvariantViolation, match="slot 1"):
+        await asyncio.wait_for(asyncio.shield(loop.failed), WAIT_S)
+    await stop(loop)
+    assert loop.writer.closed  # type: ignore[attr-defined]
