@@ -1,0 +1,297 @@
+"""Who may speak to whom: what each end of a new stream says of itself, and why the other may refuse it.
+
+A stream begins with a :class:`Hello` from the caller, answered by a Hello or a :class:`Refusal`; nothing else is
+said before. Both ends check with :func:`check_hello`, against a :class:`PeerBook` that remembers who is who:
+
+- which incarnation the decided configuration names under each member id (nobody, until the cluster has formed).
+  Another incarnation under a known id is a data directory that was wiped or swapped, and it has lost the votes
+  that were cast under that name (rule 9);
+- of each incarnation, the highest boot count heard, which process spoke then, and the highest ballot it has told
+  us that it promised. A directory that says less than it said before is an old copy. The same boot count from a
+  second process is a copy in use twice, or an old copy that was started until its count fitted.
+
+A book is in memory: a server that has itself restarted has forgotten. An old copy that no peer that remembers
+is there to meet, or one taken after the last promise and at the last boot, cannot be told.
+
+Within one process nothing is compared but the process: its Hello may be read after younger messages that came
+on the stream of the other direction.
+
+*Fatal* is a refusal after which the refused server should stop: its directory must never vote again (rolled back,
+removed), or it is not formed itself, has nothing to lose, and meets a formed cluster that will not have it. All
+else is said again at every attempt until an operator has put it right: a server in service does not stop on
+the word of a stranger that was started under the address of a peer.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from paxos_rsm._proto import paxos_pb2 as pb
+from paxos_rsm.codec.entries import ballot_to_pb, member_from_pb, member_to_pb
+from paxos_rsm.codec.messages import NUMBER_MAX, MalformedMessage, read_ballot
+from paxos_rsm.paxos.membership import Configuration, Member
+from paxos_rsm.paxos.types import NO_BALLOT, Ballot, NodeId
+
+__all__ = [
+    "PROTOCOL_VERSIONS",
+    "Hello",
+    "PeerBook",
+    "Reason",
+    "Refusal",
+    "check_hello",
+    "hello_from_pb",
+    "hello_to_pb",
+    "refusal_from_pb",
+    "refusal_to_pb",
+]
+
+PROTOCOL_VERSIONS = (1,)
+"""The versions of the protocol between servers that this code speaks."""
+
+TEXT_CHARS_MAX = 4_096
+LIST_ITEMS_MAX = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What a server says of itself at the start of every stream.
+
+    ``promised`` is a promise that is *durable*: a higher one, lost in a crash, would make an honest server look
+    rolled back. ``process`` is a random number of this process, not 0; the transport puts it in.
+    """
+
+    cluster_id: int
+    member: Member
+    boot_count: int
+    promised: Ballot
+    formed: bool
+    versions: tuple[int, ...] = PROTOCOL_VERSIONS
+    process: int = 0
+
+
+class Reason(IntEnum):
+    """Why a server will not work with another. The numbers are those of the wire."""
+
+    UNSPECIFIED = 0
+    WRONG_CLUSTER = 1
+    UNKNOWN_INCARNATION = 2
+    ROLLED_BACK = 3
+    NOT_A_MEMBER = 4
+    VERSION = 5
+    REMOVED = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The answer to a Hello that is not accepted; ``message`` is for the operator of the refused server."""
+
+    reason: Reason
+    message: str
+    fatal: bool
+
+
+@dataclass(slots=True)
+class _Heard:
+    boot_count: int
+    process: int
+    promised: Ballot
+    name: str
+
+
+class PeerBook:
+    """What a server remembers of the others. See the module's docstring."""
+
+    def __init__(self, member_ids: frozenset[int] | set[int]) -> None:
+        self._named: dict[int, NodeId | None] = dict.fromkeys(member_ids)
+        self._removed: set[NodeId] = set()
+        self._heard: dict[NodeId, _Heard] = {}
+        self._last_of: dict[int, NodeId] = {}
+        self.formed = False
+
+    def form(self, configuration: Configuration) -> None:
+        """The decided configuration names the incarnations from now on; whom it no longer names is removed."""
+        before = {node for node in self._named.values() if node is not None}
+        self._named = {member.member_id: member.incarnation for member in configuration.members}
+        self._removed |= before
+        self._removed -= configuration.nodes
+        self._heard = {n: heard for n, heard in self._heard.items() if n in configuration.nodes}
+        self.formed = True
+
+    def is_member(self, member_id: int) -> bool:
+        """Whether the configuration (before there is one: the list this server was started with) has this member."""
+        return member_id in self._named
+
+    def named(self, member_id: int) -> NodeId | None:
+        """The incarnation that the configuration names; None before the cluster has formed."""
+        return self._named.get(member_id)
+
+    def is_removed(self, node: NodeId) -> bool:
+        """Whether an earlier configuration named this incarnation and the present one does not."""
+        return node in self._removed
+
+    def allows(self, node: NodeId) -> bool:
+        """Whether streams with this incarnation may live on."""
+        return not self.formed or node in self._named.values()
+
+    def hear(self, hello: Hello) -> None:
+        """Remembers a Hello that was accepted."""
+        node, member_id = hello.member.incarnation, hello.member.member_id
+        known = self._heard.get(node)
+        if known is None:
+            # Before the cluster has formed a member may still be wiped; keep one of each, whoever calls.
+            self._heard.pop(self._last_of.get(member_id, 0), None)
+            self._last_of[member_id] = node
+            known = self._heard[node] = _Heard(0, 0, NO_BALLOT, "")
+        known.boot_count, known.process = hello.boot_count, hello.process
+        known.promised = max(known.promised, hello.promised)
+        known.name = hello.member.name
+
+    def hear_promise(self, node: NodeId, ballot: Ballot) -> None:
+        """Remembers that a peer has said it promised ``ballot``, or voted in it."""
+        known = self._heard.get(node)
+        if known is not None and known.promised < ballot:
+            known.promised = ballot
+
+    def rolled_back(self, hello: Hello) -> str | None:
+        """How this Hello says less than what the same incarnation said before, as half a sentence."""
+        known = self._heard.get(hello.member.incarnation)
+        if known is None or known.process == hello.process:
+            return None
+        if hello.boot_count < known.boot_count:
+            return f"it says it was started {hello.boot_count} times, after {known.boot_count} times before"
+        if hello.boot_count == known.boot_count:
+            return f"another process has spoken for it in its start number {known.boot_count}"
+        if hello.promised < known.promised:
+            return f"it has forgotten a promise: it says {hello.promised}, and said {known.promised} before"
+        return None
+
+
+def check_hello(mine: Hello, theirs: Hello, known: PeerBook) -> Refusal | None:
+    """Why the server ``mine`` will not work with ``theirs``; None where it will."""
+    member = theirs.member
+    who = f"member {member.name!r} (id {member.member_id:x}, incarnation {member.incarnation:x})"
+    outsider = known.formed and not theirs.formed
+    if theirs.cluster_id != mine.cluster_id:
+        return Refusal(
+            Reason.WRONG_CLUSTER,
+            f"{who} belongs to cluster {theirs.cluster_id:x}, but {mine.member.name!r} at "
+            f"{mine.member.peer_url} to cluster {mine.cluster_id:x}: check that both were started with the same "
+            "--initial-cluster and --initial-cluster-token, and that each address is that of the member it names",
+            outsider,
+        )
+    if not set(theirs.versions) & set(mine.versions):
+        return Refusal(
+            Reason.VERSION,
+            f"{who} speaks versions {_listed(theirs.versions)} of the protocol between servers, "
+            f"{mine.member.name!r} speaks {_listed(mine.versions)}: upgrade the older of the two, by way of a "
+            "release that speaks both",
+            False,
+        )
+    if member.member_id == mine.member.member_id:
+        return Refusal(
+            Reason.NOT_A_MEMBER,
+            f"{who} has the member id of {mine.member.name!r} at {mine.member.peer_url} itself: two servers were "
+            "started under one name, or an address leads a server back to itself; give each its own",
+            False,
+        )
+    if known.is_removed(member.incarnation):
+        return Refusal(
+            Reason.REMOVED,
+            f"{who} was removed from the cluster and takes no part in it any more; to bring the server back, "
+            "start it with an empty data directory and add it as a new member",
+            True,
+        )
+    if not known.is_member(member.member_id):
+        return Refusal(
+            Reason.NOT_A_MEMBER,
+            f"{who} is not a member of cluster {mine.cluster_id:x}: add it first, or correct its --name, "
+            "--initial-advertise-peer-urls and --initial-cluster",
+            outsider,
+        )
+    return _check_directory(theirs, who, known, outsider)
+
+
+def _check_directory(theirs: Hello, who: str, known: PeerBook, outsider: bool) -> Refusal | None:
+    """Whether the data directory is the one that goes with the name, and no older than it was."""
+    named = known.named(theirs.member.member_id)
+    if named is not None and named != theirs.member.incarnation:
+        return Refusal(
+            Reason.UNKNOWN_INCARNATION,
+            f"{who} has a data directory that this cluster does not know; it knows this member by incarnation "
+            f"{named:x}. The directory was wiped or replaced, and the votes that were in it are gone, so it cannot "
+            "come back under the old identity: start it with its own old directory, or remove the old member "
+            "from the cluster and add this server as a new one",
+            outsider,
+        )
+    how = known.rolled_back(theirs)
+    if how is not None:
+        return Refusal(
+            Reason.ROLLED_BACK,
+            f"{who} runs on an old copy of its data directory, or a second server runs on a copy of it: {how}. "
+            "It must not vote: stop it, and start the server that has the latest directory; where that is lost, "
+            "remove the member from the cluster and add a new one with an empty directory",
+            True,
+        )
+    return None
+
+
+def _listed(versions: tuple[int, ...]) -> str:
+    return ", ".join(map(str, versions)) or "none"
+
+
+# ---- on the wire -----------------------------------------------------------------------------------------
+
+
+def hello_to_pb(hello: Hello) -> pb.Hello:
+    """A Hello for the wire."""
+    return pb.Hello(
+        cluster_id=hello.cluster_id,
+        member=member_to_pb(hello.member),
+        boot_count=hello.boot_count,
+        promised=ballot_to_pb(hello.promised),
+        formed=hello.formed,
+        versions=hello.versions,
+        process=hello.process,
+    )
+
+
+def hello_from_pb(message: pb.Hello) -> Hello:
+    """A Hello from the wire. Raises MalformedMessage where a part is missing or out of bounds."""
+    member = message.member
+    for what, number in (
+        ("cluster id", message.cluster_id),
+        ("member id", member.member_id),
+        ("incarnation", member.incarnation),
+        ("boot count", message.boot_count),
+    ):
+        if not 0 < number <= NUMBER_MAX:
+            raise MalformedMessage(f"a Hello has the {what} {number}; it is from 1 to {NUMBER_MAX}")
+    if not message.process:
+        raise MalformedMessage("a Hello does not say which process it is from")
+    if max(len(member.client_urls), len(message.versions)) > LIST_ITEMS_MAX:
+        raise MalformedMessage(f"a Hello has a list of more than {LIST_ITEMS_MAX} items")
+    if any(len(text) > TEXT_CHARS_MAX for text in (member.name, member.peer_url, *member.client_urls)):
+        raise MalformedMessage(f"a Hello has a text of more than {TEXT_CHARS_MAX} characters")
+    return Hello(
+        message.cluster_id,
+        member_from_pb(member),
+        message.boot_count,
+        read_ballot(message, "promised"),
+        message.formed,
+        tuple(message.versions),
+        message.process,
+    )
+
+
+def refusal_to_pb(refusal: Refusal) -> pb.Refusal:
+    """A Refusal for the wire."""
+    reason = pb.Refusal.Reason.ValueType(int(refusal.reason))
+    return pb.Refusal(reason=reason, message=refusal.message, fatal=refusal.fatal)
+
+
+def refusal_from_pb(message: pb.Refusal) -> Refusal:
+    """A Refusal from the wire; a reason of a later version is UNSPECIFIED, its sentence is kept."""
+    try:
+        reason = Reason(message.reason)
+    except ValueError:
+        reason = Reason.UNSPECIFIED
+    return Refusal(reason, message.message[:TEXT_CHARS_MAX], message.fatal)
