@@ -13,39 +13,22 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from paxos_rsm.errors import PaxosRsmError, RefusedByCluster, Unavailable
+from paxos_rsm.errors import RefusedByCluster, Unavailable
 from paxos_rsm.paxos.membership import Configuration, Member
 from paxos_rsm.paxos.messages import Envelope, Message
 from paxos_rsm.paxos.quorum import QuorumSizes
-from paxos_rsm.paxos.ready import Write
-from paxos_rsm.paxos.types import NodeId, Slot
+from paxos_rsm.paxos.types import Ballot, NodeId, Slot
 from paxos_rsm.replica.api import ReplicaStatus, SessionHandle, SessionSink
 from paxos_rsm.replica.replica import Effects, Replica
+from paxos_rsm.storage.base import LogWriter
 
-__all__ = ["InitialCluster", "LogWriter", "Network", "ReplicaLoop"]
+__all__ = ["InitialCluster", "Network", "ReplicaLoop"]
 
 log = logging.getLogger(__name__)
 
 REPLAY_SLOTS = 256
 TICKS_AT_ONCE_MAX = 2
 NO_AGE_MS = (1 << 32) - 1
-
-
-class LogWriter(Protocol):
-    """The storage thread, as the loop sees it."""
-
-    def submit(self, batch: int, writes: list[Write], sync: bool = True) -> None:
-        """Queues a batch; never blocks."""
-        ...
-
-    def close(self) -> None:
-        """Writes what is queued, then ends the thread."""
-        ...
-
-    @property
-    def bytes_on_disk(self) -> int:
-        """The size of the log."""
-        ...
 
 
 class Network(Protocol):
@@ -59,7 +42,7 @@ class Network(Protocol):
         """Queues messages; never blocks, drops what has no stream."""
         ...
 
-    def formed(self, configuration: Configuration) -> None:
+    def form(self, configuration: Configuration) -> None:
         """Only these incarnations are members now."""
         ...
 
@@ -105,8 +88,9 @@ class ReplicaLoop:
     writer: LogWriter
     network: Network
 
-    def __init__(self, replica: Replica, initial: InitialCluster) -> None:
+    def __init__(self, replica: Replica, initial: InitialCluster, log_bytes: Callable[[], int]) -> None:
         self.replica = replica
+        self._log_bytes = log_bytes
         self._initial = initial
         self._loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[None] = self._loop.create_future()
@@ -210,7 +194,7 @@ class ReplicaLoop:
         if configuration is None:
             return
         self._formed = True
-        self.network.formed(configuration)
+        self.network.form(configuration)
         if configuration.by_incarnation(self.replica.node.me) is None:
             raise RefusedByCluster(
                 "the cluster was formed with another incarnation of this member: this data directory is not the one "
@@ -291,8 +275,8 @@ class ReplicaLoop:
         self.replica.peer_down(node)
         self._ask_turn()
 
-    def on_refused(self, error: PaxosRsmError) -> None:
-        """Called by the network: a peer will not work with this server, for good."""
+    def on_failed(self, error: BaseException) -> None:
+        """Called by the network: a peer will not work with this server for good, or sent what must stop it."""
         self._fail(error)
 
     # ---- for the services --------------------------------------------------------------------------------------
@@ -353,11 +337,16 @@ class ReplicaLoop:
             applied_slot=replica.machine.applied_slot,
             compacted_slot=node.compacted_through,
             leader_age_ms=NO_AGE_MS if age is None else min(age * replica.settings.tick_ms, NO_AGE_MS),
-            log_bytes=self.writer.bytes_on_disk,
+            log_bytes=self._log_bytes(),
             sessions=replica.machine.session_count,
             configuration=node.configuration,
             reachable=node.election.reach(),
         )
+
+    @property
+    def durable_promise(self) -> Ballot:
+        """The promise that is on disk: what this server says of itself when it opens a stream."""
+        return self.replica.durable_promise
 
     @property
     def applied_slot(self) -> Slot:

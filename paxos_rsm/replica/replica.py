@@ -96,6 +96,9 @@ class Replica:
         self._durable = 0
         self._must_be_durable = 0
         self._held: deque[tuple[int, list[Envelope]]] = deque()
+        self.durable_promise = node.acceptor.promised
+        """What is on disk of the acceptor's promise; the one in memory may be ahead."""
+        self._promises: deque[tuple[int, Ballot]] = deque()
         self._released: list[Envelope] = []
         self._now = 0
         self._leader: tuple[NodeId, Ballot] | None = None
@@ -118,6 +121,8 @@ class Replica:
     def durable(self, batch: int) -> None:
         """Every batch up to ``batch`` is on disk: what waited for it may be said, and own votes count."""
         self._durable = max(self._durable, batch)
+        while self._promises and self._promises[0][0] <= batch:
+            self.durable_promise = self._promises.popleft()[1]
         me = self.node.me
         while self._held and self._held[0][0] <= self._durable:
             for envelope in self._held.popleft()[1]:
@@ -217,6 +222,10 @@ class Replica:
             effects.sync = any(type(w) is not WriteDecidedThrough for w in ready.writes)
             if effects.sync:
                 self._must_be_durable = self._batch
+                if node.acceptor.promised != (
+                    self._promises[-1][1] if self._promises else self.durable_promise
+                ):
+                    self._promises.append((self._batch, node.acceptor.promised))
         if ready.messages_after_writes:
             self._held.append((self._must_be_durable, ready.messages_after_writes))
             if self._must_be_durable <= self._durable:

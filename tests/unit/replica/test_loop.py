@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -32,15 +32,14 @@ class Writer:
         self.error: Exception | None = None
         self.stuck = False
         self.closed = False
-        self.bytes_on_disk = 0
 
-    def submit(self, batch: int, writes: list[Write], sync: bool = True) -> None:
+    def submit(self, batch_number: int, writes: Sequence[Write], sync: bool = True) -> None:
         assert self.loop is not None
-        self.batches.append(batch)
+        self.batches.append(batch_number)
         if self.error is not None:
             self.loop.on_storage_failure(self.error)
         elif not self.stuck:
-            self.loop.on_durable(batch)
+            self.loop.on_durable(batch_number)
 
     def close(self) -> None:
         self.closed = True
@@ -77,7 +76,7 @@ class Wire:
                     loop.on_messages, self.me.incarnation, [envelope.message]
                 )
 
-    def formed(self, configuration: Configuration) -> None:
+    def form(self, configuration: Configuration) -> None:
         self.configuration = configuration
 
     async def close(self) -> None:
@@ -97,7 +96,7 @@ def build(hub: Hub, number: int, count: int, machine: Journal | None = None) -> 
         ReplicaSettings(tick_ms=10, resend_ticks=40),
         lambda: chance.getrandbits(60),
     )
-    loop = ReplicaLoop(replica, InitialCluster(7, [100 + i for i in range(1, count + 1)], me))
+    loop = ReplicaLoop(replica, InitialCluster(7, [100 + i for i in range(1, count + 1)], me), lambda: 0)
     loop.writer = writer = Writer()
     writer.loop = loop
     loop.network = Wire(hub, me)
@@ -228,7 +227,7 @@ async def test_a_machine_that_raises_stops_the_server() -> None:
 async def test_a_refusal_by_the_cluster_stops_the_server() -> None:
     loop = build(Hub(), 1, 3)
     await loop.start()
-    loop.on_refused(RefusedByCluster("wiped"))
+    loop.on_failed(RefusedByCluster("wiped"))
     with pytest.raises(RefusedByCluster):
         await asyncio.wait_for(asyncio.shield(loop.failed), WAIT_S)
     await stop(loop)

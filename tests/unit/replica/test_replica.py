@@ -5,6 +5,7 @@ import pytest
 from paxos_rsm.errors import InvalidArgument, ResourceExhausted, SessionExpired, Unavailable
 from paxos_rsm.paxos import messages as m
 from paxos_rsm.paxos.ready import WriteAccepted
+from paxos_rsm.paxos.types import Ballot
 from tests.unit.replica.harness import Client, Servers
 
 
@@ -73,6 +74,20 @@ def test_nothing_is_said_of_a_vote_before_its_write_is_durable(servers: Servers)
     servers.turn(number)
     servers.deliver_all()
     assert client.sink.answers == {1: b"1"}
+
+
+def test_the_promise_that_hello_tells_is_the_durable_one(servers: Servers) -> None:
+    number = follower(servers)
+    replica = servers[number]
+    before = replica.durable_promise
+    assert before == replica.node.acceptor.promised
+    servers.slow_disks = {number}
+    higher = Ballot(before.round + 1, leader(servers))
+    replica.receive(higher.node, [m.Prepare(higher, 1)])
+    servers.turn(number)
+    assert (replica.node.acceptor.promised, replica.durable_promise) == (higher, before)
+    servers.sync(number)
+    assert replica.durable_promise == higher
 
 
 def test_a_frame_lost_on_its_way_to_the_leader_is_sent_again(servers: Servers) -> None:
