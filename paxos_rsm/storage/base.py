@@ -1,0 +1,119 @@
+"""What the floors above know of the disk: what a log is, and what it remembered.
+
+A log takes the writes of the protocol in order and gives them back, after any crash, as the state they amount to:
+:class:`Recovered`. The state is built by replaying the writes (:meth:`Recovered.apply`), which checks as it goes that
+nothing went down which never may (rule 3) and nothing changed which never may (rule 1); so a log that a bug has written
+stops the server instead of teaching it something false.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from paxos_rsm.errors import InvariantViolation
+from paxos_rsm.paxos.ready import Write, WriteAccepted, WriteDecided, WriteDecidedThrough, WritePromise
+from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Entry, Slot
+
+__all__ = ["DrawBits", "LogStorage", "LogWriter", "Recovered", "RecoveredSlot"]
+
+DrawBits = Callable[[int], int]
+"""An injected source of randomness: so many random bits, as an integer. In a server, ``secrets.randbits``."""
+
+
+class RecoveredSlot(NamedTuple):
+    """What the log holds in one slot. ``ballot`` is that of the vote; None where the entry was learned as decided."""
+
+    ballot: Ballot | None
+    entry: Entry
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What a log remembered. Every slot up to ``decided_through`` is decided with the entry that ``slots`` holds."""
+
+    promised: Ballot = NO_BALLOT
+    slots: dict[Slot, RecoveredSlot] = field(default_factory=dict)
+    decided_through: Slot = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was ever promised, accepted or learned: the log of a server that never took part."""
+        return self.promised == NO_BALLOT and not self.slots and not self.decided_through
+
+    def apply(self, write: Write) -> None:
+        """Replays one write. Raises InvariantViolation where it breaks rule 1 or 3."""
+        match write:
+            case WriteAccepted(slot, ballot, entry):
+                self._raise_promise(ballot)
+                held = self._check_entry(slot, entry)
+                if held is None or held.ballot is not None:
+                    self.slots[slot] = RecoveredSlot(ballot, entry)
+            case WritePromise(ballot):
+                self._raise_promise(ballot)
+            case WriteDecided(slot, entry):
+                self._check_entry(slot, entry)
+                self.slots[slot] = RecoveredSlot(None, entry)
+            case WriteDecidedThrough(slot):
+                for below in range(self.decided_through + 1, slot + 1):
+                    if below not in self.slots:
+                        raise InvariantViolation(
+                            f"the log says that every slot up to {slot} is decided, and holds nothing in slot {below}"
+                        )
+                self.decided_through = max(self.decided_through, slot)
+
+    def _raise_promise(self, ballot: Ballot) -> None:
+        if ballot < self.promised:
+            raise InvariantViolation(
+                f"the log goes down from a promise of ballot {self.promised} to ballot {ballot} (rule 3)"
+            )
+        self.promised = ballot
+
+    def _check_entry(self, slot: Slot, entry: Entry) -> RecoveredSlot | None:
+        """What the slot holds so far; ``entry`` may replace a vote, and must be what was decided."""
+        held = self.slots.get(slot)
+        if held is None:
+            return None
+        if held.entry != entry and (held.ballot is None or slot <= self.decided_through):
+            raise InvariantViolation(
+                f"the log holds two entries for slot {slot}, the first of them decided (rule 1)"
+            )
+        return held
+
+
+class LogStorage(Protocol):
+    """A log on disk, as its one writer sees it. Synchronous; not to be shared between threads.
+
+    Any error is final: it is raised again by every further call but :meth:`close`.
+    """
+
+    def append(self, writes: Sequence[Write]) -> None:
+        """Hands the writes to the system, in order, in one piece. Nothing is durable yet.
+
+        Raises LogIOError, DiskFull; InvariantViolation where a promise would go down.
+        """
+        ...
+
+    def sync(self) -> None:
+        """Returns once everything appended is durable. Raises LogIOError, DiskFull."""
+        ...
+
+    def close(self) -> None:
+        """Syncs, and gives the files back; after an error it only does the latter. Closing twice is allowed."""
+        ...
+
+    @property
+    def bytes_on_disk(self) -> int:
+        """The bytes that the log's segments have in use, without what is allocated ahead."""
+        ...
+
+
+class LogWriter(Protocol):
+    """A log as the event loop sees it: nothing waits for the disk, word comes when a batch is durable."""
+
+    def submit(self, batch_number: int, writes: Sequence[Write], sync: bool = True) -> None:
+        """Queues a batch, after every earlier one. Batch numbers rise. Never blocks."""
+        ...
+
+    def close(self) -> None:
+        """Writes what is queued, then closes the log. Blocks until that is done."""
+        ...

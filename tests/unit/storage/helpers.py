@@ -1,0 +1,55 @@
+"""What the tests of the storage share: small writes, a log in memory, and what it remembers as one value."""
+
+from collections.abc import Iterable
+from random import Random
+
+from paxos_rsm.paxos.ready import Write, WriteAccepted
+from paxos_rsm.paxos.types import Ballot, Batch
+from paxos_rsm.storage.base import Recovered
+from paxos_rsm.storage.headers import segment_name
+from paxos_rsm.storage.memory import MemoryFiles
+from paxos_rsm.storage.segments import SEGMENT_BYTES_MIN, SegmentLog
+
+LOG = "/log"
+OWNER = 0x5EED
+FIRST = f"{LOG}/{segment_name(1)}"
+SECOND = f"{LOG}/{segment_name(2)}"
+
+
+def accepted(slot: int, data: bytes = b"value", round_: int = 1) -> WriteAccepted:
+    """A vote of node 7."""
+    return WriteAccepted(slot, Ballot(round_, 7), Batch(data))
+
+
+def disk() -> MemoryFiles:
+    """An empty disk with a durable directory for a log."""
+    files = MemoryFiles()
+    files.mkdir(LOG)
+    files.sync_directory("/")
+    return files
+
+
+def open_log(
+    files: MemoryFiles, *, create: bool = False, segment_bytes: int = SEGMENT_BYTES_MIN, owner: int = OWNER
+) -> tuple[SegmentLog, Recovered]:
+    return SegmentLog.open(
+        files,
+        LOG,
+        owner=owner,
+        draw_bits=Random(1).getrandbits,
+        create=create,
+        segment_bytes=segment_bytes,
+    )
+
+
+def new_log(segment_bytes: int = SEGMENT_BYTES_MIN) -> tuple[MemoryFiles, SegmentLog]:
+    files = disk()
+    return files, open_log(files, create=True, segment_bytes=segment_bytes)[0]
+
+
+def replayed(writes: Iterable[Write]) -> Recovered:
+    """What a log that holds these writes remembers."""
+    recovered = Recovered()
+    for write in writes:
+        recovered.apply(write)
+    return recovered
