@@ -1,23 +1,27 @@
 """A few nodes, their disks and the links between them, driven by hand: no clock, no threads, one seed.
 
-``Cluster`` keeps for every node what is durable and what is only said to be: a turn takes the node's Ready, puts its
-writes in flight, and holds what must wait for them. A test decides when writes become durable, which messages
-arrive, in which order, and who crashes.
+:class:`Cluster` keeps for every node what is durable and what is only said to be: a turn takes the node's Ready, puts
+its writes in flight, and holds what must wait for them. A test decides when writes become durable, which messages
+arrive, in which order, and who crashes; the :class:`~tests.unit.paxos.oracle.Oracle` watches.
 """
 
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from paxos_rsm.paxos.membership import Configuration, Member
 from paxos_rsm.paxos.messages import Envelope, Message
 from paxos_rsm.paxos.node import Node
 from paxos_rsm.paxos.quorum import QuorumSizes
-from paxos_rsm.paxos.ready import Ready, Write, WriteAccepted, WriteDecided, WriteDecidedThrough, WritePromise
+from paxos_rsm.paxos.ready import Ready, Write
 from paxos_rsm.paxos.settings import Settings
-from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Entry, Slot
+from paxos_rsm.paxos.types import Batch, Entry, Slot, split_frames
+from tests.unit.paxos.oracle import Disk, Oracle
 
 SETTINGS = Settings(heartbeat_ticks=1, election_ticks=8, retransmit_ticks=3, window_slots=4)
+
+MessageT = TypeVar("MessageT", bound=Message)
 
 
 def members(count: int, phase2: int = 0) -> Configuration:
@@ -28,27 +32,11 @@ def members(count: int, phase2: int = 0) -> Configuration:
 
 
 @dataclass
-class Disk:
-    """What one node has on disk, as recovery would find it."""
+class Turn:
+    """What one Ready wants written, and what must not be said before."""
 
-    promised: Ballot = NO_BALLOT
-    votes: dict[Slot, tuple[Ballot | None, Entry]] = field(default_factory=dict)
-    decided_through: Slot = 0
-
-    def write(self, writes: Iterable[Write]) -> None:
-        """Makes writes durable."""
-        for write in writes:
-            if isinstance(write, WritePromise):
-                self.promised = max(self.promised, write.ballot)
-            elif isinstance(write, WriteAccepted):
-                held = self.votes.get(write.slot)
-                if held is None or held[0] is not None:
-                    self.votes[write.slot] = write.ballot, write.entry
-                self.promised = max(self.promised, write.ballot)
-            elif isinstance(write, WriteDecided):
-                self.votes[write.slot] = None, write.entry
-            elif isinstance(write, WriteDecidedThrough):
-                self.decided_through = write.slot
+    writes: list[Write] = field(default_factory=list)
+    after: list[Envelope] = field(default_factory=list)
 
 
 class Host:
@@ -60,7 +48,8 @@ class Host:
         self.random = random.Random(seed * 1000 + number)
         self.disk = Disk()
         self.up = True
-        self.writing: list[tuple[list[Write], list[Envelope]]] = []
+        self.boot = 1
+        self.writing: list[Turn] = []
         self.applied: list[tuple[Slot, Entry]] = []
         self.reads: dict[int, Slot | None] = {}
         self.node = self._boot()
@@ -81,28 +70,40 @@ class Host:
         self.up = False
         self.writing = []
 
-    def restart(self, forming: Configuration) -> None:
+    def restart(self) -> None:
         """Comes back with what the disk holds."""
+        self.boot += 1
         self.applied = []
+        self.reads = {}
         self.node = self._boot()
-        self.node.meet(forming)
         self.up = True
+
+    def frames(self) -> list[bytes]:
+        """The client frames applied here, in order."""
+        return [f for _, entry in self.applied if isinstance(entry, Batch) for f in split_frames(entry.data)]
 
 
 class Cluster:
     """Hosts and the messages under way between them."""
 
-    def __init__(self, count: int = 3, seed: int = 0, settings: Settings = SETTINGS, phase2: int = 0) -> None:
+    def __init__(
+        self, count: int = 3, seed: int = 0, settings: Settings = SETTINGS, phase2: int = 0, met: bool = True
+    ) -> None:
         self.random = random.Random(seed)
         self.configuration = members(count, phase2)
+        self.oracle = Oracle(self.configuration)
         self.hosts = {i: Host(i, seed, settings) for i in range(1, count + 1)}
         self.wire: list[tuple[int, int, Message]] = []
         self.cut: set[tuple[int, int]] = set()
-        self.chosen: dict[Slot, Entry] = {}
         self.observers: list[Callable[[int, Ready], None]] = []
         self.hold_writes: set[int] = set()
-        for host in self.hosts.values():
-            host.node.meet(self.configuration)
+        if met:
+            for host in self.hosts.values():
+                host.node.meet(self.configuration)
+
+    def node(self, number: int) -> Node:
+        """The node of a host."""
+        return self.hosts[number].node
 
     # ---- one host's turn ---------------------------------------------------------------------------------------
 
@@ -112,36 +113,55 @@ class Cluster:
         ready = host.node.ready()
         for observer in self.observers:
             observer(number, ready)
+        host.node.check()
         self._post(number, ready.messages)
-        host.writing.append((ready.writes, ready.messages_after_writes))
+        host.writing.append(Turn(ready.writes, ready.messages_after_writes))
         for slot, entry in ready.decided:
-            expected = host.applied[-1][0] + 1 if host.applied else 1
-            if slot != expected:
-                raise AssertionError(f"host {number} was told to apply {slot} after {expected - 1}")
-            if self.chosen.setdefault(slot, entry) != entry:
-                raise AssertionError(f"slot {slot} decided twice: {self.chosen[slot]} and {entry}")
+            self.oracle.applied(number, host.applied[-1][0] if host.applied else 0, slot, entry)
             host.applied.append((slot, entry))
         for grant in ready.reads:
             host.reads[grant.read_id] = grant.index
-        host.node.check()
+            if grant.index is not None:
+                self.oracle.read_granted(number, grant.read_id, grant.index)
         if number not in self.hold_writes:
             self.sync(number)
 
-    def sync(self, number: int) -> None:
-        """Makes everything that a host has written durable; what waited for it leaves."""
+    def sync(self, number: int, turns: int | None = None) -> None:
+        """Makes what a host has written durable (the first ``turns`` turns of it); what waited for it leaves."""
         host = self.hosts[number]
+        done = host.writing[:turns]
+        host.writing = host.writing[len(done) :]
         mine: list[Message] = []
-        for writes, after in host.writing:
-            host.disk.write(writes)
-            self._post(number, [e for e in after if e.to != number])
-            mine += [e.message for e in after if e.to == number]
-        host.writing = []
+        for turn in done:
+            for write in turn.writes:
+                self.oracle.wrote(number, host.disk, write)
+            self._post(number, [e for e in turn.after if e.to != number])
+            self.oracle.says(number, host.boot, host.disk, [e for e in turn.after if e.to == number])
+            mine += [e.message for e in turn.after if e.to == number]
         for message in mine:
             host.node.step(number, message)
         if mine:
             self.turn(number)
 
+    def crash(self, number: int, writes: int = 0) -> None:
+        """Stops a host. Of what it was writing, the first ``writes`` records reach the disk; nothing more is said."""
+        host = self.hosts[number]
+        for write in [w for turn in host.writing for w in turn.writes][:writes]:
+            self.oracle.wrote(number, host.disk, write)
+        host.crash()
+
+    def restart(self, number: int, meet: bool = True) -> None:
+        """Starts a host again from its disk."""
+        host = self.hosts[number]
+        host.restart()
+        if meet:
+            host.node.meet(self.configuration)
+        self.turn(number)
+
     def _post(self, sender: int, envelopes: Iterable[Envelope]) -> None:
+        envelopes = list(envelopes)
+        host = self.hosts[sender]
+        self.oracle.says(sender, host.boot, host.disk, envelopes)
         self.wire.extend((sender, e.to, e.message) for e in envelopes)
 
     # ---- the world ---------------------------------------------------------------------------------------------
@@ -150,16 +170,32 @@ class Cluster:
         """One tick at every host that is up (or at those named), and its turn."""
         for number in numbers or list(self.hosts):
             if self.hosts[number].up:
-                self.hosts[number].node.tick()
+                self.node(number).tick()
                 self.turn(number)
 
+    def hand(self, sender: int, to: int, message: Message) -> None:
+        """A message arrives, whatever the links, and the receiver takes its turn."""
+        if self.hosts[to].up:
+            self.node(to).step(sender, message)
+            self.turn(to)
+
     def deliver(self, index: int = 0) -> None:
-        """Delivers one message of the wire."""
+        """Delivers one message of the wire, or loses it where the link is cut."""
         sender, to, message = self.wire.pop(index)
-        if (sender, to) in self.cut or to not in self.hosts or not self.hosts[to].up:
-            return
-        self.hosts[to].node.step(sender, message)
-        self.turn(to)
+        if (sender, to) not in self.cut and to in self.hosts:
+            self.hand(sender, to, message)
+
+    def take(self, kind: type[MessageT], sender: int = 0, to: int = 0) -> list[tuple[int, int, MessageT]]:
+        """Takes the messages of one kind (from one sender, for one receiver) off the wire, to be used or lost."""
+        taken: list[tuple[int, int, MessageT]] = []
+        rest: list[tuple[int, int, Message]] = []
+        for origin, target, message in self.wire:
+            if isinstance(message, kind) and sender in (0, origin) and to in (0, target):
+                taken.append((origin, target, message))
+            else:
+                rest.append((origin, target, message))
+        self.wire = rest
+        return taken
 
     def settle(self, limit: int = 100_000) -> None:
         """Delivers until the wire is empty."""
@@ -180,23 +216,44 @@ class Cluster:
         return [n for n, h in self.hosts.items() if h.up and h.node.proposer.leading]
 
     def elect(self, ticks: int = 200) -> int:
-        """Runs until exactly one host leads and all that are up follow it."""
+        """Runs until exactly one host leads and has decided an entry; returns it."""
         for _ in range(ticks):
             self.run(1)
             leaders = self.leaders()
-            if len(leaders) == 1:
+            if len(leaders) == 1 and not self.node(leaders[0]).proposer.in_flight:
                 return leaders[0]
         raise AssertionError(f"no single leader after {ticks} ticks: {self.leaders()}")
 
+    def make_lead(self, number: int) -> None:
+        """Elects this host: nobody else gets a tick before it stands."""
+        for _ in range(200):
+            if self.leaders() == [number] and not self.node(number).proposer.in_flight:
+                return
+            for host in self.hosts.values():
+                host.node.election.stand_at = host.node.election.stand_at if host.number == number else 1 << 40
+            self.run(1)
+        raise AssertionError(f"{number} does not come to lead: {self.leaders()}")
+
     def propose(self, number: int, *frames: bytes) -> None:
         """Frames at one host."""
-        self.hosts[number].node.propose(list(frames))
+        self.node(number).propose(list(frames))
+        self.turn(number)
+
+    def read(self, number: int, read_id: int) -> None:
+        """A linearizable read at one host."""
+        self.oracle.read_asked(read_id)
+        self.node(number).read(read_id)
         self.turn(number)
 
     def partition(self, *groups: set[int]) -> None:
         """Cuts every link between different groups."""
         where = {n: i for i, group in enumerate(groups) for n in group}
         self.cut = {(a, b) for a in self.hosts for b in self.hosts if a != b and where.get(a) != where.get(b)}
+
+    def only(self, *links: tuple[int, int]) -> None:
+        """Only these links stand, both ways."""
+        kept = {*links, *((b, a) for a, b in links)}
+        self.cut = {(a, b) for a in self.hosts for b in self.hosts if a != b and (a, b) not in kept}
 
     def heal(self) -> None:
         """All links stand again."""

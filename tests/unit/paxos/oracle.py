@@ -1,0 +1,220 @@
+"""What must hold in every world, whatever the schedule: the rules of docs/PROTOCOL.md as a spectator would check them.
+
+The oracle sees what no server sees: every disk, every message that leaves, every entry applied. It shares no code with
+the protocol, and keeps its own count of durable votes: an entry is *chosen* once a phase-2 quorum has held votes of one
+ballot for it on disk (slot 1: every member). Each method raises :class:`Broken` with the rule that was broken.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from paxos_rsm.paxos.membership import Configuration
+from paxos_rsm.paxos.messages import Accept, Accepted, Decide, Envelope, Heartbeat, Prepare, Promise
+from paxos_rsm.paxos.ready import Write, WriteAccepted, WriteDecided, WriteDecidedThrough, WritePromise
+from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Entry, Slot
+
+
+class Broken(AssertionError):
+    """A rule does not hold."""
+
+
+@dataclass
+class Disk:
+    """What one node has on disk, as recovery would find it. A vote without a ballot was learned as decided."""
+
+    promised: Ballot = NO_BALLOT
+    votes: dict[Slot, tuple[Ballot | None, Entry]] = field(default_factory=dict)
+    decided_through: Slot = 0
+
+    def write(self, write: Write) -> None:
+        """Makes one write durable. Raises Broken where anything goes down (rule 3) or a decision changes (rule 1)."""
+        if isinstance(write, WritePromise):
+            self._promise(write.ballot)
+        elif isinstance(write, WriteAccepted):
+            self._promise(write.ballot)
+            held = self.votes.get(write.slot)
+            if held is None or (held[0] is not None and self._may_replace(write.slot, held, write)):
+                self.votes[write.slot] = write.ballot, write.entry
+        elif isinstance(write, WriteDecided):
+            held = self.votes.get(write.slot)
+            if held is not None and held[1] != write.entry and (held[0] is None or self._marked(write.slot)):
+                raise Broken(f"rule 1: slot {write.slot} was decided on disk and changes")
+            self.votes[write.slot] = None, write.entry
+        elif isinstance(write, WriteDecidedThrough):
+            if write.slot < self.decided_through:
+                raise Broken(f"the mark goes down from {self.decided_through} to {write.slot}")
+            missing = [s for s in range(1, write.slot + 1) if s not in self.votes]
+            if missing:
+                raise Broken(f"a mark at {write.slot} over slots that the disk does not hold: {missing}")
+            self.decided_through = write.slot
+
+    def _marked(self, slot: Slot) -> bool:
+        return slot <= self.decided_through
+
+    def _promise(self, ballot: Ballot) -> None:
+        if ballot < self.promised:
+            raise Broken(f"rule 3: promise on disk goes from {self.promised} to {ballot}")
+        self.promised = ballot
+
+    def _may_replace(self, slot: Slot, held: tuple[Ballot | None, Entry], write: WriteAccepted) -> bool:
+        ballot, entry = held
+        if ballot is not None and write.ballot < ballot:
+            raise Broken(f"rule 3: slot {slot} on disk goes from ballot {ballot} to {write.ballot}")
+        if write.ballot == ballot and entry != write.entry:
+            raise Broken(f"rule 2: two entries in slot {slot} of ballot {ballot}")
+        if self._marked(slot) and entry != write.entry:
+            raise Broken(f"rule 1: slot {slot} was decided on disk and changes")
+        return True
+
+
+class Oracle:
+    """See the module's docstring."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.configuration = configuration
+        self.chosen: dict[Slot, Entry] = {}
+        self._chosen_in: dict[Slot, Ballot] = {}
+        self.applied_through: Slot = 0
+        """The highest slot that any server has ever applied: what a client may have seen."""
+        self.ballots: dict[Ballot, tuple[int, int]] = {}
+        """Who prepared a ballot: host and boot."""
+        self._proposed: dict[tuple[Ballot, Slot], Entry] = {}
+        self._votes: defaultdict[tuple[Slot, Ballot], set[int]] = defaultdict(set)
+        self._reads: dict[int, Slot] = {}
+
+    # ---- disks -----------------------------------------------------------------------------------------------
+
+    def wrote(self, host: int, disk: Disk, write: Write) -> None:
+        """A write has become durable."""
+        disk.write(write)
+        if isinstance(write, WriteAccepted):
+            voters = self._votes[write.slot, write.ballot]
+            voters.add(host)
+            if self._is_quorum(write.slot, voters):
+                self._choose(write.slot, write.ballot, write.entry)
+        elif isinstance(write, WriteDecided):
+            self._expect_chosen(host, write.slot, write.entry)
+        elif isinstance(write, WriteDecidedThrough):
+            for slot in range(1, write.slot + 1):
+                self._expect_chosen(host, slot, disk.votes[slot][1])
+
+    def _is_quorum(self, slot: Slot, voters: set[int]) -> bool:
+        if slot == 1:
+            return voters == set(self.configuration.nodes)
+        return len(voters) >= self.configuration.quorum.phase2
+
+    def _choose(self, slot: Slot, ballot: Ballot, entry: Entry) -> None:
+        if slot > 1 and 1 not in self.chosen:
+            raise Broken(f"rule 9: slot {slot} is chosen before the genesis entry")
+        if slot in self.chosen:
+            if self.chosen[slot] != entry:
+                raise Broken(f"rule 1: slot {slot} is chosen twice: {self.chosen[slot]} and {entry}")
+            return
+        self.chosen[slot] = entry
+        self._chosen_in[slot] = ballot
+        for (other, at), proposed in self._proposed.items():
+            if at == slot and other > ballot and proposed != entry:
+                raise Broken(f"rule 5: {other} proposed {proposed} in slot {slot}, and {ballot} chose {entry}")
+
+    def _expect_chosen(self, host: int, slot: Slot, entry: Entry) -> None:
+        if slot not in self.chosen:
+            raise Broken(f"host {host} takes slot {slot} as decided, and no quorum has it on disk")
+        if self.chosen[slot] != entry:
+            raise Broken(f"rule 1: host {host} takes {entry} as decided in slot {slot}, not {self.chosen[slot]}")
+
+    # ---- applying and reading --------------------------------------------------------------------------------
+
+    def applied(self, host: int, before: Slot, slot: Slot, entry: Entry) -> None:
+        """A host is told to apply ``slot`` after ``before``."""
+        if slot != before + 1:
+            raise Broken(f"rule 7: host {host} was told to apply {slot} after {before}")
+        self._expect_chosen(host, slot, entry)
+        self.applied_through = max(self.applied_through, slot)
+
+    def read_asked(self, read_id: int) -> None:
+        """A client asks for a linearizable read now."""
+        self._reads[read_id] = self.applied_through
+
+    def read_granted(self, host: int, read_id: int, index: Slot) -> None:
+        """The read may be served from a state at ``index`` (rule 8)."""
+        if index < self._reads[read_id]:
+            raise Broken(
+                f"rule 8: host {host} may serve read {read_id} at {index}; when it was asked, {self._reads[read_id]} "
+                "had been applied somewhere"
+            )
+
+    # ---- messages --------------------------------------------------------------------------------------------
+
+    def says(self, host: int, boot: int, disk: Disk, envelopes: Iterable[Envelope]) -> None:
+        """Messages leave a host: what they claim must be on its disk (rule 4), and its ballots its own (rule 2)."""
+        for envelope in envelopes:
+            message = envelope.message
+            if isinstance(message, Prepare):
+                self._prepares(host, boot, disk, message)
+            elif isinstance(message, Promise):
+                self._promises(host, disk, message)
+            elif isinstance(message, Accepted):
+                self._accepts(host, disk, message)
+            elif isinstance(message, Accept):
+                self._proposes(host, boot, message)
+                self._watermark(message.ballot, message.decided_through)
+            elif isinstance(message, Decide) or (isinstance(message, Heartbeat) and message.leading):
+                self._owns(host, boot, message.ballot)
+                self._watermark(message.ballot, message.decided_through)
+
+    def _owns(self, host: int, boot: int, ballot: Ballot) -> None:
+        if ballot.node != host:
+            raise Broken(f"rule 2: host {host} uses ballot {ballot} of another")
+        if self.ballots.setdefault(ballot, (host, boot)) != (host, boot):
+            raise Broken(f"rule 2: host {host} uses ballot {ballot} again after a restart")
+
+    def _prepares(self, host: int, boot: int, disk: Disk, message: Prepare) -> None:
+        self._owns(host, boot, message.ballot)
+        if disk.promised < message.ballot:
+            raise Broken(f"rule 4: host {host} prepares {message.ballot} with {disk.promised} promised on disk")
+
+    def _promises(self, host: int, disk: Disk, message: Promise) -> None:
+        if disk.promised < message.ballot:
+            raise Broken(f"rule 4: host {host} says it promised {message.ballot}, its disk {disk.promised}")
+        for slot, ballot, entry in message.accepted:
+            if not self._holds(disk, slot, ballot, entry):
+                raise Broken(f"rule 4: host {host} reports a vote in slot {slot} that its disk does not hold")
+        for slot, entry in message.decided:
+            self._expect_chosen(host, slot, entry)
+
+    def _accepts(self, host: int, disk: Disk, message: Accepted) -> None:
+        if disk.promised < message.ballot:
+            raise Broken(f"rule 4: host {host} voted in {message.ballot}, its disk promised {disk.promised}")
+        for slot in message.slots:
+            proposed = self._proposed.get((message.ballot, slot))  # none seen where there is nobody to send it to
+            if proposed is not None and not self._holds(disk, slot, message.ballot, proposed):
+                raise Broken(f"rule 4: host {host} says it voted in slot {slot}, which its disk does not hold")
+
+    @staticmethod
+    def _holds(disk: Disk, slot: Slot, ballot: Ballot, entry: Entry) -> bool:
+        """Whether the disk has a vote of ``ballot`` in ``slot``, a later one, or the decision."""
+        held = disk.votes.get(slot)
+        if held is None:
+            return False
+        if held[0] is None or slot <= disk.decided_through or held[0] == ballot:
+            return held[1] == entry
+        return held[0] > ballot
+
+    def _proposes(self, host: int, boot: int, message: Accept) -> None:
+        ballot, slot = message.ballot, message.slot
+        self._owns(host, boot, ballot)
+        if self._proposed.setdefault((ballot, slot), message.entry) != message.entry:
+            raise Broken(f"rule 2: two entries proposed in slot {slot} of ballot {ballot}")
+        if slot > 1 and 1 not in self.chosen:
+            raise Broken(f"rule 9: slot {slot} is proposed before the genesis entry is chosen")
+        if slot in self.chosen and ballot > self._chosen_in[slot] and message.entry != self.chosen[slot]:
+            raise Broken(f"rule 5: {ballot} proposes {message.entry} in slot {slot}, {self.chosen[slot]} is chosen")
+
+    def _watermark(self, ballot: Ballot, through: Slot) -> None:
+        """Rule 6: every slot is decided, and those that the ballot proposed with what it proposed."""
+        for slot in range(1, through + 1):
+            if slot not in self.chosen:
+                raise Broken(f"rule 6: the watermark {through} of {ballot} names slot {slot}, which is not chosen")
+            if self._proposed.get((ballot, slot), self.chosen[slot]) != self.chosen[slot]:
+                raise Broken(f"rule 6: the watermark {through} of {ballot} names slot {slot}, which it lost")
