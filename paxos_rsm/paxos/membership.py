@@ -7,7 +7,7 @@ type and its history are here because every vote already asks which configuratio
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from paxos_rsm.errors import ConfigError
 from paxos_rsm.paxos.quorum import QuorumSizes
@@ -76,15 +76,22 @@ class Configuration:
 class ConfigurationHistory:
     """Which configuration governs which slot.
 
-    Always holds: a configuration decided in slot s governs from s + 1 until the next one does; slot 1 is governed
-    by ``forming``, the initial members as they have met, unanimous; there is none for it until all have met.
+    Always holds: a configuration decided in slot s governs from s + 1 until the next one does; slot 1 is governed by
+    the initial members as they have met, *all* of them in both phases; there is none for it until all have met.
     """
 
-    __slots__ = ("_changes", "forming")
+    __slots__ = ("_changes", "_founders", "forming")
 
     def __init__(self) -> None:
         self.forming: Configuration | None = None
+        """What the genesis entry is to hold: the initial members as they have met, with their quorums from slot 2."""
+        self._founders: Configuration | None = None
         self._changes: list[tuple[int, Configuration]] = []
+
+    def meet(self, forming: Configuration) -> None:
+        """All initial members have met, under these incarnations (rule 9)."""
+        self.forming = forming
+        self._founders = replace(forming, quorum=QuorumSizes.unanimous(len(forming.members)))
 
     def decided(self, slot: int, configuration: Configuration) -> None:
         """Notes the configuration that ``slot`` decided. Slots come in order."""
@@ -95,7 +102,7 @@ class ConfigurationHistory:
         for changed_in, configuration in reversed(self._changes):
             if changed_in < slot:
                 return configuration
-        return self.forming
+        return self._founders
 
     @property
     def current(self) -> Configuration | None:

@@ -146,8 +146,13 @@ class Node:
     def meet(self, forming: Configuration) -> None:
         """All initial members have met: slot 1 may be proposed to them (rule 9)."""
         forming.validate()
-        if self.configuration is None:
-            self._core.configurations.forming = forming
+        configurations = self._core.configurations
+        if self.configuration is not None or configurations.forming == forming:
+            return
+        if self.proposer.phase is not Phase.IDLE:
+            # What was asked of the members as they were must be asked anew of those that there are now.
+            self._step_down()
+        configurations.meet(forming)
 
     def step(self, sender: NodeId, message: m.Message) -> None:
         """A message from a peer, or the node's own vote come back durable."""

@@ -15,6 +15,7 @@ import random
 import sys
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 
 from paxos_rsm.paxos.messages import Message
 from paxos_rsm.paxos.settings import Settings
@@ -176,7 +177,7 @@ class Fuzz:
         elif kind == "star":
             cluster.only(*((numbers[0], n) for n in numbers[1:]))
         elif kind == "chain":
-            cluster.only(*zip(numbers, numbers[1:], strict=False))
+            cluster.only(*pairwise(numbers))
         elif kind == "isolate":
             cluster.cut |= {(numbers[0], n) for n in numbers[1:]} | {(n, numbers[0]) for n in numbers[1:]}
         elif kind == "one-way":

@@ -13,6 +13,7 @@ from typing import TypeVar
 from paxos_rsm.paxos.membership import Configuration, Member
 from paxos_rsm.paxos.messages import Envelope, Message
 from paxos_rsm.paxos.node import Node
+from paxos_rsm.paxos.proposer import Phase
 from paxos_rsm.paxos.quorum import QuorumSizes
 from paxos_rsm.paxos.ready import Ready, Write
 from paxos_rsm.paxos.settings import Settings
@@ -205,6 +206,16 @@ class Cluster:
                 raise AssertionError("the wire does not fall silent")
             self.deliver()
 
+    def settle_but(self, *kinds: type[Message]) -> None:
+        """Delivers everything but messages of these kinds, which stay on the wire."""
+        kept: list[tuple[int, int, Message]] = []
+        while self.wire:
+            if isinstance(self.wire[0][2], kinds):
+                kept.append(self.wire.pop(0))
+            else:
+                self.deliver()
+        self.wire = kept
+
     def run(self, ticks: int) -> None:
         """Ticks, with everything delivered in between."""
         for _ in range(ticks):
@@ -224,15 +235,28 @@ class Cluster:
                 return leaders[0]
         raise AssertionError(f"no single leader after {ticks} ticks: {self.leaders()}")
 
-    def make_lead(self, number: int) -> None:
-        """Elects this host: nobody else gets a tick before it stands."""
-        for _ in range(200):
-            if self.leaders() == [number] and not self.node(number).proposer.in_flight:
-                return
+    def calm(self) -> None:
+        """Nobody stands by itself any more (before it has missed a leader anew); heartbeats have gone round."""
+        for _ in range(3):
             for host in self.hosts.values():
-                host.node.election.stand_at = host.node.election.stand_at if host.number == number else 1 << 40
+                host.node.election.stand_at = 1 << 40
             self.run(1)
-        raise AssertionError(f"{number} does not come to lead: {self.leaders()}")
+
+    def stand(self, number: int) -> None:
+        """This host, and nobody else, stands now; nothing that it says has arrived yet."""
+        self.calm()
+        self.node(number).election.stand_at = 0
+        self.tick(number)
+        if self.node(number).proposer.phase is not Phase.PREPARING:
+            raise AssertionError(f"host {number} does not stand")
+
+    def make_lead(self, number: int) -> None:
+        """Elects this host where nobody leads."""
+        self.stand(number)
+        self.settle()
+        self.run(2)
+        if self.leaders() != [number] or self.node(number).proposer.in_flight:
+            raise AssertionError(f"{number} does not come to lead: {self.leaders()}")
 
     def propose(self, number: int, *frames: bytes) -> None:
         """Frames at one host."""

@@ -115,13 +115,17 @@ class Oracle:
         self._chosen_in[slot] = ballot
         for (other, at), proposed in self._proposed.items():
             if at == slot and other > ballot and proposed != entry:
-                raise Broken(f"rule 5: {other} proposed {proposed} in slot {slot}, and {ballot} chose {entry}")
+                raise Broken(
+                    f"rule 5: {other} proposed {proposed} in slot {slot}, and {ballot} chose {entry}"
+                )
 
     def _expect_chosen(self, host: int, slot: Slot, entry: Entry) -> None:
         if slot not in self.chosen:
             raise Broken(f"host {host} takes slot {slot} as decided, and no quorum has it on disk")
         if self.chosen[slot] != entry:
-            raise Broken(f"rule 1: host {host} takes {entry} as decided in slot {slot}, not {self.chosen[slot]}")
+            raise Broken(
+                f"rule 1: host {host} takes {entry} as decided in slot {slot}, not {self.chosen[slot]}"
+            )
 
     # ---- applying and reading --------------------------------------------------------------------------------
 
@@ -172,7 +176,9 @@ class Oracle:
     def _prepares(self, host: int, boot: int, disk: Disk, message: Prepare) -> None:
         self._owns(host, boot, message.ballot)
         if disk.promised < message.ballot:
-            raise Broken(f"rule 4: host {host} prepares {message.ballot} with {disk.promised} promised on disk")
+            raise Broken(
+                f"rule 4: host {host} prepares {message.ballot} with {disk.promised} promised on disk"
+            )
 
     def _promises(self, host: int, disk: Disk, message: Promise) -> None:
         if disk.promised < message.ballot:
@@ -187,9 +193,13 @@ class Oracle:
         if disk.promised < message.ballot:
             raise Broken(f"rule 4: host {host} voted in {message.ballot}, its disk promised {disk.promised}")
         for slot in message.slots:
-            proposed = self._proposed.get((message.ballot, slot))  # none seen where there is nobody to send it to
+            proposed = self._proposed.get(
+                (message.ballot, slot)
+            )  # none seen where there is nobody to send it to
             if proposed is not None and not self._holds(disk, slot, message.ballot, proposed):
-                raise Broken(f"rule 4: host {host} says it voted in slot {slot}, which its disk does not hold")
+                raise Broken(
+                    f"rule 4: host {host} says it voted in slot {slot}, which its disk does not hold"
+                )
 
     @staticmethod
     def _holds(disk: Disk, slot: Slot, ballot: Ballot, entry: Entry) -> bool:
@@ -209,12 +219,16 @@ class Oracle:
         if slot > 1 and 1 not in self.chosen:
             raise Broken(f"rule 9: slot {slot} is proposed before the genesis entry is chosen")
         if slot in self.chosen and ballot > self._chosen_in[slot] and message.entry != self.chosen[slot]:
-            raise Broken(f"rule 5: {ballot} proposes {message.entry} in slot {slot}, {self.chosen[slot]} is chosen")
+            raise Broken(
+                f"rule 5: {ballot} proposes {message.entry} in slot {slot}, {self.chosen[slot]} is chosen"
+            )
 
     def _watermark(self, ballot: Ballot, through: Slot) -> None:
         """Rule 6: every slot is decided, and those that the ballot proposed with what it proposed."""
         for slot in range(1, through + 1):
             if slot not in self.chosen:
-                raise Broken(f"rule 6: the watermark {through} of {ballot} names slot {slot}, which is not chosen")
+                raise Broken(
+                    f"rule 6: the watermark {through} of {ballot} names slot {slot}, which is not chosen"
+                )
             if self._proposed.get((ballot, slot), self.chosen[slot]) != self.chosen[slot]:
                 raise Broken(f"rule 6: the watermark {through} of {ballot} names slot {slot}, which it lost")

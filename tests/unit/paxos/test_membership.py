@@ -1,0 +1,130 @@
+from dataclasses import replace
+
+import pytest
+
+from paxos_rsm.errors import ConfigError
+from paxos_rsm.paxos.membership import Configuration, ConfigurationHistory, Member
+from paxos_rsm.paxos.messages import Accept, Accepted
+from paxos_rsm.paxos.quorum import QuorumSizes
+from paxos_rsm.paxos.types import ConfigChange
+from tests.unit.paxos.harness import Cluster, members
+
+THREE = members(3)
+
+
+@pytest.mark.parametrize(
+    ("field", "says"),
+    [
+        ("incarnation", "share one incarnation"),
+        ("member_id", "share one member id"),
+        ("name", "share one name"),
+    ],
+)
+def test_members_share_nothing_that_names_them(field: str, says: str) -> None:
+    first, second = THREE.members[:2]
+    twin = replace(second, **{field: getattr(first, field)})
+    with pytest.raises(ConfigError, match=says):
+        replace(THREE, members=(first, twin, THREE.members[2])).validate()
+
+
+def test_a_configuration_has_members_and_quorums_for_as_many() -> None:
+    with pytest.raises(ConfigError, match="at least one member"):
+        Configuration(7, (), QuorumSizes.majority(0)).validate()
+    with pytest.raises(ConfigError, match="for 5 members, there are 3"):
+        replace(THREE, quorum=QuorumSizes.majority(5)).validate()
+    with pytest.raises(ConfigError, match="can miss"):
+        replace(THREE, quorum=QuorumSizes(3, 1, 2)).validate()
+    THREE.validate()
+
+
+def test_only_members_count_towards_a_quorum() -> None:
+    assert THREE.is_phase1_quorum([1, 3])
+    assert not THREE.is_phase1_quorum([1, 4, 5])
+    assert not THREE.is_phase2_quorum([1, 1, 1])
+    flexible = members(5, phase2=2)
+    assert flexible.is_phase2_quorum([4, 5])
+    assert not flexible.is_phase1_quorum([1, 2, 3])
+    assert flexible.is_phase1_quorum([1, 2, 3, 4])
+
+
+def test_a_member_is_found_by_its_incarnation_only() -> None:
+    found = THREE.by_incarnation(2)
+    assert found is not None
+    assert found.name == "n2"
+    assert THREE.by_incarnation(102) is None
+
+
+def test_a_change_governs_from_the_next_slot_on() -> None:
+    history = ConfigurationHistory()
+    assert history.governing(1) is None
+    assert history.current is None
+    history.decided(1, THREE)
+    five = members(5)
+    history.decided(9, five)
+    assert history.governing(2) is THREE
+    assert history.governing(9) is THREE
+    assert history.governing(10) is five
+    assert history.current is five
+
+
+def test_slot_1_is_governed_by_every_initial_member() -> None:
+    history = ConfigurationHistory()
+    history.meet(THREE)
+    founders = history.governing(1)
+    assert founders is not None
+    assert founders.members == THREE.members
+    assert founders.quorum == QuorumSizes.unanimous(3)
+    assert history.forming is THREE
+
+
+# ---- the genesis entry, in a cluster (rule 9) --------------------------------------------------------------------
+
+
+def test_genesis_needs_every_member_not_a_quorum() -> None:
+    """A majority that has met everybody does not form the cluster while one is away; then it does."""
+    cluster = Cluster(3)
+    cluster.partition({1, 2}, {3})
+    cluster.run(100)
+    assert not cluster.oracle.chosen
+    assert not cluster.oracle.ballots
+    cluster.heal()
+    leader = cluster.elect()
+    assert cluster.oracle.chosen[1] == ConfigChange(cluster.configuration)
+    cluster.run(4)
+    assert [h.node.configuration for h in cluster.hosts.values()] == [cluster.configuration] * 3
+    cluster.partition({leader, leader % 3 + 1}, {(leader + 1) % 3 + 1})
+    cluster.propose(leader, b"a")
+    cluster.settle()
+    assert cluster.oracle.applied_through == 2  # from slot 2 on, a majority is enough
+
+
+def test_genesis_names_the_quorums_of_later_slots() -> None:
+    cluster = Cluster(5, phase2=2)
+    leader = cluster.elect()
+    configuration = cluster.node(leader).configuration
+    assert configuration is not None
+    assert configuration.quorum == QuorumSizes(5, 4, 2)
+
+
+def test_members_that_meet_under_another_incarnation_start_phase_1_anew() -> None:
+    """A member is wiped before the genesis entry is decided: what was asked of the old one does not count."""
+    cluster = Cluster(3)
+    cluster.stand(1)
+    cluster.settle_but(Accept)
+    assert cluster.leaders() == [1]
+    node = cluster.node(1)
+    again = Member(33, 103, "n3", "http://n3:2380")
+    node.meet(replace(THREE, members=(*THREE.members[:2], again)))
+    assert cluster.leaders() == []
+    for sender in (1, 2, 3):
+        node.step(sender, Accepted(node.proposer.ballot, (1,)))
+    assert node.configuration is None
+    node.check()
+
+
+def test_nobody_is_met_anew_once_the_genesis_entry_is_decided() -> None:
+    cluster = Cluster(3)
+    leader = cluster.node(cluster.elect())
+    leader.meet(members(5))
+    assert leader.configuration == THREE
+    assert leader.proposer.leading
