@@ -187,9 +187,13 @@ class Proposer:
         return Noop()
 
     def retry_prepare(self) -> None:
-        """Asks again those that have not covered everything yet (on a tick)."""
+        """Asks again those that have not covered everything yet (on a tick).
+
+        Not before the node's own promise has come back durable: a Prepare that left earlier would let a restart use
+        its ballot again (rule 2).
+        """
         core = self._core
-        if core.now - self._prepared_at < core.settings.retransmit_ticks:
+        if core.me not in self._next or core.now - self._prepared_at < core.settings.retransmit_ticks:
             return
         self._prepared_at = core.now
         first = core.log.decided_through + 1
