@@ -31,7 +31,8 @@ class Leadership:
         """Whether there is a leader, after at most ``timeout_s``."""
         if not self.has_leader and timeout_s > 0:
             try:
-                await asyncio.wait_for(self._known.wait(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await self._known.wait()
             except TimeoutError:
                 pass
         return self.has_leader

@@ -5,6 +5,7 @@ parse their own requests, so that garbage gets a clean INVALID_ARGUMENT; and a r
 it came need not be encoded again.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NoReturn, TypeAlias, TypeVar
@@ -103,7 +104,11 @@ def _guarded(behaviour: Callable[[R, Context], Awaitable[T]]) -> Callable[[R, Co
         except grpc.aio.AbortError:
             raise
         except Exception as error:
-            await refuse(context, error)
+            try:
+                await refuse(context, error)
+            except (grpc.aio.InternalError, grpc.aio.UsageError) as gone:
+                # So gRPC says that the client has left: the call is over, and there is nobody to tell.
+                raise asyncio.CancelledError from gone
 
     return guarded
 

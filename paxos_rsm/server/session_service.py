@@ -50,7 +50,7 @@ from paxos_rsm.server.rpc import (
     service_handler,
     stream_handler,
 )
-from paxos_rsm.server.status_codes import failure_of, number_of, status_code_of
+from paxos_rsm.server.status_codes import failure_of, number_of
 
 __all__ = ["SERVICE", "SessionLimits", "SessionService"]
 
@@ -154,11 +154,14 @@ class SessionService:
         stream = _Stream(self, context)
         self._streams.add(stream)
         try:
-            await stream.run()
+            error = await stream.run()
         finally:
             self._streams.discard(stream)
             if self._by_session.get(stream.session) is stream:
                 del self._by_session[stream.session]
+        if error is not None:
+            # Last, and with everything given back: while a client does not read, gRPC keeps its status waiting.
+            raise error
 
     def own(self, stream: "_Stream") -> None:
         """Gives the session of ``stream`` to it: the newest stream wins."""
@@ -221,8 +224,8 @@ class _Stream:
 
     # ---- life --------------------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Serves the stream until either side ends it."""
+    async def run(self) -> PaxosRsmError | StatusError | None:
+        """Serves the stream until either side ends it; returns why, None for an end in order."""
         writer = asyncio.create_task(self._write())
         reader = asyncio.create_task(self._read())
         for task in (writer, reader):
@@ -231,8 +234,12 @@ class _Stream:
             error = await self._ended
             reader.cancel()
             self.detach()
-            if error is not None:
-                await self._say_goodbye(writer, error)
+            if error is not None and not isinstance(error, ResourceExhausted):
+                # A client that reads gets what is there for it, and why. One that does not is not waited for.
+                self._put(_Message(pb.ServerMessage(failure=_failure_of(error)).SerializeToString()))
+                self._closing = True
+                await asyncio.wait([writer], timeout=GOODBYE_S)
+            return error
         finally:
             # Also when the client has gone: gRPC cancels this coroutine then.
             reader.cancel()
@@ -242,21 +249,6 @@ class _Stream:
             self.detach()
             if not self.finished.done():
                 self.finished.set_result(None)
-
-    async def _say_goodbye(self, writer: "asyncio.Task[None]", error: PaxosRsmError | StatusError) -> None:
-        if isinstance(error, StatusError):
-            code = error.code
-            failure = pb.Failure(code=number_of(code), message=error.details)
-        else:
-            code = status_code_of(error)
-            failure = failure_of(error)
-        if not isinstance(error, ResourceExhausted):
-            # A client that reads gets what is there for it; one that does not is not waited for.
-            self._put(_Message(pb.ServerMessage(failure=failure).SerializeToString()))
-            self._closing = True
-            await asyncio.wait([writer], timeout=GOODBYE_S)
-        writer.cancel()
-        await self._context.abort(code, failure.message)
 
     def end(self, error: PaxosRsmError | StatusError | None) -> None:
         """Ends the stream, once; the first reason counts."""
@@ -539,3 +531,9 @@ class _Stream:
                 self.end(Unavailable("this server is stopping; use another one") if stopping else None)
             self._wake.clear()
             await self._wake.wait()
+
+
+def _failure_of(error: PaxosRsmError | StatusError) -> pb.Failure:
+    if isinstance(error, StatusError):
+        return pb.Failure(code=number_of(error.code), message=error.details)
+    return failure_of(error)

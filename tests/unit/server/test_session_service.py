@@ -1,0 +1,505 @@
+"""The session stream over real gRPC: what is answered, what is refused and how, who wins, who is cut off."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+
+from paxos_rsm._proto import kv_pb2
+from paxos_rsm._proto import session_pb2 as pb
+from paxos_rsm.codec.frames import commands_frame, expire_frame, register_frame
+from paxos_rsm.errors import LogIOError, ResourceExhausted, Unavailable
+from paxos_rsm.server.session_service import SessionLimits, SessionService
+from tests.unit.server.fakes import FRAME_BYTES_MAX, FakeReplica, SessionClient, get, put, serving, until
+
+CLUSTER, MEMBER = 0xC1, 0x31
+INVALID = grpc.StatusCode.INVALID_ARGUMENT.value[0]
+EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+
+
+class Stage:
+    """One service, its replica, and as many clients as a test wants."""
+
+    def __init__(self, replica: FakeReplica, service: SessionService, channel: grpc.aio.Channel) -> None:
+        self.replica = replica
+        self.service = service
+        self.channel = channel
+
+    def client(self) -> SessionClient:
+        return SessionClient(self.channel)
+
+    async def opened(self) -> SessionClient:
+        client = self.client()
+        await client.open()
+        return client
+
+
+@asynccontextmanager
+async def staged(
+    *, results_bytes_max: int = 1 << 20, leaderless_ms: int = 100, replica: FakeReplica | None = None
+) -> AsyncIterator[Stage]:
+    replica = replica or FakeReplica()
+    service = SessionService(
+        replica,
+        cluster_id=CLUSTER,
+        member_id=MEMBER,
+        limits=SessionLimits(FRAME_BYTES_MAX, results_bytes_max, leaderless_ms),
+    )
+    async with serving(service.handler()) as (_, channel):
+        yield Stage(replica, service, channel)
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Stage]:
+    async with staged() as each:
+        yield each
+
+
+def revision_of(result: bytes) -> int:
+    return kv_pb2.KvResult.FromString(result).put.header.revision
+
+
+# ---- what it is for ----------------------------------------------------------------------------------------
+
+
+async def test_a_session_is_registered_and_says_who_answers(stage: Stage) -> None:
+    client = stage.client()
+    opened = await client.open()
+    assert opened.session > 0
+    assert opened.next_seq == 1
+    assert (opened.cluster_id, opened.member_id) == (CLUSTER, MEMBER)
+    assert opened.frame_bytes_max == FRAME_BYTES_MAX
+
+
+async def test_commands_are_answered_in_order_pipelined(stage: Stage) -> None:
+    client = await stage.opened()
+    for first in range(1, 101, 10):
+        await client.submit(first, [put(b"k%d" % i, b"v") for i in range(first, first + 10)])
+    results = await client.results(100, first_seq=1)
+    assert [revision_of(each) for each in results] == list(range(2, 102))
+
+
+async def test_results_that_come_together_leave_in_one_message(stage: Stage) -> None:
+    client = await stage.opened()
+    stage.replica.hold()
+    for seq in range(1, 51):
+        await client.submit(seq, [put(b"k", b"v")])
+    await until(lambda: len(stage.replica.submitted) == 50)
+    stage.replica.release()
+    message = await client.receive()
+    assert len(message.results.results) == 50
+
+
+async def test_a_command_sent_again_is_not_executed_again(stage: Stage) -> None:
+    client = await stage.opened()
+    await client.submit(1, [put(b"a", b"1"), put(b"a", b"2")])
+    first = await client.results(2)
+    await client.submit(2, [put(b"a", b"other"), put(b"a", b"3")])
+    again = await client.results(2, first_seq=2)
+    assert again[0] == first[1]
+    assert revision_of(again[1]) == 4
+
+
+async def test_what_the_client_has_received_is_forgotten(stage: Stage) -> None:
+    client = await stage.opened()
+    await client.submit(1, [put(b"a", b"1"), put(b"a", b"2")])
+    await client.results(2)
+    await client.submit(3, [put(b"a", b"3")], received_below=3)
+    await client.results(1, first_seq=3)
+    kept = stage.replica.machine.kept_results(client.session)
+    assert kept is not None
+    assert (kept.first_seq, len(kept.results)) == (3, 1)
+
+
+async def test_a_session_goes_on_on_another_stream(stage: Stage) -> None:
+    client = await stage.opened()
+    await client.submit(1, [put(b"a", b"1")])
+    first = await client.results(1)
+    client.call.cancel()
+    again = stage.client()
+    opened = await again.open(session=client.session, cluster_id=CLUSTER)
+    assert (opened.session, opened.next_seq) == (client.session, 2)
+    await again.submit(1, [put(b"a", b"1"), put(b"a", b"2")])
+    results = await again.results(2, first_seq=1)
+    assert results[0] == first[0]
+
+
+async def test_a_read_sees_what_was_answered_and_shares_one_index(stage: Stage) -> None:
+    client = await stage.opened()
+    await client.submit(1, [put(b"a", b"1")])
+    await client.results(1)
+    stage.replica.reads_asked = 0
+    answer = await client.read(7, get(b"a"), get(b"b"), get(b"a"))
+    assert answer.id == 7
+    values = [[kv.value for kv in kv_pb2.KvResult.FromString(each).range.kvs] for each in answer.results]
+    assert values == [[b"1"], [], [b"1"]]
+    assert answer.applied_slot == stage.replica.machine.applied_slot
+    assert stage.replica.reads_asked == 1
+
+
+async def test_reads_need_no_session(stage: Stage) -> None:
+    answer = await stage.client().read(1, get(b"a"))
+    assert len(answer.results) == 1
+
+
+async def test_a_serializable_read_needs_no_leader_and_says_how_old_it_may_be(stage: Stage) -> None:
+    stage.replica.set_leader(False)
+    stage.replica.leader_age_ms = 1_234
+    answer = await stage.client().read(1, get(b"a"), serializable=True)
+    assert len(answer.results) == 1
+    assert answer.leader_age_ms == 1_234
+    assert answer.applied_slot == stage.replica.machine.applied_slot
+
+
+async def test_a_read_waits_for_its_index(stage: Stage) -> None:
+    stage.replica.hold()
+    client = stage.client()
+    await client.send(pb.ClientMessage(read=pb.Read(id=1, requests=[get(b"a")])))
+    await until(lambda: stage.replica.reads_asked == 1)
+    # What is asked after it and needs no index overtakes it.
+    assert (await client.read(2, get(b"a"), serializable=True)).id == 2
+    stage.replica.release()
+    assert (await client.receive()).read_results.id == 1
+
+
+async def test_a_long_read_lets_the_loop_have_its_turns(stage: Stage) -> None:
+    turns, seen = 0, set()
+    query = stage.replica.query
+
+    def counted(request: bytes) -> bytes:
+        seen.add(turns)
+        return query(request)
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    stage.replica.query = counted  # type: ignore[method-assign]
+    counting = asyncio.create_task(count_turns())
+    answer = await stage.client().read(1, *[get(b"a")] * 2_000)
+    counting.cancel()
+    assert len(answer.results) == 2_000
+    assert len(seen) >= 2_000 // 256
+
+
+async def test_close_and_half_close_end_the_stream_in_order(stage: Stage) -> None:
+    client = await stage.opened()
+    await client.submit(1, [put(b"a", b"1")])
+    await client.send(pb.ClientMessage(close=pb.Close()))
+    assert len(await client.results(1)) == 1
+    assert (await client.ended())[0] == grpc.StatusCode.OK
+
+    client = await stage.opened()
+    stage.replica.hold()
+    await client.submit(1, [put(b"a", b"1")])
+    await client.call.done_writing()
+    await until(lambda: len(stage.replica.submitted) == 2)
+    stage.replica.release()
+    assert len(await client.results(1)) == 1
+    assert (await client.ended())[0] == grpc.StatusCode.OK
+    await until(lambda: stage.service.stream_count == 0)
+
+
+async def test_a_stream_that_dies_gives_its_session_back(stage: Stage) -> None:
+    client = await stage.opened()
+    client.call.cancel()
+    await until(lambda: stage.replica.closed_sessions == [client.session])
+    assert stage.service.stream_count == 0
+
+
+# ---- what is refused ---------------------------------------------------------------------------------------
+
+
+async def test_another_cluster_is_refused(stage: Stage) -> None:
+    client = stage.client()
+    await client.send(pb.ClientMessage(open=pb.Open(cluster_id=0xBAD)))
+    failure = (await client.receive()).failure
+    assert failure.code == grpc.StatusCode.FAILED_PRECONDITION.value[0]
+    assert "cluster bad" in failure.message
+    assert "cluster c1" in failure.message
+    code, details = await client.ended()
+    assert (code, details) == (grpc.StatusCode.FAILED_PRECONDITION, failure.message)
+    assert stage.replica.machine.session_count == 0
+
+
+async def test_an_expired_session_is_told_so(stage: Stage) -> None:
+    client = stage.client()
+    await client.send(pb.ClientMessage(open=pb.Open(session=99 << 16)))
+    failure = (await client.receive()).failure
+    assert failure.session_expired
+    assert failure.first_seq == 0
+    assert (await client.ended())[0] == grpc.StatusCode.FAILED_PRECONDITION
+
+
+async def test_a_session_that_expires_while_it_is_open_is_told_so(stage: Stage) -> None:
+    client = await stage.opened()
+    stage.replica.expire(client.session)
+    assert (await client.receive()).failure.session_expired
+
+
+def frames(session: int) -> list[tuple[bytes, str]]:
+    """Frames that must not reach the log, and a word of why."""
+    command = put(b"a", b"1")
+    both = commands_frame(session, 1, 0, [command]) + register_frame(1, 1000)
+    return [
+        (commands_frame(session + 1, 1, 0, [command]), f"of session {session + 1}"),
+        (commands_frame(session, 1, 0, []), "no command"),
+        (commands_frame(session, 2**63 - 1, 0, [command]), "sequence numbers"),
+        (commands_frame(session, 2**64 - 1, 0, [command]), "sequence numbers"),
+        (commands_frame(session, 1, 9, [command]), "beyond it"),
+        (commands_frame(session, 1, 0, [b"x" * FRAME_BYTES_MAX]), f"larger than {FRAME_BYTES_MAX}"),
+        (both, "commands only"),
+        (both.replace(register_frame(1, 1000), b"") + expire_frame(session, 0), "commands only"),
+    ]
+
+
+@pytest.mark.parametrize("which", range(8))
+async def test_a_bad_frame_is_refused_before_the_log_and_the_stream_lives(stage: Stage, which: int) -> None:
+    client = await stage.opened()
+    frame, word = frames(client.session)[which]
+    slot = stage.replica.machine.applied_slot
+    await client.send(pb.ClientMessage(submit=pb.Submit(frame=frame)))
+    failure = (await client.receive()).failure
+    assert failure.code == INVALID
+    assert failure.not_executed
+    assert failure.first_seq >= 1
+    assert word in failure.message
+    assert stage.replica.machine.applied_slot == slot
+    await client.submit(1, [put(b"a", b"1")])
+    assert len(await client.results(1, first_seq=1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "word"),
+    [
+        (b"\xff\xff\xff", "do not parse as a paxos_rsm.v1.ClientMessage"),
+        (b"", "neither Open, Submit, Read nor Close"),
+        (pb.ClientMessage(submit=pb.Submit(frame=b"\xff\xff")), "do not parse as a paxos_rsm.v1.Frame"),
+        (pb.ClientMessage(submit=pb.Submit(frame=register_frame(1, 1000))), "commands only"),
+        (pb.ClientMessage(open=pb.Open()), "opened once"),
+        (b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x7f", "do not parse"),  # a length of 2**63 - 1
+    ],
+)
+async def test_a_message_that_makes_no_sense_ends_the_stream_cleanly(
+    stage: Stage, message: Any, word: str
+) -> None:
+    client = await stage.opened()
+    await client.send(message)
+    failure = (await client.receive()).failure
+    assert (failure.code, failure.first_seq) == (INVALID, 0)
+    assert word in failure.message
+    assert (await client.ended()) == (grpc.StatusCode.INVALID_ARGUMENT, failure.message)
+    await stage.opened()
+
+
+async def test_a_frame_before_open_is_refused(stage: Stage) -> None:
+    client = stage.client()
+    await client.submit(1, [put(b"a", b"1")], session=5)
+    failure = (await client.receive()).failure
+    assert (failure.code, failure.first_seq, failure.not_executed) == (INVALID, 1, True)
+
+
+async def test_a_frame_at_the_limit_is_taken(stage: Stage) -> None:
+    client = await stage.opened()
+    room = FRAME_BYTES_MAX - len(commands_frame(client.session, 1, 0, [put(b"a", b"x" * 60_000)])) + 60_000
+    command = put(b"a", b"x" * room)
+    assert len(commands_frame(client.session, 1, 0, [command])) == FRAME_BYTES_MAX
+    await client.submit(1, [command])
+    assert revision_of((await client.results(1))[0]) == 2
+
+
+async def test_full_queues_refuse_a_frame_and_all_after_it_until_it_is_sent_again(stage: Stage) -> None:
+    client = await stage.opened()
+    stage.replica.hold()
+    big = put(b"a", b"x" * 60_000)
+    for seq in range(1, 7):
+        await client.submit(seq, [big])
+    await client.submit(7, [put(b"b", b"small")])
+    failures = [(await client.receive()).failure for _ in range(3)]
+    assert [each.first_seq for each in failures] == [5, 6, 7]
+    assert all(each.code == EXHAUSTED and each.not_executed for each in failures)
+    assert "again from sequence number 5" in failures[2].message
+    stage.replica.release()
+    await client.results(4, first_seq=1)
+    for seq in range(5, 7):
+        await client.submit(seq, [big])
+    await client.submit(7, [put(b"b", b"small")])
+    assert revision_of((await client.results(3, first_seq=5))[2]) == 8
+
+
+async def test_a_read_without_a_leader_fails_and_the_stream_lives(stage: Stage) -> None:
+    stage.replica.read_error = Unavailable("no leader to ask")
+    client = stage.client()
+    answer = await client.read(3, get(b"a"))
+    assert (answer.id, answer.failure.code) == (3, grpc.StatusCode.UNAVAILABLE.value[0])
+    assert not answer.results
+    stage.replica.read_error = None
+    assert (await client.read(4, get(b"a"))).results
+
+
+async def test_a_query_that_raises_fails_its_caller_only() -> None:
+    class Bad:
+        def apply(self, command: bytes, at: object) -> bytes:
+            return b""
+
+        def query(self, request: bytes) -> bytes:
+            raise ZeroDivisionError("no such thing")
+
+        def snapshot(self) -> list[bytes]:
+            return []
+
+        def restore(self, chunks: object) -> None:
+            pass
+
+        def digest(self) -> bytes:
+            return b""
+
+    async with staged(replica=FakeReplica(Bad())) as stage:
+        client = stage.client()
+        answer = await client.read(1, b"q")
+        assert answer.failure.code == grpc.StatusCode.UNKNOWN.value[0]
+        assert "ZeroDivisionError: no such thing" in answer.failure.message
+        await client.open()
+        await client.submit(1, [b"c"])
+        assert await client.results(1) == [b""]
+
+
+async def test_a_failure_that_nobody_foresaw_is_not_told_to_the_client(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage.replica.read_error = RuntimeError("a secret")
+    answer = await stage.client().read(3, get(b"a"))
+    assert answer.failure.code == grpc.StatusCode.UNKNOWN.value[0]
+    assert "secret" not in answer.failure.message
+    assert "secret" in caplog.text
+
+
+async def test_an_error_of_the_disk_has_its_own_code(stage: Stage) -> None:
+    client = await stage.opened()
+    stage.replica.refuse_with = LogIOError("disk")
+    await client.submit(1, [put(b"a", b"1")])
+    assert (await client.receive()).failure.code == grpc.StatusCode.INTERNAL.value[0]
+
+
+# ---- who wins, who is cut off ------------------------------------------------------------------------------
+
+
+async def test_the_newest_stream_of_a_session_wins(stage: Stage) -> None:
+    older = await stage.opened()
+    newer = stage.client()
+    await newer.open(session=older.session)
+    failure = (await older.receive()).failure
+    assert failure.code == grpc.StatusCode.ABORTED.value[0]
+    assert "newer stream" in failure.message
+    assert (await older.ended())[0] == grpc.StatusCode.ABORTED
+    await until(lambda: stage.service.stream_count == 1)
+    await newer.submit(1, [put(b"a", b"1")])
+    assert len(await newer.results(1)) == 1
+
+
+async def test_a_client_that_does_not_read_is_cut_off_and_may_come_back() -> None:
+    async with staged(results_bytes_max=200_000) as stage:
+        client = await stage.opened()
+        value = b"x" * 50_000
+        await client.submit(1, [put(b"a", value)])
+        await client.results(1)
+        # Results of 50 kB each, of which nothing is read: the flow control of HTTP/2 holds them here.
+        for seq in range(2, 1_000):
+            if not stage.service.stream_count:
+                break
+            await client.submit(seq, [get(b"a")])
+        await until(lambda: stage.service.stream_count == 0)
+        assert stage.replica.closed_sessions == [client.session]
+        code, details = await client.ended()
+        assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "does not read" in details
+        # Nothing is lost: the session goes on, and what was not read is answered again.
+        again = stage.client()
+        opened = await again.open(session=client.session)
+        assert opened.next_seq > 2
+        await again.submit(2, [get(b"a")])
+        result = kv_pb2.KvResult.FromString((await again.results(1, first_seq=2))[0])
+        assert result.range.kvs[0].value == value
+
+
+async def test_reads_that_pile_up_are_refused_one_by_one() -> None:
+    async with staged(results_bytes_max=10_000) as stage:
+        stage.replica.hold()
+        client = stage.client()
+        for read_id in range(1, 7):
+            await client.send(pb.ClientMessage(read=pb.Read(id=read_id, requests=[get(b"x" * 2_000)])))
+        refused = [(await client.receive()).read_results for _ in range(2)]
+        assert [each.id for each in refused] == [5, 6]
+        assert all(each.failure.code == EXHAUSTED for each in refused)
+        stage.replica.release()
+        assert [(await client.receive()).read_results.id for _ in range(4)] == [1, 2, 3, 4]
+
+
+async def test_streams_that_wait_are_sent_elsewhere_when_the_leader_stays_away(stage: Stage) -> None:
+    idle, busy, opening = await stage.opened(), await stage.opened(), stage.client()
+    stage.replica.set_leader(False)
+    await busy.submit(1, [put(b"a", b"1")])
+    await opening.send(pb.ClientMessage(open=pb.Open()))
+    for client in (busy, opening):
+        failure = (await client.receive()).failure
+        assert failure.code == grpc.StatusCode.UNAVAILABLE.value[0]
+        assert not failure.session_expired
+        assert (await client.ended())[0] == grpc.StatusCode.UNAVAILABLE
+    assert stage.service.stream_count == 1
+    stage.replica.set_leader(True)
+    await idle.submit(1, [put(b"a", b"1")])
+    assert len(await idle.results(1)) == 1
+
+
+async def test_an_election_disturbs_nobody(stage: Stage) -> None:
+    client = await stage.opened()
+    stage.replica.set_leader(False)
+    await client.submit(1, [put(b"a", b"1")])
+    stage.replica.set_leader(True)
+    assert len(await client.results(1)) == 1
+
+
+async def test_a_server_that_stops_answers_what_is_in_flight_and_takes_no_more(stage: Stage) -> None:
+    client, idle = await stage.opened(), await stage.opened()
+    stage.replica.hold()
+    await client.submit(1, [put(b"a", b"1")])
+    await until(lambda: len(stage.replica.submitted) == 1)
+    draining = asyncio.create_task(stage.service.drain(10))
+    assert (await idle.ended())[0] == grpc.StatusCode.UNAVAILABLE
+    await client.submit(2, [put(b"a", b"2")])
+    failure = (await client.receive()).failure
+    assert (failure.first_seq, failure.not_executed) == (2, True)
+    assert failure.code == grpc.StatusCode.UNAVAILABLE.value[0]
+    stage.replica.release()
+    await client.results(1, first_seq=1)
+    assert (await client.ended())[0] == grpc.StatusCode.UNAVAILABLE
+    await draining
+    late = stage.client()
+    await late.send(pb.ClientMessage(open=pb.Open()))
+    assert (await late.ended())[0] == grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_server_that_stops_does_not_wait_for_ever(stage: Stage) -> None:
+    client = await stage.opened()
+    stage.replica.hold()
+    await client.submit(1, [put(b"a", b"1")])
+    await until(lambda: len(stage.replica.submitted) == 1)
+    await stage.service.drain(0.05)
+    assert (await client.ended())[0] == grpc.StatusCode.UNAVAILABLE
+    assert stage.service.stream_count == 0
+
+
+async def test_a_frame_that_is_refused_after_all_names_its_sequence_number(stage: Stage) -> None:
+    client = await stage.opened()
+    stage.replica.hold()
+    await client.submit(1, [put(b"a", b"1")])
+    await until(lambda: len(stage.replica.submitted) == 1)
+    (stream,) = stage.service._streams
+    stream.failed(1, ResourceExhausted("dropped"))
+    failure = (await client.receive()).failure
+    assert (failure.first_seq, failure.code, failure.not_executed) == (1, EXHAUSTED, True)
