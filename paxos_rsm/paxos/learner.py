@@ -25,6 +25,7 @@ class Tally(Protocol):
     """An undecided proposal: who has accepted it."""
 
     acks: set[NodeId]
+    decided: bool
 
 
 class Learner:
@@ -46,11 +47,12 @@ class Learner:
         decided: list[Slot] = []
         for slot in message.slots:
             proposal = in_flight.get(slot)
-            if proposal is None:
-                continue
+            if proposal is None or proposal.decided:
+                continue  # decided before, or named twice in this message
             proposal.acks.add(sender)
             configuration = self._core.configurations.governing(slot)
             if configuration is not None and configuration.is_phase2_quorum(proposal.acks):
+                proposal.decided = True
                 self._core.log.decide_vote(slot)
                 decided.append(slot)
         if decided:

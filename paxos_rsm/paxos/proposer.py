@@ -49,11 +49,12 @@ class Phase(enum.Enum):
 class Proposal:
     """One undecided slot of the leader."""
 
-    __slots__ = ("acks", "entry", "sent_at")
+    __slots__ = ("acks", "decided", "entry", "sent_at")
 
     def __init__(self, entry: Entry, sent_at: int) -> None:
         self.entry = entry
         self.acks: set[NodeId] = set()
+        self.decided = False
         self.sent_at = sent_at
 
 

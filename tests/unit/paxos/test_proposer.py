@@ -1,7 +1,6 @@
 from paxos_rsm.paxos.messages import Prepare
 from tests.unit.paxos.harness import SETTINGS, Cluster
 
-
 # ---- phase 1 -----------------------------------------------------------------------------------------------------
 
 
