@@ -1,0 +1,233 @@
+"""Reading the log back: everything that was acknowledged, or LogDamaged; never less in silence.
+
+Records are read in order, each of which must have the next number and name the checksum of the one before. The log
+ends at the first place where no such record stands. What that place means is the heart of the matter (DESIGN.md
+section 6; Alagappan et al., *Protocol-Aware Recovery for Consensus-Based Storage*, FAST 2018):
+
+1. **A later segment exists.** It was made only after everything before it had been synced, and its header says with
+   which record it starts. A log that ends before that record is damaged.
+2. **The segment is sealed.** A next one was durable, and is missing: damaged.
+3. **A later record of the segment is valid and says that the missing one was synced** (its ``durable_through`` is
+   not below): damaged.
+4. Otherwise the missing record belongs to the last group, of which nobody can tell whether its sync was
+   acknowledged, unless by the record itself: one that **was written whole and has changed since** (records.py says how
+   that is seen) is damaged; so is one whose checksums hold and which does not follow the one before.
+5. Only **what a torn write leaves** is left: dropped, with all that follows it. Valid records after it are
+   no proof of damage: the system writes pages out in any order.
+
+What is kept is not durable yet, not even what can be read: the process may have died before its sync, or because its
+sync failed, after which the system takes lost pages for clean. So :class:`Tail` says what has to be written once more
+and synced before anything is believed: the records that no later one proves synced, as they are, and zeros over what
+was dropped, so that nothing of it can ever be taken for a part of the log.
+
+A header or a segment's length that does not hold is damage without further question: both were durable before the
+segment had its name. So is a segment that is missing in the middle.
+"""
+
+from dataclasses import dataclass
+
+from paxos_rsm.errors import IdentityMismatch, LogDamaged
+from paxos_rsm.storage.base import Recovered
+from paxos_rsm.storage.files import FileSystem
+from paxos_rsm.storage.headers import (
+    HEADER_BYTES,
+    RECORDS_START,
+    SEAL_BYTES,
+    SEAL_START,
+    SegmentHeader,
+    decode_header,
+    segment_name,
+    segment_sequence,
+)
+from paxos_rsm.storage.payloads import decode_write
+from paxos_rsm.storage.records import Record, RecordFormat
+
+__all__ = ["Tail", "damaged", "has_segments", "read_log"]
+
+WHAT_TO_DO = (
+    "Votes that this server has given may be lost, so it does not start. Restore the disk to what it was, or remove "
+    "this member from the cluster and add it anew with an empty data directory; do not edit or delete the file"
+)
+
+
+@dataclass(slots=True)
+class Tail:
+    """Where and how a log goes on after its recovery.
+
+    ``end`` is the offset in the last segment at which the next record goes, ``rewrite`` what has to be written at
+    ``rewrite_start`` and synced before. ``bytes_before`` is what earlier segments have in use.
+    """
+
+    header: SegmentHeader
+    end: int
+    next_number: int
+    previous_crc: int
+    ends_in_mark: bool
+    rewrite: bytes
+    rewrite_start: int
+    torn_bytes: int
+    bytes_before: int
+
+
+def damaged(path: str, offset: int, number: int | None, why: str) -> LogDamaged:
+    """The error that names a damaged place of the log and what to do about it."""
+    record = "" if number is None else f", record {number}"
+    return LogDamaged(f"the log is damaged in {path} at byte {offset}{record}: {why}. {WHAT_TO_DO}")
+
+
+def has_segments(files: FileSystem, directory: str) -> bool:
+    """Whether a log was ever made here."""
+    return bool(_sequences(files, directory))
+
+
+def read_log(files: FileSystem, directory: str, owner: int) -> tuple[Recovered, Tail] | None:
+    """Reads the log in ``directory``; None where there is none. Writes nothing.
+
+    Raises LogDamaged, IdentityMismatch (it is not the log of the incarnation ``owner``), UnknownEntry (a newer version
+    wrote it), InvariantViolation (a bug wrote it), and OSError.
+    """
+    sequences = _sequences(files, directory)
+    if not sequences:
+        return None
+    for at, sequence in enumerate(sequences, 1):
+        if sequence != at:
+            path = f"{directory}/{segment_name(at)}"
+            raise damaged(path, 0, None, f"the segment is missing, while {segment_name(sequence)} exists")
+    headers = [_read_header(files, directory, sequence, owner) for sequence in sequences]
+    return _Reader(files, directory, headers).read()
+
+
+class _Reader:
+    """One pass over the segments."""
+
+    def __init__(self, files: FileSystem, directory: str, headers: list[SegmentHeader]) -> None:
+        self._files = files
+        self._directory = directory
+        self._headers = headers
+        self._format = RecordFormat(headers[0].salt)
+        self._recovered = Recovered()
+        self._next_number = 1
+        self._previous_crc = self._format.seed
+        self._ends_in_mark = False
+        self._proven = 0  # every record up to this number was synced, says a later one
+        self._unproven_starts: list[tuple[int, int]] = []  # (number, offset) of the others
+
+    def read(self) -> tuple[Recovered, Tail]:
+        bytes_before = 0
+        for header, following in zip(self._headers, self._headers[1:], strict=False):
+            bytes_before += self._read_full(header, following)
+        return self._recovered, self._read_last(self._headers[-1], bytes_before)
+
+    def _read_full(self, header: SegmentHeader, following: SegmentHeader) -> int:
+        """Reads a segment that another follows: none of its records may be missing. Returns its bytes in use."""
+        path, data = self._load(header)
+        at = RECORDS_START
+        while self._next_number < following.first_number:
+            record = self._format.read(data, at)
+            if record is None:
+                why = self._format.damage(data, at) or "it is missing"
+                why += f", although {segment_name(following.sequence)} goes on after it"
+                raise damaged(path, at, self._next_number, why)
+            at = self._take(path, at, record)
+        self._proven = self._next_number - 1
+        return at
+
+    def _read_last(self, header: SegmentHeader, bytes_before: int) -> Tail:
+        """Reads the last segment, and decides what its end means."""
+        path, data = self._load(header)
+        if any(data[SEAL_START : SEAL_START + SEAL_BYTES]):
+            missing = segment_name(header.sequence + 1)
+            raise damaged(
+                path, SEAL_START, None, f"it was sealed, and the segment after it, {missing}, is missing"
+            )
+        self._unproven_starts.clear()
+        at = RECORDS_START
+        while (record := self._format.read(data, at)) is not None:
+            self._unproven_starts.append((record.number, at))
+            at = self._take(path, at, record)
+        self._check_end(path, data, at)
+        used = len(data.rstrip(b"\0"))
+        torn_bytes = max(0, used - at)
+        start = next((offset for number, offset in self._unproven_starts if number > self._proven), at)
+        return Tail(
+            header=header,
+            end=at,
+            next_number=self._next_number,
+            previous_crc=self._previous_crc,
+            ends_in_mark=self._ends_in_mark,
+            rewrite=data[start:at] + bytes(torn_bytes),
+            rewrite_start=start,
+            torn_bytes=torn_bytes,
+            bytes_before=bytes_before,
+        )
+
+    def _check_end(self, path: str, data: bytes, at: int) -> None:
+        """Raises LogDamaged unless what follows the last record was never acknowledged."""
+        number = self._next_number
+        why = self._format.damage(data, at)
+        if why is not None:
+            raise damaged(path, at, number, why)
+        for offset, record in self._format.later(data, at, number):
+            if record.durable_through >= number:
+                why = (
+                    f"it is missing, although record {record.number} at byte {offset} says that it was synced"
+                )
+                raise damaged(path, at, number, why)
+
+    def _take(self, path: str, at: int, record: Record) -> int:
+        """Replays a record that must be the next one. Returns where it ends."""
+        if record.number != self._next_number or record.previous_crc != self._previous_crc:
+            why = f"record {record.number} stands there, which does not follow the one before"
+            raise damaged(path, at, self._next_number, why)
+        if not record.is_mark:
+            try:
+                write = decode_write(record.payload)
+            except ValueError as error:
+                raise damaged(path, at, record.number, str(error)) from error
+            self._recovered.apply(write)
+        self._next_number += 1
+        self._previous_crc = record.crc
+        self._ends_in_mark = record.is_mark
+        self._proven = max(self._proven, record.durable_through)
+        return record.end
+
+    def _load(self, header: SegmentHeader) -> tuple[str, bytes]:
+        """The path and the bytes of a segment, which must begin where the one before ends."""
+        path = f"{self._directory}/{segment_name(header.sequence)}"
+        if header.first_number != self._next_number or header.previous_crc != self._previous_crc:
+            why = f"it starts with record {header.first_number} and does not follow the segment before"
+            raise damaged(path, 0, self._next_number, why)
+        data = self._files.read(path)
+        if len(data) < header.capacity:
+            raise damaged(
+                path, len(data), None, f"it is shorter than the {header.capacity} bytes it was made with"
+            )
+        return path, data[: header.capacity]
+
+
+def _sequences(files: FileSystem, directory: str) -> list[int]:
+    try:
+        names = files.names(directory)
+    except FileNotFoundError:
+        return []
+    return sorted(sequence for name in names if (sequence := segment_sequence(name)) is not None)
+
+
+def _read_header(files: FileSystem, directory: str, sequence: int, owner: int) -> SegmentHeader:
+    """The header of a segment. Raises LogDamaged where it does not hold, IdentityMismatch where it is another's."""
+    path = f"{directory}/{segment_name(sequence)}"
+    file = files.open(path)
+    try:
+        header = decode_header(file.pread(HEADER_BYTES, 0))
+    finally:
+        file.close()
+    if header is None:
+        raise damaged(path, 0, None, "its header does not match its checksum")
+    if header.sequence != sequence:
+        raise damaged(path, 0, None, f"it is {segment_name(header.sequence)} under another name")
+    if header.owner != owner:
+        raise IdentityMismatch(
+            f"{path} belongs to another member: it was written by the incarnation {header.owner}, and the identity "
+            f"file beside the log says {owner}. Put back the files that belong together; do not mix data directories"
+        )
+    return header
