@@ -177,12 +177,11 @@ class Tuning:
     entry_bytes_max: int = _option(
         1_572_864 + 64 * 1024, _between(4_096, 128 * MIB), "largest entry of the log in bytes"
     )
-    window_entries: int = _option(64, _between(1, 4_096), "entries that the leader proposes ahead")
+    window_entries: int = _option(
+        8, _between(1, 4_096), "entries that the leader has proposed and not decided, at most"
+    )
     pending_bytes_max: int = _option(
         64 * MIB, _between(1 * MIB, 4_096 * MIB), "bytes of frames that wait at this server for the log"
-    )
-    pending_frames_max: int = _option(
-        65_536, _between(16, 10_000_000), "frames that wait at this server for the log"
     )
     results_bytes_max: int = _option(
         16 * MIB, _between(64 * 1024, 1_024 * MIB), "results waiting on one stream for a client to read them"

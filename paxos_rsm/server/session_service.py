@@ -311,12 +311,7 @@ class _Stream:
     def _open(self, message: pb.Open) -> None:
         if self._handle is not None:
             raise InvalidArgument("a stream is opened once; use a new stream for another session")
-        cluster_id = self._service.cluster_id
-        if message.cluster_id not in (0, cluster_id):
-            raise RefusedByCluster(
-                f"the client speaks to cluster {message.cluster_id:x}, this is a server of cluster "
-                f"{cluster_id:x}; look at the client's endpoints"
-            )
+        self._check_cluster(message.cluster_id)
         if self._service.stopping:
             raise Unavailable("this server is stopping; use another one")
         if message.session:
@@ -325,6 +320,13 @@ class _Stream:
         loop = asyncio.get_running_loop()
         self._open_timer = loop.call_later(self._limits.leaderless_ms / 1000, self._open_late)
         self._handle = self._replica.attach(self, message.session)
+
+    def _check_cluster(self, cluster_id: int) -> None:
+        if cluster_id not in (0, self._service.cluster_id):
+            raise RefusedByCluster(
+                f"the client speaks to cluster {cluster_id:x}, this is a server of cluster "
+                f"{self._service.cluster_id:x}; look at the client's endpoints"
+            )
 
     def _open_late(self) -> None:
         """A session is registered through the log; without a leader that takes for ever."""
@@ -386,6 +388,11 @@ class _Stream:
 
     def _ask(self, message: pb.Read) -> None:
         size = message.ByteSize()
+        try:
+            self._check_cluster(message.cluster_id)
+        except RefusedByCluster as error:
+            self._put(_Message(self._read_failed(message.id, error)))
+            return
         if self._queued_bytes + size > self._limits.results_bytes_max:
             full = ResourceExhausted(
                 "too many reads wait on this stream for their client; read their results"
@@ -393,7 +400,7 @@ class _Stream:
             self._put(_Message(self._read_failed(message.id, full)))
             return
         read = _Read(message, size)
-        if message.serializable:
+        if message.serializable or not message.requests:
             self._put(read)
             return
         self._reads_waiting += 1
@@ -438,12 +445,13 @@ class _Stream:
             results=results,
             applied_slot=status.applied_slot,
             leader_age_ms=min(status.leader_age_ms, 2**32 - 1),
+            cluster_id=self._service.cluster_id,
         )
         return length_delimited(READ_RESULTS_FIELD, answer.SerializeToString())
 
-    @staticmethod
-    def _read_failed(read_id: int, error: PaxosRsmError) -> bytes:
-        answer = pb.ReadResults(id=read_id, failure=failure_of(error))
+    def _read_failed(self, read_id: int, error: PaxosRsmError) -> bytes:
+        cluster_id = self._service.cluster_id
+        answer = pb.ReadResults(id=read_id, failure=failure_of(error), cluster_id=cluster_id)
         return length_delimited(READ_RESULTS_FIELD, answer.SerializeToString())
 
     # ---- the sink of the session ---------------------------------------------------------------------------

@@ -227,6 +227,22 @@ async def test_another_cluster_is_refused(stage: Stage) -> None:
     assert stage.replica.machine.session_count == 0
 
 
+async def test_a_read_for_another_cluster_is_refused_too(stage: Stage) -> None:
+    client = stage.client()
+    await client.send(pb.ClientMessage(read=pb.Read(id=1, cluster_id=0xBAD, requests=[get(b"a")])))
+    answer = (await client.receive()).read_results
+    assert (answer.id, answer.failure.code) == (1, grpc.StatusCode.FAILED_PRECONDITION.value[0])
+    assert not answer.results
+    assert (await client.read(2, get(b"a"))).cluster_id == CLUSTER
+
+
+async def test_a_read_of_nothing_only_asks_whether_the_server_lives(stage: Stage) -> None:
+    stage.replica.set_leader(False)
+    answer = await stage.client().read(0)
+    assert (answer.id, answer.cluster_id, len(answer.results)) == (0, CLUSTER, 0)
+    assert stage.replica.reads_asked == 0
+
+
 async def test_an_expired_session_is_told_so(stage: Stage) -> None:
     client = stage.client()
     await client.send(pb.ClientMessage(open=pb.Open(session=99 << 16)))
