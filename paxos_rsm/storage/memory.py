@@ -209,8 +209,11 @@ class MemoryFiles:
         """
         self._failures.append((call, self.counts[call] + nth, code))
 
-    def power_off_after(self, changes: int) -> None:
-        """So many more calls that change something are done; the next, and all after it, raise :class:`PowerLost`."""
+    def power_off_after(self, changes: int | None) -> None:
+        """So many more calls that change something are done; the next, and all after it, raise :class:`PowerLost`.
+
+        None: the power stays.
+        """
         self._changes_left = changes
 
     def unsynced_bytes(self, path: str) -> int:

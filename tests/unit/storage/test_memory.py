@@ -265,3 +265,10 @@ def test_a_clone_is_independent() -> None:
     assert clone.names("/") == ["a"]
     clone.crash(Random(1), CrashMode.DROP)
     assert files.names("/") == ["a", "b"]
+
+
+def test_a_loss_of_power_can_be_called_off() -> None:
+    files, file = half_written()
+    files.power_off_after(0)
+    files.power_off_after(None)
+    file.fdatasync()

@@ -1,0 +1,177 @@
+"""The data directory: locked, identified, its log read, in one call.
+
+    LOCK        held by the one process that uses the directory; says its process id
+    identity    identity.py
+    log/        segments.py
+
+Opening it, in this order: lock; identity; log; boot count. On the very first start each step is durable before the
+next is taken, and the boot count is raised from zero last, before anybody hears of this member. So a start that was
+cut short at any point is taken up again by the next, and a directory that has ever been used is never begun anew in
+silence: an identity without its log, or a log without its identity, is refused (rule 9).
+"""
+
+import dataclasses
+import errno
+import os
+
+from paxos_rsm.errors import DirectoryLocked, DirectoryUnusable, DiskFull, LogDamaged
+from paxos_rsm.storage.base import DrawBits, Recovered
+from paxos_rsm.storage.files import FileSystem, Lock, storage_error
+from paxos_rsm.storage.identity import IDENTITY_NAME, Identity, read_identity, write_identity
+from paxos_rsm.storage.recovery import has_segments
+from paxos_rsm.storage.segments import SEGMENT_BYTES, SegmentLog
+
+__all__ = ["DataDirectory"]
+
+_LOCK_NAME = "LOCK"
+_LOG_NAME = "log"
+_ADD_ANEW = "remove this member from the cluster and add it anew with an empty data directory"
+
+
+class DataDirectory:
+    """An open data directory. ``recovered`` is what its log remembered; ``log`` goes on from there.
+
+    ``identity.boot_count`` is that of this start, 1 on the first, and durable.
+    """
+
+    def __init__(
+        self, path: str, lock: Lock, identity: Identity, log: SegmentLog, recovered: Recovered
+    ) -> None:
+        self.path = path
+        self.identity = identity
+        self.log = log
+        self.recovered = recovered
+        self._lock = lock
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        files: FileSystem,
+        *,
+        cluster_id: int,
+        member_id: int,
+        name: str,
+        draw_bits: DrawBits,
+        segment_bytes: int = SEGMENT_BYTES,
+    ) -> "DataDirectory":
+        """Opens the directory of the member ``name``, and makes it where there is nothing.
+
+        ``draw_bits`` is where an incarnation comes from: ``secrets.randbits`` in a server.
+
+        Raises DirectoryLocked, DirectoryUnusable, IdentityMismatch, LogDamaged, LogIOError, DiskFull, and UnknownEntry
+        or InvariantViolation for what a newer version or a bug has written.
+        """
+        directory = os.path.abspath(path)
+        lock = _lock(files, directory)
+        try:
+            identity = _identify(files, directory, cluster_id, member_id, name, draw_bits)
+            log, recovered = SegmentLog.open(
+                files,
+                f"{directory}/{_LOG_NAME}",
+                owner=identity.incarnation,
+                draw_bits=draw_bits,
+                create=identity.boot_count == 0,
+                segment_bytes=segment_bytes,
+            )
+            try:
+                if identity.boot_count == 0 and not recovered.is_empty:
+                    raise LogDamaged(
+                        f"{directory}/{IDENTITY_NAME} is older than the log beside it: it says that no server has run "
+                        f"here yet, and the log holds votes. Put back the files that belong together, or {_ADD_ANEW}"
+                    )
+                identity = dataclasses.replace(identity, boot_count=identity.boot_count + 1)
+                write_identity(files, directory, identity)
+            except BaseException:
+                log.close()
+                raise
+        except OSError as error:
+            lock.release()
+            raise storage_error(error, f"opening the data directory {directory}") from error
+        except BaseException:
+            lock.release()
+            raise
+        return cls(directory, lock, identity, log, recovered)
+
+    def close(self) -> None:
+        """Closes the log, if nobody has, and lets go of the lock. Raises LogIOError and DiskFull, the lock released."""
+        try:
+            self.log.close()
+        finally:
+            self._lock.release()
+
+
+def _lock(files: FileSystem, directory: str) -> Lock:
+    """Makes the directory where it is missing, and locks it."""
+    path = f"{directory}/{_LOCK_NAME}"
+    try:
+        _make_directories(files, directory)
+        return files.lock(path, f"{os.getpid()}\n".encode())
+    except BlockingIOError as error:
+        raise DirectoryLocked(
+            f"the data directory {directory} is in use by {_holder(files, path)}. Stop that one, or give this server a "
+            "directory of its own (--data-dir)"
+        ) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(
+                f"no space left to make the data directory {directory}; free some, then start again"
+            ) from error
+        raise DirectoryUnusable(
+            f"the data directory {directory} cannot be made or written: {error.strerror or error}. Give this server a "
+            "directory that it may read and write (--data-dir)"
+        ) from error
+
+
+def _holder(files: FileSystem, path: str) -> str:
+    """Who holds the lock, as far as can be told."""
+    try:
+        note = files.read(path).decode("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        note = ""
+    return f"the process {note}" if note.isdigit() else "another process"
+
+
+def _make_directories(files: FileSystem, directory: str) -> None:
+    """Makes a directory and those above it that are missing."""
+    try:
+        files.mkdir(directory)
+    except FileNotFoundError:
+        _make_directories(files, os.path.dirname(directory))
+        files.mkdir(directory)
+
+
+def _identify(
+    files: FileSystem, directory: str, cluster_id: int, member_id: int, name: str, draw_bits: DrawBits
+) -> Identity:
+    """The identity of the directory, made where nothing was ever there; on a first start, a place for the log too."""
+    log_directory = f"{directory}/{_LOG_NAME}"
+    identity = read_identity(files, directory)
+    if identity is None:
+        if has_segments(files, log_directory):
+            raise LogDamaged(
+                f"{directory}/{IDENTITY_NAME} is missing, and there is a log beside it, so it cannot be told under "
+                "which incarnation this member has voted. Restore the file from a copy of this very directory, or "
+                f"{_ADD_ANEW}"
+            )
+        incarnation = 0
+        while incarnation == 0:
+            incarnation = draw_bits(63)
+        identity = Identity(cluster_id, member_id, name, incarnation)
+        write_identity(files, directory, identity)
+    identity.check(directory, cluster_id=cluster_id, member_id=member_id, name=name)
+    if identity.boot_count == 0:
+        files.mkdir(log_directory)
+        files.sync_directory(directory)
+        _sync_above(files, directory)
+    return identity
+
+
+def _sync_above(files: FileSystem, directory: str) -> None:
+    """Makes durable the names of the directories above, which this or an earlier start may have made."""
+    while directory != "/":
+        directory = os.path.dirname(directory)
+        try:
+            files.sync_directory(directory)
+        except PermissionError:
+            return  # not ours to read, hence not ours to have made
