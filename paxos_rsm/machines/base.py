@@ -7,20 +7,31 @@ no clock, no randomness, no iteration over sets, nothing read from outside.
 Bad input is *answered*: ``apply`` returns bytes that say so and leaves the state as it is. An exception out of
 ``apply`` means a broken machine, would happen on every server alike, and stops the server.
 
+Most machines are small enough to be written down as one bytes value. :class:`SimpleMachine` makes the snapshots and
+the digest of such a one from its ``dump`` and ``load``; ``examples/counter.py`` is a whole machine in twenty lines.
+
 Machines on a hot path may also offer the methods of :class:`BatchStateMachine`: a whole frame in one call, and
 results that are encoded only on the one server whose client waits for them.
 """
 
-from collections.abc import Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["BatchStateMachine", "Position", "StateMachine"]
+from paxos_rsm.machines.slices import cut
+
+__all__ = ["BatchStateMachine", "Position", "SimpleMachine", "StateMachine"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Position:
-    """Where a command stands in the log: its slot, and its index among the commands of that slot, from 0."""
+    """Where a command stands in the log: its slot, and its index among the commands of that slot, from 0.
+
+    Every command of the slot's frames counts, executed or not (a duplicate is not): so a position names one
+    command of the log for ever, whatever the sessions remember.
+    """
 
     slot: int
     index: int
@@ -39,11 +50,18 @@ class StateMachine(Protocol):
         ...
 
     def snapshot(self) -> Iterable[bytes]:
-        """The whole state, in slices that later applies do not change."""
+        """The whole state, in slices that later applies do not change.
+
+        The view is taken by the call, not when the first slice is asked for. A method that is itself a generator
+        (one with ``yield`` in it) cannot do that; it is tolerated, and run to its end at once.
+        """
         ...
 
     def restore(self, chunks: Iterable[bytes]) -> None:
-        """Replaces the state by one that :meth:`snapshot` gave."""
+        """Replaces the state by one that :meth:`snapshot` gave, slice by slice as it gave them.
+
+        All of ``chunks`` have been read when it returns. Where it raises, the server stops.
+        """
         ...
 
     def digest(self) -> bytes:
@@ -58,10 +76,47 @@ class BatchStateMachine(StateMachine, Protocol):
     def apply_batch(self, commands: Sequence[bytes], at: Position) -> list[Any]:
         """Executes ``commands`` in order; the first stands at ``at``, the next at ``at.index + 1``.
 
-        Gives one result for each, in any immutable form that :meth:`encode_result` understands.
+        Gives a new list with one result for each, immutable: either bytes, which are the final answer, or anything
+        else that :meth:`encode_result` understands.
         """
         ...
 
     def encode_result(self, result: Any) -> bytes:
-        """The bytes that :meth:`StateMachine.apply` would have returned."""
+        """The bytes that :meth:`StateMachine.apply` would have returned, for a result that is not bytes."""
         ...
+
+
+class SimpleMachine(ABC):
+    """A state machine whose whole state fits comfortably into one bytes value.
+
+    ``dump`` runs on every snapshot and every digest, and nothing else happens on the server meanwhile: a state of
+    more than some megabytes wants ``snapshot`` and ``restore`` of its own.
+    """
+
+    @abstractmethod
+    def apply(self, command: bytes, at: Position) -> bytes:
+        """Executes one command, deterministically, and returns its result."""
+
+    @abstractmethod
+    def query(self, request: bytes) -> bytes:
+        """Answers from the state without changing it."""
+
+    @abstractmethod
+    def dump(self) -> bytes:
+        """The whole state. Equal states give equal bytes: sort what has no order of its own."""
+
+    @abstractmethod
+    def load(self, state: bytes) -> None:
+        """Replaces the state by one that :meth:`dump` gave."""
+
+    def snapshot(self) -> Iterator[bytes]:
+        """:meth:`dump`, cut into slices."""
+        return cut([self.dump()])
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        """:meth:`load`, of the slices joined."""
+        self.load(b"".join(chunks))
+
+    def digest(self) -> bytes:
+        """A hash of :meth:`dump`, 16 bytes."""
+        return blake2b(self.dump(), digest_size=16).digest()
