@@ -1,0 +1,211 @@
+import pytest
+
+from paxos_rsm.codec.kv import KvCodec, encode_command, encode_result, response_from_bytes
+from paxos_rsm.errors import MachineFailed
+from paxos_rsm.machines.base import BatchStateMachine, Position
+from paxos_rsm.machines.kv.machine import CommandCodec, KeyValueMachine
+from paxos_rsm.machines.kv.types import (
+    ALL_FROM,
+    BAD_COMMAND,
+    EMPTY_KEY,
+    FUTURE_REVISION,
+    NOT_A_QUERY,
+    VALUE_PROVIDED,
+    Command,
+    Compact,
+    CompactResult,
+    Compare,
+    DeleteRange,
+    DeleteRangeResult,
+    KeyValue,
+    KvError,
+    Put,
+    PutResult,
+    Range,
+    RangeResult,
+    Result,
+    Txn,
+    TxnResult,
+)
+
+AT = Position(7, 0)
+
+
+@pytest.fixture
+def machine() -> KeyValueMachine:
+    return KeyValueMachine(KvCodec())
+
+
+def apply(machine: KeyValueMachine, *commands: Command) -> list[Result]:
+    return machine.apply_batch([encode_command(command) for command in commands], AT)
+
+
+def test_a_batch_of_commands_gives_a_result_for_each(machine: KeyValueMachine) -> None:
+    assert isinstance(machine, BatchStateMachine)
+    assert apply(
+        machine,
+        Put(b"a", b"1"),
+        Range(b"a"),
+        Txn((Compare(b"a"),), (), (Put(b"b", b"2"),)),
+        DeleteRange(b"a"),
+        Compact(4),
+    ) == [
+        PutResult(2),
+        RangeResult(2, (KeyValue(b"a", 2, 2, 1, b"1"),), False, 1),
+        TxnResult(3, False, (PutResult(3),)),
+        DeleteRangeResult(4, 1),
+        CompactResult(4),
+    ]
+    assert (machine.revision, machine.compacted_revision, len(machine)) == (4, 4, 1)
+
+
+def test_one_command_gives_its_result_in_bytes(machine: KeyValueMachine) -> None:
+    assert machine.apply(encode_command(Put(b"a")), AT) == encode_result(PutResult(2))
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (b"\xff\xff", BAD_COMMAND),
+        (b"", BAD_COMMAND),
+        (encode_command(Put(b"k", b"v" * 200))[:-1], BAD_COMMAND),
+        (b"\x7a\x00", BAD_COMMAND),  # a kind of a later version
+        (encode_command(Put(b"", b"v")), EMPTY_KEY),
+        (encode_command(Put(b"a", b"v", ignore_value=True)), VALUE_PROVIDED),
+        (encode_command(Range(b"a", revision=9)), FUTURE_REVISION),
+    ],
+)
+def test_bad_commands_are_answered_and_change_nothing(
+    machine: KeyValueMachine, data: bytes, error: KvError
+) -> None:
+    apply(machine, Put(b"a", b"1"))
+    before = machine.digest()
+    assert machine.apply_batch([data], AT) == [error]
+    assert machine.apply(data, AT) == encode_result(error)
+    assert machine.digest() == before
+
+
+# ---- queries ---------------------------------------------------------------------------------------------------
+
+
+def test_queries_answer_from_the_state_at_any_revision(machine: KeyValueMachine) -> None:
+    apply(machine, Put(b"a", b"1"), Put(b"a", b"2"))
+    past = machine.execute_query(Range(b"a", revision=2))
+    assert past == RangeResult(3, (KeyValue(b"a", 2, 2, 1, b"1"),), False, 1)
+    assert machine.query(encode_command(Range(b"a", revision=2))) == encode_result(past)
+    both = Txn((Compare(b"a"),), (), (Range(b"a"), Txn((), (Range(b"b"),))))
+    assert machine.execute_query(both) == TxnResult(
+        3,
+        False,
+        (
+            RangeResult(3, (KeyValue(b"a", 2, 3, 2, b"2"),), False, 1),
+            TxnResult(3, True, (RangeResult(3, (), False, 0),)),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "error"),
+    [
+        (Put(b"a"), NOT_A_QUERY),
+        (DeleteRange(b"a"), NOT_A_QUERY),
+        (Compact(1), NOT_A_QUERY),
+        (Txn((), (), (Txn((), (Put(b"a"),)),)), NOT_A_QUERY),  # also where that branch is not taken
+        (Range(b""), EMPTY_KEY),
+        (Range(b"a", revision=99), FUTURE_REVISION),
+    ],
+)
+def test_a_query_changes_nothing(machine: KeyValueMachine, command: Command, error: KvError) -> None:
+    apply(machine, Put(b"a", b"1"))
+    before = machine.digest()
+    assert machine.execute_query(command) == error
+    assert response_from_bytes(machine.query(encode_command(command))) == error
+    assert machine.digest() == before
+
+
+def test_a_query_of_garbage_is_answered(machine: KeyValueMachine) -> None:
+    assert response_from_bytes(machine.query(b"\xff")) == BAD_COMMAND
+
+
+# ---- snapshots -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lived(machine: KeyValueMachine) -> KeyValueMachine:
+    apply(machine, *(Put(b"key %d" % (n % 30), b"value %d" % n) for n in range(90)))
+    apply(machine, DeleteRange(b"key 1", b"key 15"), Compact(60))
+    apply(machine, Txn((), (Put(b"x"), Put(b"y", bytes(1000)))), DeleteRange(b"key 2"), Put(b"key 10"))
+    return machine
+
+
+def test_a_snapshot_restores_the_same_state(lived: KeyValueMachine) -> None:
+    copy = KeyValueMachine(KvCodec())
+    copy.restore(lived.snapshot())
+    assert copy.digest() == lived.digest()
+    assert list(copy.snapshot()) == list(lived.snapshot())
+    for revision in range(60, lived.revision + 1):
+        everything = Range(b"\0", ALL_FROM, revision=revision)
+        assert copy.execute_query(everything) == lived.execute_query(everything)
+    # And it goes on alike.
+    for command in (Put(b"key 3", b"next"), DeleteRange(b"key 0"), Compact(80), Compact(94)):
+        assert apply(copy, command) == apply(lived, command)
+        assert copy.digest() == lived.digest()
+
+
+def test_a_snapshot_is_of_the_moment_of_the_call(lived: KeyValueMachine) -> None:
+    before = lived.digest()
+    view = lived.snapshot()
+    apply(lived, Put(b"key 3", b"later"), DeleteRange(b"x", ALL_FROM), Compact(90))
+    copy = KeyValueMachine(KvCodec())
+    copy.restore(view)
+    assert copy.digest() == before != lived.digest()
+
+
+def test_states_that_differ_only_in_their_history_have_different_digests() -> None:
+    digests = set()
+    for commands in (
+        [Put(b"a", b"1"), Put(b"a", b"2")],
+        [Put(b"a", b"1"), Put(b"a", b"2"), Compact(2)],
+        [Put(b"a", b"1"), Put(b"a", b"2"), Compact(3)],
+        [Put(b"a", b"0"), Put(b"a", b"2")],
+        [Put(b"b", b"1"), Put(b"a", b"2")],
+    ):
+        machine = KeyValueMachine(KvCodec())
+        apply(machine, *commands)
+        digests.add(machine.digest())
+    assert len(digests) == 5
+
+
+def test_a_damaged_snapshot_is_refused_and_the_state_stays(lived: KeyValueMachine) -> None:
+    stream = b"".join(KeyValueMachine(KvCodec()).snapshot())
+    apply(small := KeyValueMachine(KvCodec()), Put(b"a", b"1"), Put(b"a", b"2"), Compact(2))
+    stream = b"".join(small.snapshot())
+    before = lived.digest()
+    for at in range(len(stream)):
+        for broken in (stream[:at], stream[:at] + bytes([stream[at] ^ 1]) + stream[at + 1 :]):
+            with pytest.raises(MachineFailed, match="the snapshot of the key-value store cannot be restored"):
+                lived.restore([broken])
+    assert lived.digest() == before
+
+
+def test_an_empty_store_has_a_snapshot_too() -> None:
+    machine, copy = KeyValueMachine(KvCodec()), KeyValueMachine(KvCodec())
+    copy.restore(machine.snapshot())
+    assert copy.digest() == machine.digest()
+
+
+def test_any_codec_will_do() -> None:
+    class Words:
+        """put and get, in plain words."""
+
+        def decode(self, data: bytes) -> Command | KvError:
+            word, key, *value = data.split()
+            return Put(key, value[0]) if word == b"put" else Range(key)
+
+        def encode_result(self, result: Result) -> bytes:
+            return repr(result).encode()
+
+    codec: CommandCodec = Words()
+    machine = KeyValueMachine(codec)
+    assert machine.apply(b"put a 1", AT) == b"PutResult(revision=2, prev_kv=None)"
+    assert b"value=b'1'" in machine.query(b"get a")
