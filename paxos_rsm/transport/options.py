@@ -6,9 +6,11 @@ each other again within a second, so:
 - back-off between attempts to connect stays below ``backoff_max_ms`` (gRPC's own goes up to two minutes), and an
   attempt that gets no answer is given up after ``connect_timeout_ms``: to gRPC that is
   ``min_reconnect_backoff_ms``, whatever its name says. A host name is looked up anew for each.
-- a peer whose host vanished without a word is noticed by pings, in ``keepalive_ms + keepalive_timeout_ms``; else the
-  kernel would go on retransmitting for many minutes, and go on into the void when the peer is back. Servers that
-  did not allow such pings would end the connection for "too many" of them.
+- a peer whose host vanished without a word is noticed by pings, in ``keepalive_ms + keepalive_timeout_ms``; else
+  the kernel would go on retransmitting for many minutes, ever more seldom, and into the void when the peer is
+  back. gRPC waits a minute for the answer to a ping whatever its keep-alive time-out is, unless
+  ``ping_timeout_ms`` says otherwise, and sends no two within a second. A server has to allow pings: it would end a
+  connection for "too many" of them. They are answered by gRPC's own threads, even while the event loop is busy.
 - channels do not share connections (``use_local_subchannel_pool``): one that is made anew starts without the
   back-off that the old one had run up.
 - no retries by gRPC (it would keep copies of what was sent), no HTTP proxy from the environment (peers are
@@ -49,8 +51,10 @@ class TransportOptions:
     backoff_max_ms: int = 250
     handshake_timeout_ms: int = 3_000
     """For a connection and both Hellos; then everything starts anew."""
-    keepalive_ms: int = 2_000
-    keepalive_timeout_ms: int = 2_000
+    keepalive_ms: int = 1_500
+    """Silence after which the other end is asked whether it lives."""
+    keepalive_timeout_ms: int = 2_500
+    """Without an answer for so long, the stream is ended."""
 
     def validate(self) -> None:
         """Raises ConfigError where a measure, or two together, make no sense."""
@@ -80,6 +84,7 @@ def _common(options: TransportOptions) -> GrpcOptions:
         ("grpc.max_send_message_length", frame),
         ("grpc.keepalive_time_ms", options.keepalive_ms),
         ("grpc.keepalive_timeout_ms", options.keepalive_timeout_ms),
+        ("grpc.http2.ping_timeout_ms", options.keepalive_timeout_ms),
         ("grpc.http2.max_pings_without_data", 0),
     ]
 
