@@ -217,6 +217,7 @@ class Node:
                 self._tick_preparing(configuration)
             else:
                 self._tick_idle(configuration)
+        self.reads.forget_asked(None if self.proposer.leading else self.election.route())
         alive = self._alive()
         if self.election.heartbeat_due() or alive != self._told_alive:
             self._told_alive = alive

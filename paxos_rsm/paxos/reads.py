@@ -7,7 +7,9 @@ ballot and round. No later leader can have decided anything before the read arri
 have met that quorum. Clocks play no part.
 
 All the reads of one turn share one round; a follower asks once for all its own. A follower that cannot reach the
-leader asks through a member that can (one hop).
+leader asks through a member that can (one hop). The number under which it asks is drawn at random at every start and
+counts up from there: an answer to what the process before the restart had asked is nobody's, and never mistaken for
+the answer to a later question.
 """
 
 from paxos_rsm.paxos.core import Core
@@ -29,6 +31,18 @@ class Round:
         self.sent_at = sent_at
 
 
+class _Asked:
+    """A read handed on to the leader, or on the way to it: for whom, under which number of theirs, by which way."""
+
+    __slots__ = ("asked_at", "asker", "read_id", "route")
+
+    def __init__(self, asker: NodeId, read_id: int, route: NodeId, asked_at: int) -> None:
+        self.asker = asker
+        self.read_id = read_id
+        self.route = route
+        self.asked_at = asked_at
+
+
 class Reads:
     """Read confirmations, at the leader and on the way to it.
 
@@ -41,8 +55,8 @@ class Reads:
         """Numbers rounds; grows over all ballots of this process."""
         self._arrived: list[tuple[NodeId, int]] = []
         self._rounds: dict[int, Round] = {}
-        self._asked: dict[int, tuple[NodeId, int]] = {}
-        self._next_id = 0
+        self._asked: dict[int, _Asked] = {}
+        self._next_id = core.random.randint(1, 1 << 62)
 
     @property
     def waiting(self) -> bool:
@@ -58,14 +72,14 @@ class Reads:
     def ask(self, route: NodeId, asker: NodeId, read_id: int, hops: int) -> None:
         """Hands a read on to the leader, or to a member that reaches it."""
         self._next_id += 1
-        self._asked[self._next_id] = asker, read_id
+        self._asked[self._next_id] = _Asked(asker, read_id, route, self._core.now)
         self._core.out.send(route, ReadRequest(self._next_id, hops))
 
     def answered(self, message: ReadReply) -> None:
         """The leader's word for a read that was handed on."""
         asked = self._asked.pop(message.read_id, None)
         if asked is not None:
-            self._grant(*asked, message.index)
+            self._grant(asked.asker, asked.read_id, message.index)
 
     def _grant(self, asker: NodeId, read_id: int, index: Slot) -> None:
         if asker == self._core.me:
@@ -73,11 +87,15 @@ class Reads:
         else:
             self._core.out.send(asker, ReadReply(read_id, index))
 
-    def forget_asked(self) -> None:
-        """The leader has changed: what was asked of the old one must be asked again."""
-        asked, self._asked = self._asked, {}
-        for asker, read_id in asked.values():
-            self._grant(asker, read_id, 0)
+    def forget_asked(self, route: NodeId | None) -> None:
+        """What was asked by another way than ``route``, or too long ago, must be asked again (on a tick)."""
+        if not self._asked:
+            return
+        latest = self._core.now - self._core.settings.election_ticks
+        gone = [n for n, a in self._asked.items() if a.route != route or a.asked_at <= latest]
+        for number in gone:
+            asked = self._asked.pop(number)
+            self._grant(asked.asker, asked.read_id, 0)
 
     # ---- at the leader ---------------------------------------------------------------------------------------
 

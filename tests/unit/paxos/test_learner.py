@@ -5,7 +5,7 @@ from tests.unit.paxos.harness import Cluster
 
 
 def test_a_slot_named_twice_in_one_accepted_is_decided_once() -> None:
-    """Found by the fuzz: an Accept and its repetition, taken in one turn, are answered together, which killed the leader."""
+    """Found by the fuzz: an Accept and its repetition, taken in one turn, are answered together; the leader died."""
     cluster = Cluster(3)
     cluster.make_lead(1)
     cluster.propose(1, b"a")
