@@ -99,8 +99,11 @@ class OwnSessions:
     async def drain(self, grace_s: float) -> None:
         """Takes no more, and gives what is in flight ``grace_s`` seconds to be answered."""
         self._closed = True
+        if not self._in_flight:
+            return
         try:
-            await asyncio.wait_for(self._idle.wait(), grace_s)
+            async with asyncio.timeout(grace_s):
+                await self._idle.wait()
         except TimeoutError:
             log.warning("stopping with unary requests in flight", extra={"in_flight": self._in_flight})
 

@@ -1,0 +1,470 @@
+"""A whole server: wired from its configuration, and taken down in order.
+
+::
+
+    data directory -> log -> storage thread --+
+                                              +-- replica (node, sessions, state machine) -- loop
+    transport to the peers -------------------+                    |
+                                                     Session, KV, Admin, health, reflection
+                                                                   |
+                                                        gRPC server for the clients
+
+*Up*: addresses are tried, the directory is locked and read, the log is replayed, the peers are looked for, and
+clients are let in; a server that cannot form its cluster yet answers Status and says NOT_SERVING.
+
+*Down*: health says NOT_SERVING, nothing new is taken, what is in flight gets ``shutdown_grace_ms`` to be answered;
+then the streams to clients end, then those to the peers, then the log is synced and closed, then the directory is
+unlocked. Whoever is told "stop" while it starts stops there.
+
+:class:`Server` may live in any program with an event loop. :func:`run_server` is the process around one: signals,
+logging, the interpreter's own settings, and one sentence instead of a traceback.
+"""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import random
+import resource
+import secrets
+import signal
+import sys
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from paxos_rsm._version import __version__
+from paxos_rsm.codec.frames import FrameCodec
+from paxos_rsm.codec.kv import KvCodec
+from paxos_rsm.config import ServerConfig
+from paxos_rsm.errors import ConfigError, PaxosRsmError, RefusedByCluster
+from paxos_rsm.machines.base import StateMachine
+from paxos_rsm.machines.kv.machine import KeyValueMachine
+from paxos_rsm.machines.sessions import SessionMachine
+from paxos_rsm.paxos.membership import Member
+from paxos_rsm.paxos.node import Node
+from paxos_rsm.paxos.settings import Settings
+from paxos_rsm.replica.loop import InitialCluster, ReplicaLoop
+from paxos_rsm.replica.replica import Replica, ReplicaSettings
+from paxos_rsm.server import admin_service, session_service
+from paxos_rsm.server.admin_service import AdminService, ServerIdentity
+from paxos_rsm.server.health import HealthService, enable_reflection
+from paxos_rsm.server.kv_service import SERVICES as KV_SERVICES
+from paxos_rsm.server.kv_service import KvLimits, KvService, UnimplementedKv
+from paxos_rsm.server.leadership import Leadership
+from paxos_rsm.server.listening import client_server, require_free
+from paxos_rsm.server.logging import configure_logging
+from paxos_rsm.server.machine_loading import check_machine, load_machine
+from paxos_rsm.server.own_sessions import OwnSessions
+from paxos_rsm.server.session_service import SessionLimits, SessionService
+from paxos_rsm.storage.directory import DataDirectory
+from paxos_rsm.storage.files import RealFiles
+from paxos_rsm.storage.identity import IDENTITY_NAME, Identity
+from paxos_rsm.storage.writer import StorageThread
+from paxos_rsm.transport import Hello, Refusal, Transport, TransportOptions
+
+__all__ = ["Server", "run_server"]
+
+log = logging.getLogger(__name__)
+
+RETRANSMIT_MS = 200
+RESEND_MS = 1_000
+STOP_TIMEOUT_S = 10.0
+"""For what may hang in the end: a disk that does not answer must not keep a failed process alive."""
+
+LEADERLESS_ELECTIONS = 2
+"""Requests wait for a leader so many election time-outs: through one that fails, not longer."""
+
+
+class Server:
+    """One member of a cluster, with the services on it. Belongs to the event loop that starts it.
+
+    ::
+
+        async with Server(ServerConfig(name="n1"), machine=Counter()) as server:
+            await server.wait()
+
+    ``machine`` is a fresh state machine, of the same class on every member; without one, and without one in the
+    configuration, it is the key-value store. A Server is used once.
+    """
+
+    def __init__(self, config: ServerConfig | None = None, machine: StateMachine | None = None) -> None:
+        self.config = config or ServerConfig()
+        self._machine = machine
+        self._directory: DataDirectory | None = None
+        self._replica: ReplicaLoop | None = None
+        self._own: OwnSessions | None = None
+        self._sessions: SessionService | None = None
+        self._kv: KvService | None = None
+        self._health: HealthService | None = None
+        self._grpc: grpc.aio.Server | None = None
+        self._had_leader = False
+        self._started = False
+        self._stopping: asyncio.Task[None] | None = None
+        self._stopped = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    # ---- up ------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Comes up far enough to take clients; the cluster may still be forming, or without a leader.
+
+        Raises ConfigError, StorageError, RefusedByCluster, MachineFailed: a sentence each, and nothing is left behind.
+        """
+        if self._started:
+            raise ConfigError("a Server is used once; make a new one")
+        self._started = True
+        try:
+            await self._bring_up()
+        except BaseException:
+            await self._take_down(0.0)
+            raise
+
+    async def _bring_up(self) -> None:
+        config = self.config
+        config.validate()
+        require_free(config.listen_client_urls, "--listen-client-urls", "clients")
+        require_free(config.listen_peer_urls, "--listen-peer-urls", "peers")
+        machine = self._choose_machine()
+        opening = asyncio.ensure_future(asyncio.to_thread(self._open_directory))
+        try:
+            directory = self._directory = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # The thread cannot be stopped, and what it opens has to be closed.
+            self._directory = await opening
+            raise
+        self._replica = self._make_replica(directory, machine)
+        handlers = self._make_services(self._replica, machine, directory.identity)
+        self._grpc = client_server(config.listen_client_urls, config.tuning, handlers)
+        kv = [KV_SERVICES[0]] if isinstance(machine, KeyValueMachine) else []
+        enable_reflection(self._grpc, [session_service.SERVICE, admin_service.SERVICE, *kv])
+        await self._replica.start()
+        await self._grpc.start()
+        log.info(
+            "serving",
+            extra={
+                "member": config.name,
+                "clients": ",".join(config.listen_client_urls),
+                "peers": ",".join(config.listen_peer_urls),
+                "data_dir": directory.path,
+                "cluster_id": f"{config.cluster_id:x}",
+                "member_id": f"{config.member_id:x}",
+                "boot_count": directory.identity.boot_count,
+                "version": __version__,
+            },
+        )
+
+    def _choose_machine(self) -> StateMachine:
+        if self._machine is not None:
+            if self.config.machine is not None:
+                raise ConfigError(
+                    f"two state machines: {type(self._machine).__name__} was given, --machine says "
+                    f"{self.config.machine}"
+                )
+            return check_machine(self._machine, "the machine that was given")
+        if self.config.machine is not None:
+            return load_machine(self.config.machine)
+        return KeyValueMachine(KvCodec())
+
+    def _open_directory(self) -> DataDirectory:
+        config = self.config
+        if config.initial_cluster_state == "existing" and not (config.directory / IDENTITY_NAME).exists():
+            raise ConfigError(
+                "--initial-cluster-state existing: this version cannot add a member to a cluster that runs yet; a "
+                "member that was there from the start comes back with the data directory that it had"
+            )
+        return DataDirectory.open(
+            config.directory,
+            RealFiles(),
+            cluster_id=config.cluster_id,
+            member_id=config.member_id,
+            name=config.name,
+            draw_bits=secrets.randbits,
+        )
+
+    def _make_replica(self, directory: DataDirectory, machine: StateMachine) -> ReplicaLoop:
+        config, tuning = self.config, self.config.tuning
+        identity, recovered = directory.identity, directory.recovered
+        settings = Settings(
+            heartbeat_ticks=tuning.heartbeat_ticks,
+            election_ticks=tuning.election_timeout_ticks,
+            retransmit_ticks=max(1, RETRANSMIT_MS // tuning.tick_ms),
+            window_slots=tuning.window_entries,
+            entry_bytes_max=tuning.entry_bytes_max,
+            waiting_bytes_max=tuning.pending_bytes_max,
+        )
+        node = Node(
+            identity.incarnation,
+            settings,
+            random.Random(secrets.randbits(64)),
+            promised=recovered.promised,
+            votes=recovered.slots,
+            decided_through=recovered.decided_through,
+        )
+        replica = Replica(
+            node,
+            SessionMachine(machine, FrameCodec()),
+            ReplicaSettings(
+                tick_ms=tuning.tick_ms,
+                resend_ticks=max(1, RESEND_MS // tuning.tick_ms),
+                frame_bytes_max=tuning.frame_bytes_max,
+                pending_bytes_max=tuning.pending_bytes_max,
+                session_timeout_ms=tuning.session_timeout_ms,
+            ),
+            lambda: secrets.randbits(64),
+        )
+        me = Member(
+            identity.incarnation, identity.member_id, identity.name, config.peer_url, config.client_urls
+        )
+        initial = InitialCluster(
+            config.cluster_id, list(config.member_ids.values()), me, tuning.phase2_quorum
+        )
+        loop = ReplicaLoop(replica, initial, lambda: directory.log.bytes_on_disk)
+
+        def hello() -> Hello:
+            formed = node.configuration is not None
+            return Hello(config.cluster_id, me, identity.boot_count, loop.durable_promise, formed)
+
+        def refused(refusal: Refusal) -> None:
+            if refusal.fatal:
+                loop.on_failed(RefusedByCluster(refusal.message))
+
+        ids = config.member_ids
+        loop.network = Transport(
+            hello=hello,
+            peers={ids[name]: url for name, url in config.members.items()},
+            listen_urls=config.listen_peer_urls,
+            on_messages=loop.on_messages,
+            on_peer_up=loop.on_peer_up,
+            on_peer_down=loop.on_peer_down,
+            on_refused=refused,
+            on_failed=loop.on_failed,
+            options=self._transport_options(),
+        )
+        loop.writer = StorageThread(directory.log, loop.on_durable, loop.on_storage_failure)
+        return loop
+
+    def _transport_options(self) -> TransportOptions:
+        tuning = self.config.tuning
+        # A promise or a catch-up is a chunk, or one entry where that is longer.
+        message_bytes_max = max(TransportOptions().message_bytes_max, 2 * tuning.entry_bytes_max)
+        return TransportOptions(
+            message_bytes_max=message_bytes_max,
+            queue_bytes_max=max(tuning.peer_queue_bytes_max, message_bytes_max),
+        )
+
+    def _make_services(
+        self, replica: ReplicaLoop, machine: StateMachine, identity: Identity
+    ) -> list[grpc.GenericRpcHandler]:
+        config, tuning = self.config, self.config.tuning
+        cluster_id, member_id = config.cluster_id, config.member_id
+        leaderless_ms = LEADERLESS_ELECTIONS * tuning.election_timeout_ms
+        self._sessions = SessionService(
+            replica,
+            cluster_id=cluster_id,
+            member_id=member_id,
+            limits=SessionLimits(tuning.frame_bytes_max, tuning.results_bytes_max, leaderless_ms),
+        )
+        kv: KvService | UnimplementedKv
+        if isinstance(machine, KeyValueMachine):
+            self._own = OwnSessions(
+                replica, frame_bytes_max=tuning.frame_bytes_max, in_flight_max=tuning.unary_in_flight_max
+            )
+            kv = self._kv = KvService(
+                replica,
+                self._own,
+                Leadership(replica),
+                cluster_id=cluster_id,
+                member_id=member_id,
+                limits=KvLimits(tuning.request_bytes_max, tuning.request_timeout_ms, leaderless_ms),
+            )
+        else:
+            kv = UnimplementedKv(f"{type(machine).__module__}:{type(machine).__qualname__}")
+        admin = AdminService(
+            replica,
+            ServerIdentity(
+                cluster_id=cluster_id,
+                name=config.name,
+                member_id=member_id,
+                incarnation=identity.incarnation,
+                boot_count=identity.boot_count,
+                initial_members=config.members,
+                initial_member_ids=config.member_ids,
+                client_urls=config.client_urls,
+            ),
+            revision=lambda: machine.revision if isinstance(machine, KeyValueMachine) else 0,
+            digest=machine.digest,
+        )
+        self._health = HealthService([session_service.SERVICE, admin_service.SERVICE, *KV_SERVICES])
+        replica.watch_leader(self._health.set_serving)
+        replica.watch_leader(self._say_leader)
+        return [self._sessions.handler(), *kv.handlers(), admin.handler(), self._health.handler()]
+
+    def _say_leader(self, has_leader: bool) -> None:
+        if self._replica is None or has_leader == self._had_leader:
+            return
+        self._had_leader = has_leader
+        status = self._replica.status()
+        log.info(
+            "there is a leader" if has_leader else "there is no leader",
+            extra={"role": status.role, "leader": f"{status.leader:x}", "ballot": status.ballot},
+        )
+
+    # ---- running -------------------------------------------------------------------------------------------
+
+    async def wait(self) -> None:
+        """Returns once the server has been stopped; raises what it had to stop for.
+
+        PaxosRsmError (StorageError, ProtocolError, RefusedByCluster, MachineFailed) with a sentence to be shown, or
+        whatever a bug has raised. The server is still to be stopped then: leave the ``async with``, or call ``stop``.
+        """
+        if self._replica is None:
+            raise ConfigError("the server has not been started")
+        failed = self._replica.failed
+        stopped = asyncio.create_task(self._stopped.wait())
+        either: set[asyncio.Future[Any]] = {failed, stopped}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+        if failed.done() and not failed.cancelled():
+            error = failed.exception()
+            if error is not None:
+                raise error
+
+    # ---- down ----------------------------------------------------------------------------------------------
+
+    async def stop(self, grace_s: float | None = None) -> None:
+        """Takes the server down in order; requests in flight get ``grace_s`` (``shutdown_grace_ms`` by default).
+
+        Stopping twice is allowed, also at once: both wait for the one end.
+        """
+        if self._stopping is None:
+            grace = self.config.tuning.shutdown_grace_ms / 1000 if grace_s is None else grace_s
+            self._stopping = asyncio.create_task(self._take_down(grace))
+        await asyncio.shield(self._stopping)
+
+    async def _take_down(self, grace_s: float) -> None:
+        replica = self._replica
+        if replica is not None and replica.failed.done():
+            grace_s = 0.0  # nobody will answer what is in flight
+        if self._health is not None:
+            self._health.stop()
+        if self._kv is not None:
+            self._kv.stopping = True
+        draining = [each.drain(grace_s) for each in (self._sessions, self._own) if each is not None]
+        await asyncio.gather(*draining)
+        if self._own is not None:
+            self._own.close()
+        if self._grpc is not None:
+            await self._grpc.stop(min(grace_s, 0.5))
+        try:
+            if replica is not None:
+                await replica.stop()
+        finally:
+            if self._directory is not None:
+                await asyncio.to_thread(self._directory.close)
+            self._stopped.set()
+            log.info("stopped", extra={"member": self.config.name})
+
+
+# ---- the process around a server ---------------------------------------------------------------------------
+
+
+def run_server(config: ServerConfig) -> int:
+    """Runs a server until a signal, or an error, ends it; returns the exit status of the process.
+
+    SIGTERM and SIGINT end it in order, with status 0; a second one at once. What has to stop it is one line on
+    stderr, ``Error: ...``, and status 1.
+    """
+    configure_logging(config.log_level, config.log_format)
+    tune_process()
+    try:
+        asyncio.run(_serve(config))
+    except PaxosRsmError as error:
+        _say_error(error)
+        return 1
+    except Exception as error:
+        log.error("stopped by a bug", exc_info=error)
+        _say_error(error)
+        return 1
+    return 0
+
+
+async def _serve(config: ServerConfig) -> None:
+    ending = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _end, loop, ending, number)
+    server = Server(config)
+    ended = asyncio.create_task(ending.wait())
+    starting = asyncio.create_task(server.start())
+    await asyncio.wait({starting, ended}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await starting
+        return
+    await starting
+    # What the start has made stays: the collector need not look at the log that was replayed, ever again.
+    gc.collect()
+    gc.freeze()
+    failing = asyncio.create_task(server.wait())
+    await asyncio.wait({failing, ended}, return_when=asyncio.FIRST_COMPLETED)
+    failure = failing.exception() if failing.done() else None
+    failing.cancel()
+    try:
+        async with asyncio.timeout(config.tuning.shutdown_grace_ms / 1000 + STOP_TIMEOUT_S):
+            await server.stop()
+    except TimeoutError:
+        log.error("the server does not stop: leaving it behind")
+        if failure is not None:
+            _say_error(failure)
+        sys.stderr.flush()
+        # A thread that waits for a disk cannot be ended, and the interpreter would wait for it.
+        os._exit(1)
+    if failure is not None:
+        raise failure
+
+
+def _end(loop: asyncio.AbstractEventLoop, ending: asyncio.Event, number: signal.Signals) -> None:
+    log.info("ending in order; a second signal ends at once", extra={"signal": number.name})
+    for each in (signal.SIGTERM, signal.SIGINT):
+        loop.remove_signal_handler(each)
+    ending.set()
+
+
+def _say_error(error: BaseException) -> None:
+    """One line: what a supervisor shows, and a human reads."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, PaxosRsmError):
+        text = (
+            f"a bug in paxos_rsm stopped this server: {type(error).__name__}: {text}; the log has the details"
+        )
+    sys.stderr.write(f"Error: {text}\n")
+
+
+def tune_process() -> None:
+    """Settings of the whole interpreter, for a process that does nothing else but serve."""
+    # The storage thread comes back from a sync and needs the interpreter lock to say so. While the loop is busy it
+    # gets it after this interval: 5 ms, the default, is longer than the sync itself.
+    sys.setswitchinterval(0.0005)
+    # The collector looks for cycles, of which a server makes few; what it has much of, keys and entries, lives long
+    # and is in no cycle. So: young objects often enough to be cheap, and the whole heap, whose every visit would
+    # stop the server for a time in proportion to what it stores, practically never.
+    gc.set_threshold(20_000, 10, 100_000)
+    # Ten thousand idle connections are ten thousand files.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
