@@ -58,6 +58,12 @@ CHANNEL_OPTIONS = (
 class LocalClusterError(PaxosRsmError):
     """The cluster did not do what was asked, in time; the message has the end of the log where that helps."""
 
+    @property
+    def headline(self) -> str:
+        """The message in one line: of the log only the last line, where there is one."""
+        first, *log = str(self).splitlines()
+        return f"{first}: {log[-1].partition('| ')[2]}" if log else first
+
 
 class LocalServer:
     """One server: its ports, its directory, its log, and its process, which may come and go."""
@@ -368,6 +374,10 @@ class LocalCluster:
         """SIGKILL to every server."""
         for server in self:
             server.kill()
+
+    def keep_directory(self) -> None:
+        """Has :meth:`close` leave the directory, temporary or not: for logs that somebody will want to read."""
+        self._temporary = False
 
     def close(self) -> None:
         """Kills what still runs, removes the directory where it was temporary, gives back the ports."""
