@@ -73,7 +73,9 @@ class Proposer:
         # phase 1
         self._next: dict[NodeId, Slot | None] = {}
         self._best: dict[Slot, tuple[Ballot, Entry]] = {}
-        self._prepared_at = 0
+        self._asked_at: dict[NodeId, int] = {}
+        self.advanced_at = 0
+        """When phase 1 was last known to go on: an acceptor had covered more of the log than before."""
         self._highest: Slot = 0
         # phase 2
         self.first: Slot = 0
@@ -103,9 +105,10 @@ class Proposer:
         core = self._core
         self.phase = Phase.PREPARING
         self.ballot = ballot
-        self._prepared_at = core.now
+        self.advanced_at = core.now
         first = core.log.decided_through + 1
         self._next = {}
+        self._asked_at = dict.fromkeys(core.others, core.now)
         self._best = {}
         self._highest = core.log.max_slot
         self.refused_by = set()
@@ -120,8 +123,7 @@ class Proposer:
         if self.phase is not Phase.PREPARING or message.ballot != self.ballot:
             return
         core = self._core
-        wanted = self._next.get(sender, core.log.decided_through + 1)
-        if wanted is None or message.first > wanted:
+        if self._next.get(sender, 0) is None:
             return
         for slot, entry in message.decided:
             self._highest = max(self._highest, slot)
@@ -131,26 +133,36 @@ class Proposer:
             best = self._best.get(slot)
             if best is None or ballot > best[0]:
                 self._best[slot] = ballot, entry
-        if message.last is None and not message.unreadable and message.compacted_through < message.first:
-            self._next[sender] = None
-        else:
-            self._pull(sender, wanted, message)
-        self._conclude()
-
-    def _pull(self, sender: NodeId, wanted: Slot, message: Promise) -> None:
-        """Asks ``sender`` for what it has not covered yet; what it cannot cover is fetched as decided (rule 5)."""
-        core = self._core
+        # What is decided needs no cover: the watermark may have overtaken what this acceptor was asked for.
+        wanted = max(self._next.get(sender) or 0, core.log.decided_through + 1)
         if message.compacted_through >= message.first:
             core.out.send(sender, CatchUp(core.log.decided_through + 1, message.compacted_through))
-            self._next[sender] = wanted
-            return
-        uncovered = [s for s in message.unreadable if s >= core.log.decided_through + 1]
-        if uncovered:
-            self._next[sender] = min(wanted, *uncovered)
-            return
-        covered = (message.last or 0) + 1
-        self._next[sender] = max(wanted, covered, core.log.decided_through + 1)
-        core.out.send(sender, Prepare(self.ballot, self._next[sender] or covered))
+        elif message.first <= wanted:
+            self._cover(sender, wanted, message)
+        self._conclude()
+
+    def _cover(self, sender: NodeId, wanted: Slot, message: Promise) -> None:
+        """Notes how far ``sender`` has covered the log, and pulls the next chunk.
+
+        A chunk that covers nothing new is one that was asked for twice: pulling for it, too, would never end.
+        """
+        ends = [slot for slot in message.unreadable if slot >= wanted]
+        if message.last is not None:
+            ends.append(message.last + 1)
+        if not ends:
+            self._next[sender] = None
+            self.advanced_at = self._core.now
+        elif min(ends) > (self._next.get(sender) or 0):
+            self._next[sender] = max(min(ends), wanted)
+            self.advanced_at = self._core.now
+            self._ask(sender)
+
+    def _ask(self, node: NodeId) -> None:
+        """Asks for what ``node`` has not covered yet."""
+        core = self._core
+        self._asked_at[node] = core.now
+        first = max(self._next.get(node) or 0, core.log.decided_through + 1)
+        core.out.send(node, Prepare(self.ballot, first))
 
     def _conclude(self) -> None:
         """Leads, once a quorum covers every slot that is not known to be decided."""
@@ -194,14 +206,12 @@ class Proposer:
         its ballot again (rule 2).
         """
         core = self._core
-        if core.me not in self._next or core.now - self._prepared_at < core.settings.retransmit_ticks:
+        if core.me not in self._next:
             return
-        self._prepared_at = core.now
-        first = core.log.decided_through + 1
         for node in core.others:
-            wanted = self._next.get(node, first)
-            if wanted is not None:
-                core.out.send(node, Prepare(self.ballot, max(wanted, first)))
+            waited = core.now - self._asked_at.get(node, core.now)
+            if self._next.get(node, 0) is not None and waited >= core.settings.retransmit_ticks:
+                self._ask(node)
 
     # ---- phase 2 ---------------------------------------------------------------------------------------------
 
