@@ -1,0 +1,138 @@
+"""What the client's methods return: frozen, and readable without knowing the wire.
+
+Keys and values come back as bytes, whatever they were given as. ``revision`` is always that of the whole
+store at the moment of the answer; a key's own revisions are ``create_revision`` and ``mod_revision``. What a
+read returns also says how fresh it is: ``applied_slot``, the last slot of the log in the state that answered,
+and ``leader_age_ms``.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias, overload
+
+__all__ = ["Ballot", "GetResult", "KeyValue", "MemberStatus", "PutResult", "RangeResult", "StrOrBytes"]
+
+StrOrBytes: TypeAlias = str | bytes
+"""A key or a value as a caller may give it; a str stands for its UTF-8."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValue:
+    """A key as it stands in the store."""
+
+    key: bytes
+    value: bytes
+    """Empty where only keys were asked for."""
+    version: int
+    """Writes since the key was created, that one included: 1 after the first."""
+    create_revision: int
+    """The store's revision when the key was created (anew, if it had been deleted)."""
+    mod_revision: int
+    """The store's revision when the key was last written."""
+    lease: int = 0
+    """The lease that the key is bound to; 0 for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class PutResult:
+    """A key was written."""
+
+    revision: int
+    """The store's revision that this write made."""
+    prev: KeyValue | None = None
+    """What stood there before, where ``prev_kv`` asked for it; None where the key was missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class GetResult:
+    """One key, or the knowledge that it is missing. True where it is there, even with an empty value."""
+
+    key: bytes
+    value: bytes | None
+    """None where the key is missing."""
+    version: int
+    """Writes since the key was created; 0 where it is missing."""
+    create_revision: int
+    """0 where the key is missing."""
+    mod_revision: int
+    """0 where the key is missing."""
+    revision: int
+    """Of the store, when it answered; also where an older revision was asked for."""
+    applied_slot: int = 0
+    """The last slot of the log in the state that answered; 0 within a transaction that also writes."""
+    leader_age_ms: int | None = None
+    """How long the server that answered had not heard from a leader: a serializable read may be stale by this
+    much, or more. None within a transaction that also writes."""
+
+    def __bool__(self) -> bool:
+        return self.value is not None
+
+
+@dataclass(frozen=True, slots=True)
+class RangeResult:
+    """Keys of a range: iterate over it, index it, ask for its ``len``. False where it holds none."""
+
+    kvs: tuple[KeyValue, ...]
+    count: int
+    """Keys in the whole range, beyond ``limit`` too."""
+    more: bool
+    """Whether ``limit`` left some out."""
+    revision: int
+    """Of the store, when it answered."""
+    applied_slot: int = 0
+    """See :attr:`GetResult.applied_slot`."""
+    leader_age_ms: int | None = None
+    """See :attr:`GetResult.leader_age_ms`."""
+
+    def __len__(self) -> int:
+        return len(self.kvs)
+
+    def __iter__(self) -> Iterator[KeyValue]:
+        return iter(self.kvs)
+
+    @overload
+    def __getitem__(self, index: int) -> KeyValue: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[KeyValue, ...]: ...
+    def __getitem__(self, index: int | slice) -> KeyValue | tuple[KeyValue, ...]:
+        return self.kvs[index]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Ballot:
+    """Who leads, and since which round: ordered, and never used twice."""
+
+    round: int
+    node: int
+    """The incarnation of the server that leads it."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberStatus:
+    """One server of the cluster, as it describes itself; or, with ``error``, one that did not answer."""
+
+    name: str
+    """Empty where it has never answered and no other server named it."""
+    member_id: int
+    endpoint: str
+    """Where it was asked, ``host:port``."""
+    role: str = ""
+    """``leader``, ``candidate``, ``follower`` or ``forming``; empty with ``error``."""
+    leader: str = ""
+    """The name of the leader it knows; empty for none."""
+    ballot: Ballot = Ballot(0, 0)
+    decided_slot: int = 0
+    applied_slot: int = 0
+    compacted_slot: int = 0
+    revision: int = 0
+    """Of the key-value store; 0 with another state machine."""
+    log_bytes: int = 0
+    memory_bytes: int = 0
+    cluster_id: int = 0
+    version: str = ""
+    """Of paxos_rsm, on that server."""
+    leader_age_ms: int = 0
+    """Since it last had word from a leader."""
+    sessions: int = 0
+    error: str = ""
+    """Why it did not answer; empty where it did."""
