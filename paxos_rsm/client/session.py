@@ -1,0 +1,573 @@
+"""One stream to one server at a time, and what keeps it going.
+
+::
+
+    callers --submit/query--> [ Window, Reads ] --writer--> stream --+
+       ^                                                             | server
+       +-------- futures -------- [ Window, Reads ] <-- runner ------+
+
+Two tasks for a client, whatever the number of calls: the *runner* connects, reads, and after a loss connects
+somewhere else; the *writer* of the stream takes the next message whenever the one before it is through. So a
+lone command leaves in the next turn of the loop, and under load a message holds all that came while the last
+one was written: what was queued in one turn of the loop leaves together. There are three timers, none of them
+per call: an *alarm* at the earliest deadline, a *watch* while something is awaited, and one that ends a pause
+that the server asked for.
+
+**When a server is given up.** A stopped process keeps its connections; so an awaited server that says nothing
+for ``probe_s`` is asked for a sign of life, and left at ``silent_s``. A server that lives but is cut off from
+the others says so by itself; one that answers signs of life and nothing else is left at ``stuck_s``, which
+doubles until something comes, so that a slow cluster is not made slower by commands that come twice. A client
+whose own loop stood still does not blame the server: the time is added to the limits.
+
+**Lazily.** Nothing is opened before the first call; a session is registered before the first command, so that
+a client that only reads has none; a stream that is lost while nobody waits is not replaced before the next
+call.
+
+What a caller is told when its deadline passes: a query or a command that was never sent fails with
+Unavailable where no server was of use, ResourceExhausted where they had too much to do, DeadlineExceeded
+otherwise: it was not executed. A command that was sent fails with UnknownOutcome.
+"""
+
+import asyncio
+import logging
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from paxos_rsm._proto import session_pb2 as pb
+from paxos_rsm.client.endpoints import EndpointRing
+from paxos_rsm.client.failures import MAY_SUCCEED_LATER, code_name, error_of, number_of
+from paxos_rsm.client.reads import PROBE_ID, Answer, Query, Reads
+from paxos_rsm.client.window import Command, Window
+from paxos_rsm.client.wire import read_message
+from paxos_rsm.errors import (
+    ClientError,
+    DeadlineExceeded,
+    InvalidArgument,
+    ResourceExhausted,
+    SessionExpired,
+    Unavailable,
+    UnknownOutcome,
+)
+
+__all__ = ["CHANNEL_OPTIONS", "Session", "SessionSettings"]
+
+METHOD = "/paxos_rsm.v1.Session/Stream"
+
+CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
+    # Each attempt starts afresh: another client's failure to connect, in the same process, is none of ours.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.enable_retries", 0),
+    ("grpc.enable_http_proxy", 0),
+    # A range may be larger than gRPC's 4 MB; its size is the caller's choice.
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+)
+
+FRAME_BYTES_MAX = 1024 * 1024
+"""Where the server does not say what it takes."""
+
+ALARM_STEP_S = 0.01
+REFUSED_PAUSE_S = 0.01
+REFUSED_PAUSE_S_MAX = 1.0
+STUCK_DOUBLINGS_MAX = 4
+
+UNAVAILABLE = number_of(grpc.StatusCode.UNAVAILABLE)
+FAILED_PRECONDITION = number_of(grpc.StatusCode.FAILED_PRECONDITION)
+RESOURCE_EXHAUSTED = number_of(grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+_Call: TypeAlias = "grpc.aio.StreamStreamCall[bytes, bytes]"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """What a client may choose."""
+
+    in_flight_max: int = 8_192
+    """Commands sent and not answered; and as many queries. What is beyond waits here, unnumbered."""
+    session_timeout_ms: int = 0
+    """Silence after which the cluster may end the session; 0: the server's own choice."""
+    cluster_id: int = 0
+    """Work with this cluster only; 0: with the one that answers first."""
+    tick_s: float = 0.25
+    probe_s: float = 0.5
+    silent_s: float = 1.5
+    stuck_s: float = 3.0
+    close_s: float = 0.25
+    """How long ``close`` waits for the server to take leave."""
+    rng: random.Random = field(default_factory=random.Random)
+
+
+class _LostError(Exception):
+    """The stream is of no more use; the text says why."""
+
+
+class Session:
+    """Carries commands and queries to whichever server can be reached. Belongs to one event loop."""
+
+    def __init__(self, endpoints: Sequence[str], settings: SessionSettings) -> None:
+        self._settings = settings
+        self._rng = settings.rng
+        self._ring = EndpointRing(endpoints, settings.rng)
+        self._window = Window(in_flight_max=settings.in_flight_max)
+        self._reads = Reads(in_flight_max=settings.in_flight_max)
+        self._cluster_id = settings.cluster_id
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._runner: asyncio.Task[None] | None = None
+        self._closed = False
+        # Of the stream of now.
+        self._call: _Call | None = None
+        self._waker: asyncio.Future[None] | None = None
+        self._loss = ""
+        self._open_sent = False
+        self._opened = False
+        self._heard = False
+        self._probe: bytes | None = None
+        self._frame_next = False
+        # Pauses that the server asked for.
+        self._frames_held = False
+        self._reads_held = False
+        self._leave = ""
+        self._holds: list[asyncio.TimerHandle] = []
+        self._refusals = 0
+        self._refusal = ""
+        # What was seen last, on the loop's clock; see the watch.
+        self._watch: asyncio.TimerHandle | None = None
+        self._watch_due = 0.0
+        self._heard_at = 0.0
+        self._progress_at = 0.0
+        self._stuck = 0
+        self._last_loss = ""
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = math.inf
+
+    # ---- what callers do ---------------------------------------------------------------------------------
+
+    def submit(self, data: bytes, timeout_s: float) -> "asyncio.Future[bytes]":
+        """Queues a command; the future has its result, or the error that its caller is to see."""
+        loop = self._running_loop()
+        future: asyncio.Future[bytes] = loop.create_future()
+        deadline = loop.time() + timeout_s
+        self._window.add(Command(data, deadline, future))
+        if deadline < self._alarm_at:
+            self._set_alarm(deadline)
+        self._wake()
+        return future
+
+    def query(self, data: bytes, serializable: bool, timeout_s: float) -> "asyncio.Future[Answer]":
+        """Queues a query; see :meth:`submit`."""
+        loop = self._running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        deadline = loop.time() + timeout_s
+        self._reads.add(Query(data, deadline, future), serializable)
+        if deadline < self._alarm_at:
+            self._set_alarm(deadline)
+        self._wake()
+        return future
+
+    async def close(self) -> None:
+        """Ends the session. Commands in flight fail with UnknownOutcome, everything else with Unavailable."""
+        self._closed = True
+        self._fail_all()
+        runner = self._runner
+        if runner is not None:
+            if self._waker is not None and self._opened:
+                self._wake()  # the writer is idle: it takes leave, and the server ends the stream
+                await asyncio.wait([runner], timeout=self._settings.close_s)
+            runner.cancel()
+            await asyncio.wait([runner])
+
+    def _fail_all(self) -> None:
+        def never_sent() -> Unavailable:
+            return Unavailable("not executed: the client was closed before it was sent or answered")
+
+        self._window.fail_pending(never_sent)
+        self._reads.fail_all(never_sent)
+        self._window.session_lost(
+            lambda: UnknownOutcome(
+                "the client was closed after the command was sent and before its result came: it may or may not have "
+                "been executed. Await what you submit before you close the client"
+            )
+        )
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm, self._alarm_at = None, math.inf
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            if self._loop is not None:
+                raise ClientError(
+                    "this client belongs to another event loop, the one of its first call; make one client a loop"
+                )
+            self._loop = loop
+        if self._closed:
+            raise Unavailable("not executed: this client is closed; make a new one")
+        return loop
+
+    def _wake(self) -> None:
+        waker = self._waker
+        if waker is not None:
+            self._waker = None
+            if not waker.done():
+                waker.set_result(None)
+        elif self._runner is None and self._loop is not None:
+            self._runner = self._loop.create_task(self._run(), name="paxos_rsm client")
+
+    # ---- deadlines ---------------------------------------------------------------------------------------
+
+    def _set_alarm(self, at: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        if self._loop is not None:
+            self._alarm_at = at
+            self._alarm = self._loop.call_at(at, self._ring_alarm)
+
+    def _ring_alarm(self) -> None:
+        """Deadlines have passed, or had when the alarm was set: what was answered since needs none any more."""
+        now = asyncio.get_running_loop().time()
+        self._alarm, self._alarm_at = None, math.inf
+        situation = f". Last loss: {self._last_loss}" if self._ring.failures and self._last_loss else ""
+        earliest = min(
+            self._window.expire(now, self._too_late, situation), self._reads.expire(now, self._too_late)
+        )
+        if earliest < math.inf:
+            # In steps: a thousand deadlines a millisecond apart are looked at some ten times, not a thousand.
+            self._set_alarm(max(earliest, now + ALARM_STEP_S))
+
+    def _too_late(self) -> ClientError:
+        """Why something that was never sent, or a query, has not been answered in time."""
+        if self._refusal:
+            return ResourceExhausted(
+                f"not executed: the servers had too much to do until the deadline: {self._refusal}; retry later"
+            )
+        if self._ring.failures and self._last_loss:
+            return Unavailable(
+                f"not executed: no server was of use before the deadline; the last one tried: {self._last_loss}"
+            )
+        heard = "has not answered in time" if self._heard else "could not be reached in time"
+        return DeadlineExceeded(f"not executed: {self._ring.current} {heard}; retry, or give it more time")
+
+    # ---- the runner --------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        """One stream after the other, as long as somebody waits."""
+        try:
+            while not self._closed and (self._window.has_callers or self._reads.has_callers):
+                endpoint = self._ring.current
+                try:
+                    await self._serve(endpoint)
+                    reason = "the server ended the stream"
+                except _LostError as lost:
+                    reason = str(lost)
+                except grpc.aio.AioRpcError as error:
+                    reason = f"{error.code().name}: {error.details()}"
+                except Exception as error:
+                    log.exception("the client met a bug while it worked with %s", endpoint)
+                    reason = f"{type(error).__name__}: {error}"
+                self._last_loss = f"{endpoint}: {reason}"
+                pause = self._ring.failed()
+                if not self._closed:
+                    log.info("left %s: %s; next is %s", endpoint, reason, self._ring.current)
+                    await asyncio.sleep(pause)
+        finally:
+            self._runner = None
+
+    async def _serve(self, endpoint: str) -> None:
+        """Works with one server until the stream is lost."""
+        loop = asyncio.get_running_loop()
+        channel = grpc.aio.insecure_channel(endpoint, options=CHANNEL_OPTIONS)
+        call: _Call = channel.stream_stream(METHOD)()
+        self._call, self._loss = call, ""
+        self._open_sent = self._opened = self._heard = False
+        self._heard_at = self._progress_at = loop.time()
+        writer = loop.create_task(self._write(call), name="paxos_rsm client writer")
+        try:
+            while True:
+                data = await call.read()
+                if not isinstance(data, bytes):
+                    return  # the end
+                self._heard = True
+                self._heard_at = loop.time()
+                self._take(data)
+        except asyncio.CancelledError:
+            # Either this task is cancelled, or the call was, by _drop.
+            task = asyncio.current_task()
+            if not self._loss or (task is not None and task.cancelling()):
+                raise
+            raise _LostError(self._loss) from None
+        finally:
+            self._stream_lost()
+            call.cancel()
+            writer.cancel()
+            await asyncio.wait([writer])
+            await channel.close()
+
+    def _stream_lost(self) -> None:
+        self._call = self._waker = self._probe = None
+        self._window.stream_lost()
+        self._reads.stream_lost()
+        for hold in self._holds:
+            hold.cancel()
+        self._holds.clear()
+        self._frames_held = self._reads_held = False
+        self._leave = ""
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+
+    def _drop(self, reason: str) -> None:
+        """Gives the stream up from outside the runner."""
+        if self._call is not None and not self._loss:
+            self._loss = reason
+            self._call.cancel()
+
+    # ---- the writer --------------------------------------------------------------------------------------
+
+    async def _write(self, call: _Call) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                message = self._next_message()
+                if message is not None:
+                    if self._watch is None:
+                        self._start_watch(loop)
+                    await call.write(message)
+                elif self._closed:
+                    await call.write(pb.ClientMessage(close=pb.Close()).SerializeToString())
+                    await call.done_writing()
+                    return
+                else:
+                    self._waker = waker = loop.create_future()
+                    await waker
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+            pass  # the stream is gone, which the runner is told too
+        except Exception as error:
+            log.exception("the client met a bug while it wrote")
+            self._drop(f"{type(error).__name__}: {error}")
+
+    def _next_message(self) -> bytes | None:
+        """What to write next; None where there is nothing, or nothing that may be written now."""
+        if self._probe is not None:
+            probe, self._probe = self._probe, None
+            return probe
+        window = self._window
+        if not self._open_sent and window.has_commands:
+            self._open_sent = True
+            opening = pb.Open(
+                session=window.session,
+                cluster_id=self._cluster_id,
+                session_timeout_ms=0 if window.session else self._settings.session_timeout_ms,
+            )
+            return pb.ClientMessage(open=opening).SerializeToString()
+        # In turns, so that neither holds up the other.
+        self._frame_next = not self._frame_next
+        if self._frame_next:
+            return self._next_frame() or self._next_read()
+        return self._next_read() or self._next_frame()
+
+    def _next_frame(self) -> bytes | None:
+        return None if self._frames_held or not self._opened else self._window.next_message()
+
+    def _next_read(self) -> bytes | None:
+        return None if self._reads_held else self._reads.next_message(self._cluster_id)
+
+    # ---- the watch ---------------------------------------------------------------------------------------
+
+    @property
+    def _awaits(self) -> bool:
+        """Whether the server owes something."""
+        opening = self._open_sent and not self._opened
+        return opening or not self._heard or self._window.awaits_results or bool(self._reads.asked)
+
+    def _start_watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Something is about to be awaited, and nothing was until now."""
+        now = loop.time()
+        self._heard_at = self._progress_at = now
+        self._watch_due = now + self._settings.tick_s
+        self._watch = loop.call_at(self._watch_due, self._look)
+
+    def _look(self) -> None:
+        self._watch = None
+        if not self._awaits:
+            return
+        settings, loop = self._settings, asyncio.get_running_loop()
+        now = loop.time()
+        # Whatever kept this loop from running kept it from hearing, too.
+        late = now - self._watch_due
+        self._heard_at += late
+        self._progress_at += late
+        quiet_s, idle_s = now - self._heard_at, now - self._progress_at
+        if quiet_s >= settings.silent_s:
+            self._drop(f"it has been silent for {quiet_s:.1f} s")
+            return
+        if idle_s >= settings.stuck_s * 2 ** min(self._stuck, STUCK_DOUBLINGS_MAX):
+            self._stuck += 1
+            self._drop(f"it lives, and has answered nothing for {idle_s:.1f} s")
+            return
+        if quiet_s >= settings.probe_s:
+            self._probe = read_message(PROBE_ID, True, self._cluster_id, [])
+            self._wake()
+        self._watch_due = now + settings.tick_s
+        self._watch = loop.call_at(self._watch_due, self._look)
+
+    def _progressed(self) -> None:
+        """The server gave something that was asked for."""
+        self._progress_at = self._heard_at
+        self._stuck = self._refusals = 0
+        self._refusal = ""
+        self._ring.succeeded()
+
+    # ---- from the server ---------------------------------------------------------------------------------
+
+    def _take(self, data: bytes) -> None:
+        """Takes one message in. Raises _LostError where the stream is of no more use."""
+        try:
+            message = pb.ServerMessage.FromString(data)
+        except DecodeError:
+            raise _LostError(
+                f"it sent {len(data)} bytes that are no message: it is no paxos_rsm server"
+            ) from None
+        match message.WhichOneof("message"):
+            case "results":
+                results = message.results
+                if self._window.results(results.first_seq, results.results):
+                    self._progressed()
+                if self._window.pending:
+                    self._wake()  # there may be room in the window now
+            case "read_results":
+                self._take_read_results(message.read_results)
+            case "opened":
+                self._take_opened(message.opened)
+            case "failure":
+                self._take_failure(message.failure)
+            case _:
+                raise _LostError("it sent a message of a kind that this version does not know")
+
+    def _take_opened(self, opened: pb.Opened) -> None:
+        self._check_cluster(opened.cluster_id)
+        try:
+            frame_bytes_max = opened.frame_bytes_max or FRAME_BYTES_MAX
+            self._window.opened(opened.session, opened.next_seq, frame_bytes_max)
+        except UnknownOutcome as error:
+            said = str(error)
+            self._window.session_lost(lambda: UnknownOutcome(said))
+            raise _LostError(said) from None
+        self._reads.request_bytes_max = frame_bytes_max
+        self._opened = True
+        self._progress_at = self._heard_at
+        self._wake()
+
+    def _take_read_results(self, answer: pb.ReadResults) -> None:
+        if answer.id == PROBE_ID:
+            return
+        if answer.HasField("failure"):
+            self._take_read_failure(answer.id, answer.failure)
+            return
+        self._check_cluster(answer.cluster_id)
+        if (
+            not self._reads.answered(answer.id, answer.results, answer.applied_slot, answer.leader_age_ms)
+            and answer.id in self._reads.asked
+        ):
+            raise _LostError(f"it answered {len(answer.results)} queries where another number was asked")
+        self._progressed()
+        self._wake()
+
+    def _take_read_failure(self, read_id: int, failure: pb.Failure) -> None:
+        if failure.code == FAILED_PRECONDITION:
+            self._reads.ask_again(read_id)
+            self._refuse_endpoint(failure.message)
+        elif failure.code == UNAVAILABLE:
+            self._reads.ask_again(read_id)
+            raise _LostError(f"UNAVAILABLE: {failure.message}")
+        elif failure.code in MAY_SUCCEED_LATER:
+            self._reads.ask_again(read_id)
+            self._reads_held = True
+            self._hold(failure, self._release_reads)
+        else:
+            self._reads.failed(read_id, error_of(failure.code, failure.message))
+            self._wake()
+
+    def _take_failure(self, failure: pb.Failure) -> None:
+        said = f"{code_name(failure.code)}: {failure.message}"
+        if failure.session_expired:
+            session = self._window.session
+            self._window.session_lost(
+                lambda: SessionExpired(
+                    f"session {session} has expired, and what was in flight in it may or may not have been executed: "
+                    "only reading the state can tell. It was not sent again; the next command opens a new session "
+                    f"({failure.message})"
+                )
+            )
+            raise _LostError(said)
+        if not failure.first_seq:
+            if failure.code == FAILED_PRECONDITION:
+                self._refuse_endpoint(failure.message)
+            raise _LostError(said)
+        if not failure.not_executed:
+            # Nobody knows; whoever has it in the log will answer it when it is sent again.
+            raise _LostError(said)
+        later = failure.code in MAY_SUCCEED_LATER
+        error = None if later else error_of(failure.code, f"not executed: {failure.message}")
+        if not self._window.refused(failure.first_seq, error):
+            self._window.session_lost(
+                lambda: UnknownOutcome(
+                    "a command that was sent before may or may not have been executed, and is refused now: "
+                    f"{failure.message}. Only reading the state can tell"
+                )
+            )
+            raise _LostError(said)
+        if failure.code == UNAVAILABLE:
+            self._leave = said
+        if not self._frames_held:
+            self._frames_held = True
+            self._hold(failure, self._release_frames)
+
+    def _check_cluster(self, cluster_id: int) -> None:
+        if cluster_id and self._cluster_id and cluster_id != self._cluster_id:
+            self._refuse_endpoint(
+                f"it is of cluster {cluster_id:x}, and this client works with cluster {self._cluster_id:x}"
+            )
+        self._cluster_id = cluster_id or self._cluster_id
+
+    def _refuse_endpoint(self, reason: str) -> None:
+        """This server will never do; once that is so of all of them, there is nothing to wait for."""
+        said = self._ring.refused(reason)
+        if said is not None:
+            self._window.fail_pending(
+                lambda: InvalidArgument(f"not executed: no server accepts this client: {said}")
+            )
+            self._reads.fail_all(lambda: InvalidArgument(f"no server accepts this client: {said}"))
+        raise _LostError(reason)
+
+    # ---- pauses that the server asked for ------------------------------------------------------------------
+
+    def _hold(self, failure: pb.Failure, release: Callable[[], None]) -> None:
+        """Comes back to ``release`` after a pause that doubles while nothing gets through."""
+        if failure.code == RESOURCE_EXHAUSTED:
+            self._refusal = failure.message
+        pause_s = min(REFUSED_PAUSE_S * 2.0 ** min(self._refusals, 16), REFUSED_PAUSE_S_MAX)
+        self._refusals += 1
+        loop = asyncio.get_running_loop()
+        self._holds = [hold for hold in self._holds if hold.when() > loop.time()]
+        self._holds.append(loop.call_later(pause_s * self._rng.uniform(0.5, 1.0), release))
+
+    def _release_frames(self) -> None:
+        self._frames_held = False
+        if self._leave:
+            self._drop(self._leave)
+        else:
+            self._wake()
+
+    def _release_reads(self) -> None:
+        self._reads_held = False
+        self._wake()
