@@ -71,6 +71,8 @@ log = logging.getLogger(__name__)
 
 RETRANSMIT_MS = 200
 RESEND_MS = 1_000
+LINGER_S = 0.05
+CALLS_END_S = 0.5
 STOP_TIMEOUT_S = 10.0
 """For what may hang in the end: a disk that does not answer must not keep a failed process alive."""
 
@@ -367,7 +369,11 @@ class Server:
         if self._own is not None:
             self._own.close()
         if self._grpc is not None:
-            await self._grpc.stop(min(grace_s, 0.5))
+            if grace_s:
+                # What has come over the wire and was not looked at yet would be cancelled by gRPC without a reason:
+                # give it the time to be told one.
+                await asyncio.sleep(LINGER_S)
+            await self._grpc.stop(min(grace_s, CALLS_END_S))
         try:
             if replica is not None:
                 await replica.stop()
