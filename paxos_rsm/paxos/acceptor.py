@@ -10,7 +10,7 @@ from paxos_rsm.paxos.core import Core
 from paxos_rsm.paxos.log import entry_bytes
 from paxos_rsm.paxos.messages import Accept, Nack, Prepare, Promise
 from paxos_rsm.paxos.ready import WriteAccepted, WritePromise
-from paxos_rsm.paxos.types import Ballot, Entry, NodeId, Slot
+from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Entry, NodeId, Slot
 
 __all__ = ["Acceptor"]
 
@@ -48,11 +48,17 @@ class Acceptor:
         log = self._core.log
         if message.slot <= log.compacted_through:
             return False
-        self.promised = ballot
         state = log.get(message.slot)
-        if state is None or state.ballot != ballot:
-            log.accept(message.slot, ballot, message.entry)
-            self._core.out.write(WriteAccepted(message.slot, ballot, message.entry))
+        if state is not None and state.decided and state.ballot == NO_BALLOT:
+            if state.entry != message.entry:
+                # Learned as decided, so in a ballot that this server never heard of: the sender was deposed by it.
+                return False
+            self.promise(ballot)
+        else:
+            self.promised = ballot
+            if state is None or state.ballot != ballot:
+                log.accept(message.slot, ballot, message.entry)
+                self._core.out.write(WriteAccepted(message.slot, ballot, message.entry))
         self._core.out.accepted(sender, ballot, message.slot)
         return True
 

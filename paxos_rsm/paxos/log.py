@@ -25,7 +25,11 @@ def entry_bytes(entry: Entry) -> int:
 
 
 class SlotState:
-    """What one slot holds. ``ballot`` is that of this server's vote, ``NO_BALLOT`` where it learned a decision."""
+    """What one slot holds. ``ballot`` is that of this server's vote, ``NO_BALLOT`` where it learned a decision.
+
+    Where a decided slot has a ballot, it was decided in that one or a lower: a higher one that proposes another entry
+    there breaks rule 1. Where it has none, nobody here knows in which ballot it was decided.
+    """
 
     __slots__ = ("ballot", "decided", "entry")
 
@@ -96,9 +100,8 @@ class SlotLog:
             if state.entry != entry:
                 raise InvariantViolation(f"slot {slot}: two entries decided (rule 1)")
             return False
-        if state.entry != entry:
-            state.ballot = NO_BALLOT
-            state.entry = entry
+        state.ballot = NO_BALLOT
+        state.entry = entry
         state.decided = True
         return True
 

@@ -235,9 +235,9 @@ class Cluster:
                 return leaders[0]
         raise AssertionError(f"no single leader after {ticks} ticks: {self.leaders()}")
 
-    def calm(self) -> None:
-        """Nobody stands by itself any more (before it has missed a leader anew); heartbeats have gone round."""
-        for _ in range(3):
+    def calm(self, ticks: int = 3) -> None:
+        """Time passes in which nobody stands; heartbeats go round."""
+        for _ in range(ticks):
             for host in self.hosts.values():
                 host.node.election.stand_at = 1 << 40
             self.run(1)

@@ -1,0 +1,198 @@
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from paxos_rsm.errors import InvariantViolation
+from paxos_rsm.paxos.messages import Accept, Accepted, Heartbeat, Nack, Prepare, Promise
+from paxos_rsm.paxos.node import Node
+from paxos_rsm.paxos.ready import WriteAccepted, WritePromise
+from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Batch, ConfigChange, Entry, Noop, Slot, join_frames
+from tests.unit.paxos.harness import SETTINGS, Cluster, members
+
+GENESIS = ConfigChange(members(3))
+
+
+def batch(frame: bytes) -> Batch:
+    """The entry that a lone frame makes."""
+    return Batch(join_frames([frame]))
+
+
+def acceptor(
+    promised: Ballot = NO_BALLOT,
+    votes: dict[Slot, tuple[Ballot | None, Entry]] | None = None,
+    decided_through: Slot = 0,
+    chunk_bytes_max: int = 1 << 20,
+) -> Node:
+    """Server 1 of three, with what its disk held: slot 1, and ``votes``."""
+    settings = replace(SETTINGS, chunk_bytes_max=chunk_bytes_max)
+    held = {1: (None, GENESIS), **(votes or {})}
+    node = Node(
+        1, settings, Random(0), promised=promised, votes=held, decided_through=max(1, decided_through)
+    )
+    node.ready()
+    return node
+
+
+# ---- promises ----------------------------------------------------------------------------------------------------
+
+
+def test_a_promise_is_said_after_it_is_written() -> None:
+    node = acceptor()
+    node.step(2, Prepare(Ballot(5, 2), 1))
+    ready = node.ready()
+    assert ready.writes == [WritePromise(Ballot(5, 2))]
+    assert ready.messages == []
+    assert [(e.to, e.message) for e in ready.messages_after_writes] == [
+        (2, Promise(Ballot(5, 2), 1, None, (), ((1, GENESIS),)))
+    ]
+
+
+def test_a_lower_ballot_is_refused_at_once_and_told_why() -> None:
+    node = acceptor(promised=Ballot(5, 2))
+    for message in (Prepare(Ballot(4, 3), 1), Accept(Ballot(4, 3), 1, Noop(), 0)):
+        node.step(3, message)
+        ready = node.ready()
+        assert not ready.writes
+        assert not ready.messages_after_writes
+        assert [(e.to, e.message) for e in ready.messages] == [(3, Nack(Ballot(4, 3), Ballot(5, 2)))]
+
+
+def test_the_same_ballot_may_ask_again_and_writes_nothing() -> None:
+    node = acceptor(promised=Ballot(5, 2))
+    node.step(2, Prepare(Ballot(5, 2), 1))
+    ready = node.ready()
+    assert not ready.writes
+    assert len(ready.messages_after_writes) == 1
+
+
+def test_a_ballot_is_taken_only_from_the_node_that_it_names() -> None:
+    """Rule 2: streams are bound to incarnations, so a Prepare or Accept of another's ballot is nobody's."""
+    node = acceptor()
+    node.step(3, Prepare(Ballot(5, 2), 1))
+    node.step(3, Accept(Ballot(5, 2), 1, Noop(), 0))
+    assert not node.ready()
+    assert node.acceptor.promised == NO_BALLOT
+
+
+def test_the_promise_never_goes_down() -> None:
+    node = acceptor(promised=Ballot(5, 2))
+    with pytest.raises(InvariantViolation, match="rule 3"):
+        node.acceptor.promise(Ballot(4, 9))
+
+
+def test_a_promise_reports_votes_and_decisions_from_the_first_slot_wanted_on() -> None:
+    """Entries below the sender's own watermark, too: the candidate may know less (rule 5)."""
+    ballot = Ballot(3, 2)
+    votes: dict[Slot, tuple[Ballot | None, Entry]] = {s: (ballot, batch(b"%d" % s)) for s in (2, 3, 5)}
+    votes[6] = None, Noop()
+    node = acceptor(ballot, votes, decided_through=2)
+    node.step(3, Prepare(Ballot(4, 3), 2))
+    [envelope] = node.ready().messages_after_writes
+    assert envelope.message == Promise(
+        Ballot(4, 3),
+        2,
+        None,
+        ((3, ballot, batch(b"3")), (5, ballot, batch(b"5"))),
+        ((2, batch(b"2")), (6, Noop())),
+    )
+
+
+def test_a_long_promise_comes_in_chunks_that_together_cover_everything() -> None:
+    ballot = Ballot(3, 2)
+    votes: dict[Slot, tuple[Ballot | None, Entry]] = {s: (ballot, batch(b"x")) for s in (2, 3, 7, 8)}
+    node = acceptor(ballot, votes, chunk_bytes_max=1)
+    covered: list[tuple[Slot, Slot | None, list[Slot]]] = []
+    first: Slot | None = 2
+    while first is not None:
+        node.step(3, Prepare(Ballot(4, 3), first))
+        [envelope] = node.ready().messages_after_writes
+        chunk = envelope.message
+        assert isinstance(chunk, Promise)
+        covered.append((chunk.first, chunk.last, [s for s, _, _ in chunk.accepted]))
+        first = None if chunk.last is None else chunk.last + 1
+    assert covered == [(2, 2, [2]), (3, 6, [3]), (7, 7, [7]), (8, None, [8])]
+
+
+# ---- votes -------------------------------------------------------------------------------------------------------
+
+
+def test_a_vote_raises_the_promise_and_is_said_after_it_is_written() -> None:
+    node = acceptor(promised=Ballot(2, 3))
+    node.step(2, Accept(Ballot(5, 2), 9, Noop(), 0))
+    ready = node.ready()
+    assert node.acceptor.promised == Ballot(5, 2)
+    assert ready.writes == [WriteAccepted(9, Ballot(5, 2), Noop())]
+    assert [(e.to, e.message) for e in ready.messages_after_writes] == [(2, Accepted(Ballot(5, 2), (9,)))]
+    node.step(3, Prepare(Ballot(4, 3), 1))
+    assert [type(e.message) for e in node.ready().messages] == [Nack]
+
+
+def test_an_accept_that_comes_twice_is_written_once_and_answered_again() -> None:
+    node = acceptor()
+    accept = Accept(Ballot(5, 2), 2, Noop(), 1)
+    node.step(2, accept)
+    assert len(node.ready().writes) == 1
+    node.step(2, accept)
+    ready = node.ready()
+    assert not ready.writes
+    assert len(ready.messages_after_writes) == 1
+
+
+def test_votes_of_one_turn_are_answered_together() -> None:
+    node = acceptor()
+    for slot in (2, 3, 4):
+        node.step(2, Accept(Ballot(5, 2), slot, Noop(), 0))
+    assert [e.message for e in node.ready().messages_after_writes] == [Accepted(Ballot(5, 2), (2, 3, 4))]
+
+
+def test_one_ballot_never_has_two_entries_in_a_slot() -> None:
+    node = acceptor(votes={2: (Ballot(5, 2), batch(b"x"))}, promised=Ballot(5, 2))
+    with pytest.raises(InvariantViolation, match="rule 2"):
+        node.log.accept(2, Ballot(5, 2), batch(b"y"))
+
+
+def test_a_stale_accept_in_a_slot_fetched_as_decided_is_no_breach() -> None:
+    """A deposed leader's Accept comes late, to a server that has promised nothing since and fetched the decision.
+
+    The server took it for a broken rule 1 and stopped.
+    """
+    cluster = Cluster(5)
+    cluster.make_lead(1)
+    cluster.propose(1, b"x")
+    [stale] = cluster.take(Accept, to=3)
+    cluster.take(Accept)
+    cluster.crash(1)
+    cluster.partition({3}, {2, 4, 5})
+    cluster.calm(2 * SETTINGS.election_ticks)
+    cluster.make_lead(2)
+    cluster.propose(2, b"y")
+    cluster.settle()
+    cluster.heal()
+    while cluster.node(3).decided_through < cluster.node(2).decided_through:
+        cluster.tick(2, 3, 4, 5)
+        cluster.settle_but(Accept)
+        cluster.take(Accept)
+    assert cluster.node(3).acceptor.promised == stale[2].ballot
+    assert cluster.oracle.chosen[2] != stale[2].entry
+    cluster.wire.clear()
+    cluster.hand(stale[0], stale[1], stale[2])
+    assert not cluster.take(Accepted)
+
+
+def test_a_fetched_decision_is_voted_for_without_being_written_again() -> None:
+    """A new leader that does not know it proposes the same entry: the promise is all that must become durable."""
+    node = acceptor(votes={2: (None, Noop())}, decided_through=2)
+    node.step(2, Accept(Ballot(5, 2), 2, Noop(), 1))
+    ready = node.ready()
+    assert ready.writes == [WritePromise(Ballot(5, 2))]
+    assert [e.message for e in ready.messages_after_writes] == [Accepted(Ballot(5, 2), (2,))]
+    node.check()
+
+
+def test_another_entry_in_a_higher_ballot_than_the_one_that_decided_is_a_breach() -> None:
+    node = acceptor(votes={2: (Ballot(5, 2), batch(b"x"))}, promised=Ballot(5, 2))
+    node.step(2, Heartbeat(Ballot(5, 2), True, True, 2, 0, frozenset({1, 2}), Ballot(5, 2)))
+    assert node.decided_through == 2
+    with pytest.raises(InvariantViolation, match="rule 1"):
+        node.step(3, Accept(Ballot(6, 3), 2, batch(b"y"), 0))
