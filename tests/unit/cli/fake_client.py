@@ -3,8 +3,10 @@
 from types import TracebackType
 from typing import Any, Self
 
-from paxos_rsm.client import KeyValue, PutResult, RangeResult, TxnResult
+from paxos_rsm.client import GetResult, KeyValue, PutResult, RangeResult, TxnResult
 from paxos_rsm.errors import PaxosRsmError
+
+MISSING = GetResult(b"", None, 0, 0, 0, 1)
 
 
 class FakeClient:
@@ -45,7 +47,9 @@ class FakeClient:
 
         return [self.kvs[each] for each in sorted(self.kvs) if within(each)]
 
-    async def put(self, key: bytes, value: bytes, *, prev_kv: bool = False) -> PutResult:
+    async def put(self, key: bytes | str, value: bytes | str, *, prev_kv: bool = False) -> PutResult:
+        key = key.encode() if isinstance(key, str) else key
+        value = value.encode() if isinstance(value, str) else value
         self._note("put", key=key, value=value, prev_kv=prev_kv)
         before = self.kvs.get(key)
         type(self).revision += 1
@@ -53,9 +57,10 @@ class FakeClient:
         self.kvs[key] = KeyValue(key, value, version, created, self.revision)
         return PutResult(self.revision, before if prev_kv else None)
 
-    async def get(self, key: bytes, **options: Any) -> Any:
+    async def get(self, key: bytes | str, **options: Any) -> Any:
+        key = key.encode() if isinstance(key, str) else key
         self._note("get", key=key, **options)
-        return self.kvs.get(key)
+        return self.kvs.get(key, MISSING)
 
     async def range(
         self,
