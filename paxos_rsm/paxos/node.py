@@ -324,7 +324,14 @@ class Node:
             self._core.out.send_all(self._core.others, self._beat())
 
     def _accept(self, sender: NodeId, message: m.Accept) -> None:
-        if message.ballot.node != sender or not self.acceptor.accept(sender, message):
+        if message.ballot.node != sender:
+            return
+        if message.slot > 1 and self.configuration is None:
+            # Rule 9: no vote beyond a genesis entry that this server does not know to be decided. Otherwise a minority
+            # that alone knows it could take that knowledge along, and slot 1 needs every member to be decided anew.
+            self._follow(sender, message.ballot, message.decided_through)
+            return
+        if not self.acceptor.accept(sender, message):
             return
         self._overtaken(message.ballot)
         self.learner.voted(message.slot, message.ballot)

@@ -216,11 +216,16 @@ class Cluster:
                 self.deliver()
         self.wire = kept
 
-    def run(self, ticks: int) -> None:
-        """Ticks, with everything delivered in between."""
+    def lose(self, *kinds: type[Message]) -> None:
+        """Delivers everything but messages of these kinds, which are lost."""
+        self.settle_but(*kinds)
+        self.wire = []
+
+    def run(self, ticks: int, *lost: type[Message]) -> None:
+        """Ticks, with everything delivered in between but what is lost."""
         for _ in range(ticks):
             self.tick()
-            self.settle()
+            self.lose(*lost)
 
     def leaders(self) -> list[int]:
         """Hosts that are up and believe that they lead."""
@@ -235,16 +240,16 @@ class Cluster:
                 return leaders[0]
         raise AssertionError(f"no single leader after {ticks} ticks: {self.leaders()}")
 
-    def calm(self, ticks: int = 3) -> None:
+    def calm(self, ticks: int = 3, *lost: type[Message]) -> None:
         """Time passes in which nobody stands; heartbeats go round."""
         for _ in range(ticks):
             for host in self.hosts.values():
                 host.node.election.stand_at = 1 << 40
-            self.run(1)
+            self.run(1, *lost)
 
-    def stand(self, number: int) -> None:
+    def stand(self, number: int, *lost: type[Message]) -> None:
         """This host, and nobody else, stands now; nothing that it says has arrived yet."""
-        self.calm()
+        self.calm(3, *lost)
         self.node(number).election.stand_at = 0
         self.tick(number)
         if self.node(number).proposer.phase is not Phase.PREPARING:

@@ -4,10 +4,10 @@ import pytest
 
 from paxos_rsm.errors import ConfigError
 from paxos_rsm.paxos.membership import Configuration, ConfigurationHistory, Member
-from paxos_rsm.paxos.messages import Accept, Accepted
+from paxos_rsm.paxos.messages import Accept, Accepted, CatchUp, Decide, Heartbeat
 from paxos_rsm.paxos.quorum import QuorumSizes
 from paxos_rsm.paxos.types import ConfigChange
-from tests.unit.paxos.harness import Cluster, members
+from tests.unit.paxos.harness import SETTINGS, Cluster, members
 
 THREE = members(3)
 
@@ -128,3 +128,33 @@ def test_nobody_is_met_anew_once_the_genesis_entry_is_decided() -> None:
     leader.meet(members(5))
     assert leader.configuration == THREE
     assert leader.proposer.leading
+
+
+def test_nobody_votes_beyond_a_genesis_entry_that_it_does_not_know_to_be_decided() -> None:
+    """Otherwise slot 2 could be decided while only a minority knows that slot 1 is, and be lost with that minority."""
+    cluster = Cluster(5)
+    cluster.stand(1)
+    cluster.lose(Decide, Heartbeat)  # all have voted in slot 1; only its leader knows that it is decided
+    cluster.hand(1, 2, Decide(cluster.node(1).proposer.ballot, 1))
+    cluster.crash(1)
+    assert [h.node.decided_through for h in cluster.hosts.values()] == [1, 1, 0, 0, 0]
+    cluster.calm(2 * SETTINGS.election_ticks, CatchUp)
+    cluster.stand(2, CatchUp)
+    cluster.lose(CatchUp)
+    cluster.run(4, CatchUp)
+    assert cluster.leaders() == [2]
+    assert cluster.node(2).proposer.in_flight.keys() == {2}
+    assert not any(2 in h.disk.votes for n, h in cluster.hosts.items() if n > 2)
+    cluster.run(4)  # CatchUp gets through: they learn slot 1, and vote in slot 2 when it is sent again
+    assert [cluster.node(n).decided_through for n in (2, 3, 4, 5)] == [2] * 4
+
+
+def test_a_server_restarted_alone_in_a_formed_cluster_is_brought_up_before_it_meets_anybody() -> None:
+    cluster = Cluster(3)
+    cluster.make_lead(1)
+    cluster.crash(3)
+    cluster.hosts[3].disk.votes.clear()
+    cluster.hosts[3].disk.decided_through = 0
+    cluster.restart(3, meet=False)
+    cluster.run(2)
+    assert cluster.node(3).configuration == cluster.configuration
