@@ -8,11 +8,12 @@ server that was dead, each key at version 1 (a write that was executed twice wou
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import click
@@ -94,6 +95,7 @@ class Writer:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._failure: BaseException | None = None
+        self._cancel: Callable[[], object] | None = None
 
     def start(self) -> None:
         """Begins to write."""
@@ -101,15 +103,20 @@ class Writer:
 
     def finish(self) -> Acknowledgements:
         """Ends writing, waits for the answers that are under way, and gives what was acknowledged."""
-        self.stop()
+        self._ended.set()
         self._thread.join(CLIENT_TIMEOUT_S + STEP_TIMEOUT_S)
         if self._failure is not None:
             raise Failure(f"the writer failed: {describe(self._failure)}") from self._failure
         return self.acknowledged
 
-    def stop(self) -> None:
-        """Ends writing; waits for nothing."""
+    def abandon(self) -> None:
+        """Ends writing at once, answers or not. Nothing to do where it has ended."""
         self._ended.set()
+        if self._cancel is not None:
+            with contextlib.suppress(RuntimeError):  # the loop may be closed by now
+                self._cancel()
+        if self._thread.is_alive():
+            self._thread.join(STEP_TIMEOUT_S)
 
     def wait_for(self, count: int) -> None:
         """Waits until ``count`` more writes have been acknowledged. Raises Failure where they are not."""
@@ -132,6 +139,9 @@ class Writer:
     async def _write(self) -> None:
         from paxos_rsm.client import AsyncClient
 
+        own = asyncio.current_task()
+        if own is not None:
+            self._cancel = functools.partial(asyncio.get_running_loop().call_soon_threadsafe, own.cancel)
         started = time.monotonic()
         numbers = itertools.count()
 
@@ -208,7 +218,7 @@ def run_demo(story: Story, cluster: LocalCluster) -> None:
             acknowledged = writer.finish()
             story.tell(f"{len(acknowledged):,} writes acknowledged in all, {acknowledged.unknown} unanswered")
     finally:
-        writer.stop()
+        writer.abandon()
     with story.step("all three hold the same state"):
         slot, digest = cluster.wait_until(lambda: _same_state(cluster), "equal states", STEP_TIMEOUT_S)
         for name in cluster.names:
