@@ -15,7 +15,8 @@ writer, just before it is written: so a client that reads slowly makes this serv
 results, and the answer is from a state that is still newer than the index.
 
 Bounds. What waits for a client to read it is counted in bytes; above the limit its stream ends with
-RESOURCE_EXHAUSTED. The session lives on: the client comes back and asks again, exactly once.
+RESOURCE_EXHAUSTED, and so does the slowest of all streams where too much waits on them together. The session lives
+on: the client comes back and asks again, exactly once.
 
 Order. A frame that is refused leaves a gap that only the client can fill; so the frames after it are refused too,
 until it has sent again from there.
@@ -58,6 +59,8 @@ SERVICE = "paxos_rsm.v1.Session"
 
 MESSAGE_BYTES_MAX = 1024 * 1024
 """Results are joined into one message up to this size; one larger result still goes."""
+TOTAL_SHARE = 16
+"""All streams together may have as much waiting as this many of them may alone."""
 QUERIES_PER_SLICE = 256
 """After so many queries in a row the loop gets a turn: heartbeats must not wait for a client's reads."""
 SEQ_MAX = 2**63 - 1
@@ -123,6 +126,7 @@ class SessionService:
         self.limits = limits
         self.stopping = False
         self.has_leader = False
+        self.queued_bytes = 0
         self._streams: set[_Stream] = set()
         self._by_session: dict[int, _Stream] = {}
         self._leaderless: asyncio.TimerHandle | None = None
@@ -174,6 +178,10 @@ class SessionService:
 
     # ---- the leader --------------------------------------------------------------------------------------
 
+    def end_slowest(self) -> None:
+        """Too much waits, over all streams: whoever has let most of it pile up is the one that does not read."""
+        max(self._streams, key=lambda each: each.queued_bytes).end_slow()
+
     def _leader_changed(self, has_leader: bool) -> None:
         self.has_leader = has_leader
         if self._leaderless is not None:
@@ -219,7 +227,7 @@ class _Stream:
         self._refused_seq = 0  # where the client has to send again from; 0: nowhere
         self._reads_waiting = 0
         self._queue: deque[_Results | _Read | _Message] = deque()
-        self._queued_bytes = 0
+        self.queued_bytes = 0
         self._wake = asyncio.Event()
 
     # ---- life --------------------------------------------------------------------------------------------
@@ -247,6 +255,8 @@ class _Stream:
             if self._open_timer is not None:
                 self._open_timer.cancel()
             self.detach()
+            self._queue.clear()  # the status of this call may have to wait for its client: nothing else does
+            self._account(-self.queued_bytes)
             if not self.finished.done():
                 self.finished.set_result(None)
 
@@ -359,7 +369,10 @@ class _Stream:
         else:
             self._refused_seq = 0
             self._next_seq = max(self._next_seq, first_seq + count)
-            self._answered_below = min(self._answered_below or first_seq, first_seq)
+            # What the client says it has received is answered, and will not be again.
+            self._answered_below = max(
+                min(self._answered_below or first_seq, first_seq), message.received_below
+            )
 
     def _checked(self, frame: pb.Frame, size_bytes: int) -> int:
         """How many commands a frame has. Raises InvalidArgument where it must not stand in the log."""
@@ -393,7 +406,7 @@ class _Stream:
         except RefusedByCluster as error:
             self._put(_Message(self._read_failed(message.id, error)))
             return
-        if self._queued_bytes + size > self._limits.results_bytes_max:
+        if self.queued_bytes + size > self._limits.results_bytes_max:
             full = ResourceExhausted(
                 "too many reads wait on this stream for their client; read their results"
             )
@@ -404,12 +417,14 @@ class _Stream:
             self._put(read)
             return
         self._reads_waiting += 1
-        self._queued_bytes += size
+        self._count(size)
         self._replica.read().add_done_callback(lambda granted: self._read_granted(read, granted))
 
     def _read_granted(self, read: _Read, granted: "asyncio.Future[int]") -> None:
+        if self.finished.done():
+            return
         self._reads_waiting -= 1
-        self._queued_bytes -= read.size_bytes
+        self._account(-read.size_bytes)
         if granted.cancelled():
             read.error = Unavailable("this server is stopping; read at another one")
         else:
@@ -507,15 +522,25 @@ class _Stream:
         self._count(item.size_bytes)
 
     def _count(self, size_bytes: int) -> None:
-        self._queued_bytes += size_bytes
+        self._account(size_bytes)
         self._wake.set()
-        if self._queued_bytes > self._limits.results_bytes_max:
-            self.end(
-                ResourceExhausted(
-                    f"{self._queued_bytes} bytes wait for a client that does not read them; open the session "
-                    "again and read its results"
-                )
+        if self.queued_bytes > self._limits.results_bytes_max:
+            self.end_slow()
+        elif self._service.queued_bytes > TOTAL_SHARE * self._limits.results_bytes_max:
+            self._service.end_slowest()
+
+    def _account(self, size_bytes: int) -> None:
+        self.queued_bytes += size_bytes
+        self._service.queued_bytes += size_bytes
+
+    def end_slow(self) -> None:
+        """Ends a stream whose client does not read."""
+        self.end(
+            ResourceExhausted(
+                f"{self.queued_bytes} bytes wait for a client that does not read them; open the session "
+                "again and read its results"
             )
+        )
 
     async def _write(self) -> None:
         """Writes what waits, in order, until the stream has ended and nothing waits any more."""
@@ -531,7 +556,7 @@ class _Stream:
                 else:
                     data = await self._answer(item)
                 await context.write(data)
-                self._queued_bytes -= item.size_bytes
+                self._account(-item.size_bytes)
             if self._closing:
                 return
             if self._draining and not self.waits:

@@ -12,6 +12,7 @@ from paxos_rsm._proto import kv_pb2
 from paxos_rsm._proto import session_pb2 as pb
 from paxos_rsm.codec.frames import commands_frame, expire_frame, register_frame
 from paxos_rsm.errors import LogIOError, ResourceExhausted, Unavailable
+from paxos_rsm.server import session_service
 from paxos_rsm.server.session_service import SessionLimits, SessionService
 from tests.unit.server.fakes import FRAME_BYTES_MAX, FakeReplica, SessionClient, get, put, serving, until
 
@@ -441,6 +442,49 @@ async def test_a_client_that_does_not_read_is_cut_off_and_may_come_back() -> Non
         await again.submit(2, [get(b"a")])
         result = kv_pb2.KvResult.FromString((await again.results(1, first_seq=2))[0])
         assert result.range.kvs[0].value == value
+
+
+async def test_all_streams_together_are_bounded_and_the_slowest_goes_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session_service, "TOTAL_SHARE", 1)
+    async with staged(results_bytes_max=10_000) as stage:
+        stage.replica.hold()
+        clients = [stage.client() for _ in range(3)]
+        for read_id, (client, size) in enumerate(zip(clients, (2_000, 6_000, 3_000), strict=True)):
+            # Each stays below its own limit.
+            await client.send(pb.ClientMessage(read=pb.Read(id=read_id, requests=[get(b"x" * size)])))
+            await until(lambda: stage.replica.reads_asked == read_id + 1)  # noqa: B023
+        assert (await clients[1].ended())[0] == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert stage.service.stream_count == 2
+        assert stage.service.queued_bytes < 6_000
+        stage.replica.release()
+        for read_id in (0, 2):
+            assert (await clients[read_id].receive()).read_results.id == read_id
+        await until(lambda: stage.service.queued_bytes == 0)
+
+
+async def test_what_a_dead_stream_had_waiting_is_not_counted_any_more(stage: Stage) -> None:
+    stage.replica.hold()
+    client = stage.client()
+    for read_id in range(1, 4):
+        await client.send(pb.ClientMessage(read=pb.Read(id=read_id, requests=[get(b"a")])))
+    await until(lambda: stage.replica.reads_asked == 3)
+    assert stage.service.queued_bytes > 0
+    client.call.cancel()
+    await until(lambda: stage.service.stream_count == 0)
+    stage.replica.release()
+    await until(lambda: not stage.replica._reads)
+    assert stage.service.queued_bytes == 0
+
+
+async def test_a_command_whose_result_was_received_is_not_waited_for(stage: Stage) -> None:
+    client = await stage.opened()
+    await client.submit(1, [put(b"a", b"1")])
+    await client.results(1)
+    await client.submit(1, [put(b"a", b"1")], received_below=2)
+    await client.call.done_writing()
+    assert (await client.ended())[0] == grpc.StatusCode.OK
 
 
 async def test_reads_that_pile_up_are_refused_one_by_one() -> None:
