@@ -7,25 +7,32 @@ The records are those of ``storage.proto``. A record of a kind that this version
 from google.protobuf.message import DecodeError
 
 from paxos_rsm._proto import paxos_pb2, storage_pb2
-from paxos_rsm.codec.entries import ballot_from_pb, ballot_to_pb, entry_from_pb, entry_to_pb
+from paxos_rsm.codec.entries import ballot_from_pb, entry_from_pb, entry_to_kind
 from paxos_rsm.errors import UnknownEntry
 from paxos_rsm.paxos.ready import Write, WriteAccepted, WriteDecided, WriteDecidedThrough, WritePromise
+from paxos_rsm.paxos.types import Entry
 
 __all__ = ["decode_write", "encode_write"]
 
 
 def encode_write(write: Write) -> bytes:
     """The payload that says ``write``."""
+    # Filled in place: handing one message to the constructor of another copies an entry twice over at each level.
+    record = storage_pb2.LogRecord()
     match write:
         case WriteAccepted(slot, ballot, entry):
-            vote = paxos_pb2.SlotEntry(slot=slot, ballot=ballot_to_pb(ballot), entry=entry_to_pb(entry))
-            record = storage_pb2.LogRecord(accepted=vote)
+            vote = record.accepted
+            vote.slot = slot
+            vote.ballot.round, vote.ballot.node = ballot
+            vote.entry.kind, vote.entry.data = _kind_and_data(entry)
         case WritePromise(ballot):
-            record = storage_pb2.LogRecord(promise=ballot_to_pb(ballot))
+            record.promise.SetInParent()
+            record.promise.round, record.promise.node = ballot
         case WriteDecided(slot, entry):
-            record = storage_pb2.LogRecord(decided=paxos_pb2.SlotEntry(slot=slot, entry=entry_to_pb(entry)))
+            record.decided.slot = slot
+            record.decided.entry.kind, record.decided.entry.data = _kind_and_data(entry)
         case WriteDecidedThrough(slot):
-            record = storage_pb2.LogRecord(decided_through=slot)
+            record.decided_through = slot
     return record.SerializeToString()
 
 
@@ -54,3 +61,8 @@ def decode_write(payload: bytes) -> Write:
                 "the log holds a record of a kind that is unknown to this version of paxos_rsm; it is not skipped. "
                 "Upgrade this server to the version that wrote it"
             )
+
+
+def _kind_and_data(entry: Entry) -> tuple[paxos_pb2.EntryKind.ValueType, bytes]:
+    kind, data = entry_to_kind(entry)
+    return paxos_pb2.EntryKind.ValueType(kind), data

@@ -109,8 +109,7 @@ class _Reader:
         self._next_number = 1
         self._previous_crc = self._format.seed
         self._ends_in_mark = False
-        self._proven = 0  # every record up to this number was synced, says a later one
-        self._unproven_starts: list[tuple[int, int]] = []  # (number, offset) of the others
+        self._proven = 0  # every record up to this number was synced, as a later one says
 
     def read(self) -> tuple[Recovered, Tail]:
         bytes_before = 0
@@ -140,15 +139,19 @@ class _Reader:
             raise damaged(
                 path, SEAL_START, None, f"it was sealed, and the segment after it, {missing}, is missing"
             )
-        self._unproven_starts.clear()
         at = RECORDS_START
+        unproven: list[
+            tuple[int, int]
+        ] = []  # numbers and offsets of the records that no later one proves synced
         while (record := self._format.read(data, at)) is not None:
-            self._unproven_starts.append((record.number, at))
+            unproven.append((record.number, at))
             at = self._take(path, at, record)
+            if self._proven >= unproven[0][0]:
+                unproven = [each for each in unproven if each[0] > self._proven]
         self._check_end(path, data, at)
         used = len(data.rstrip(b"\0"))
         torn_bytes = max(0, used - at)
-        start = next((offset for number, offset in self._unproven_starts if number > self._proven), at)
+        start = unproven[0][1] if unproven else at
         return Tail(
             header=header,
             end=at,

@@ -25,7 +25,7 @@ PAYLOADS = [
     bytes(3000),
     b"a" * 700 + bytes(900) + b"b",
 ]
-STARTS = [0, 8, 464, 472, 480, 488, 496, 504, 512]
+STARTS = [0, 8, 472, 480, 496, 504]
 
 
 def image(
@@ -97,7 +97,7 @@ def test_a_record_that_misses_sectors_is_torn(payload: bytes, start: int) -> Non
         assert FORMAT.damage(bytes(torn), start) is None, f"{missing:b}"
 
 
-@pytest.mark.parametrize(("payload", "start"), list(product(PAYLOADS, STARTS[:6:2])))
+@pytest.mark.parametrize(("payload", "start"), list(product(PAYLOADS, STARTS[::2])))
 def test_every_flipped_bit_is_damage(payload: bytes, start: int) -> None:
     data, end = image(payload, start)
     for bit in range(start * 8, end * 8):

@@ -88,7 +88,7 @@ def test_the_log_goes_on_after_a_tear() -> None:
         assert recovered_from(image) == recovered
 
 
-@pytest.mark.parametrize("seed", range(300))
+@pytest.mark.parametrize("seed", range(150))
 def test_any_sectors_of_the_last_group_may_be_missing(seed: int) -> None:
     rng = Random(seed)
     files, log = new_log(1 << 16)
@@ -193,7 +193,7 @@ def test_every_byte_of_a_log_with_a_flipped_bit() -> None:
                 assert recovered == expected, f"byte {byte} of {path}"
                 unchanged += 1
             files.flip(path, bit)
-    assert found > 33_000, "all that is in use"
+    assert found > 31_000, "all that is in use"
     assert found + unchanged == 64 << 10
 
 
@@ -349,7 +349,7 @@ def test_a_missing_segment_is_damage(sequence: int) -> None:
 
 
 @pytest.mark.parametrize("sequence", [1, 2, 3])
-@pytest.mark.parametrize("size", [0, 10, 12 << 10])
+@pytest.mark.parametrize("size", [0, 10, 12 << 10, (16 << 10) - 1])
 def test_a_segment_cut_short_is_damage(sequence: int, size: int) -> None:
     files, _ = three_segments()
     path = f"{LOG}/{segment_name(sequence)}"
