@@ -68,19 +68,21 @@ class Learner:
             self.advance()
 
     def watermark(self, ballot: Ballot, through: Slot) -> bool:
-        """The watermark of ``ballot``'s leader. True where it covers a slot that must be fetched (rule 6)."""
-        if ballot < self._watermark_ballot:
-            return False
+        """The watermark of ``ballot``'s leader. True where it covers a slot that must be fetched (rule 6).
+
+        Votes in a slot that come after the watermark are for :meth:`voted`; so each slot is looked at once a ballot.
+        """
         log = self._core.log
         if ballot > self._watermark_ballot:
             self._watermark_ballot, self._watermark, self._scanned = ballot, 0, 0
-        self._watermark = max(self._watermark, through)
-        start = max(log.decided_through, self._scanned) + 1
-        for slot in range(start, min(self._watermark, log.max_slot) + 1):
-            self._take(slot)
-        self._scanned = max(self._scanned, min(self._watermark, log.max_slot))
-        self.advance()
-        return log.decided_through < self._watermark
+        if ballot == self._watermark_ballot and through > self._watermark:
+            self._watermark = through
+            last = min(through, log.max_slot)
+            for slot in range(max(log.decided_through, self._scanned) + 1, last + 1):
+                self._take(slot)
+            self._scanned = max(self._scanned, last)
+            self.advance()
+        return log.decided_through < through
 
     def voted(self, slot: Slot, ballot: Ballot) -> None:
         """This server has voted in ``slot``: it may lie below a watermark of the same ballot that came before."""

@@ -348,11 +348,14 @@ class Node:
                 del proposer.in_flight[slot]
 
     def _nack(self, sender: NodeId, message: m.Nack) -> None:
-        proposer = self.proposer
         self.election.note_round(message.promised)
-        if proposer.phase is Phase.IDLE or message.refused != proposer.ballot:
-            return
-        proposer.refused(sender, message.promised)
+        if self.proposer.phase is not Phase.IDLE and message.refused == self.proposer.ballot:
+            self._refused(sender, message.promised)
+
+    def _refused(self, sender: NodeId, promised: Ballot) -> None:
+        """A member will not follow this ballot any more; without enough of them it is over."""
+        proposer = self.proposer
+        proposer.refused(sender, promised)
         configuration = self._core.next_configuration
         if configuration is None:
             return
@@ -368,6 +371,9 @@ class Node:
     def _follow(self, leader: NodeId, ballot: Ballot, decided_through: Slot) -> None:
         """The word of a leader: it is there, and slots up to its watermark are decided (rule 6)."""
         self.election.heard_leader(leader, ballot)
+        self._overtaken(ballot)
+        if self.proposer.leading:
+            return  # A deposed leader's word: what this one knows to be decided it has decided itself (rule 6).
         if self.learner.watermark(ballot, decided_through):
             self.learner.ask([(leader, decided_through)])
 
@@ -416,10 +422,12 @@ class Node:
 
     def _catch_up_reply(self, sender: NodeId, message: m.CatchUpReply) -> None:
         self.election.note_round(message.promised)
-        if self.proposer.leading and any(slot in self.proposer.in_flight for slot, _ in message.entries):
-            # Rule 6: its watermark would name a slot that it did not decide itself.
-            self._step_down()
-        self.learner.caught(sender, message)
+        if not self.proposer.leading:
+            self.learner.caught(sender, message)
+        elif message.promised > self.proposer.ballot:
+            # A leader takes no decision from others while it leads: its watermark would name a slot that it lost to a
+            # higher ballot, and a follower that voted there in this one would believe it (rule 6).
+            self._refused(sender, message.promised)
 
     # ---- invariants ------------------------------------------------------------------------------------------
 

@@ -44,7 +44,7 @@ class Disk:
         elif isinstance(write, WriteDecidedThrough):
             if write.slot < self.decided_through:
                 raise Broken(f"the mark goes down from {self.decided_through} to {write.slot}")
-            missing = [s for s in range(1, write.slot + 1) if s not in self.votes]
+            missing = [s for s in range(self.decided_through + 1, write.slot + 1) if s not in self.votes]
             if missing:
                 raise Broken(f"a mark at {write.slot} over slots that the disk does not hold: {missing}")
             self.decided_through = write.slot
@@ -82,11 +82,14 @@ class Oracle:
         self._proposed: dict[tuple[Ballot, Slot], Entry] = {}
         self._votes: defaultdict[tuple[Slot, Ballot], set[int]] = defaultdict(set)
         self._reads: dict[int, Slot] = {}
+        self._named: dict[Ballot, Slot] = {}
+        """The highest watermark that each ballot has named."""
 
     # ---- disks -----------------------------------------------------------------------------------------------
 
     def wrote(self, host: int, disk: Disk, write: Write) -> None:
         """A write has become durable."""
+        marked = disk.decided_through
         disk.write(write)
         if isinstance(write, WriteAccepted):
             voters = self._votes[write.slot, write.ballot]
@@ -96,7 +99,7 @@ class Oracle:
         elif isinstance(write, WriteDecided):
             self._expect_chosen(host, write.slot, write.entry)
         elif isinstance(write, WriteDecidedThrough):
-            for slot in range(1, write.slot + 1):
+            for slot in range(marked + 1, write.slot + 1):
                 self._expect_chosen(host, slot, disk.votes[slot][1])
 
     def _is_quorum(self, slot: Slot, voters: set[int]) -> bool:
@@ -225,10 +228,11 @@ class Oracle:
 
     def _watermark(self, ballot: Ballot, through: Slot) -> None:
         """Rule 6: every slot is decided, and those that the ballot proposed with what it proposed."""
-        for slot in range(1, through + 1):
+        for slot in range(self._named.get(ballot, 0) + 1, through + 1):
             if slot not in self.chosen:
                 raise Broken(
                     f"rule 6: the watermark {through} of {ballot} names slot {slot}, which is not chosen"
                 )
             if self._proposed.get((ballot, slot), self.chosen[slot]) != self.chosen[slot]:
                 raise Broken(f"rule 6: the watermark {through} of {ballot} names slot {slot}, which it lost")
+        self._named[ballot] = max(self._named.get(ballot, 0), through)
