@@ -45,6 +45,20 @@ def test_it_is_said_again_after_a_while(
     assert caplog.messages == ["100% away"] * 2
 
 
+def test_what_changes_all_the_time_is_said_so_often_a_minute(
+    repeat_log: RepeatLog, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(120):
+        clock.now = number * 0.5
+        repeat_log.say(logging.INFO, "a", ("open", "broken")[number % 2])
+        repeat_log.say(logging.INFO, "b", "fine")
+    assert len(caplog.messages) == log.CHANGES_A_MINUTE_MAX + 2
+    assert "changes all the time" in caplog.messages[-1]
+    clock.now = 60.0
+    repeat_log.say(logging.INFO, "a", "open")
+    assert caplog.messages[-1] == "open"
+
+
 def test_subjects_are_bounded(repeat_log: RepeatLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "SUBJECTS_MAX", 3)
     for number in range(10):

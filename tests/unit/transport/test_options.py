@@ -39,3 +39,10 @@ def test_a_server_allows_the_pings_that_a_peer_sends() -> None:
     options = TransportOptions()
     sent = dict(channel_options(options))["grpc.keepalive_time_ms"]
     assert dict(server_options(options))["grpc.http2.min_recv_ping_interval_without_data_ms"] < sent
+
+
+def test_a_peer_that_returns_is_met_within_a_second() -> None:
+    """At worst an attempt was begun just before, got no answer, and is followed by a pause (20 % of jitter)."""
+    made = dict(channel_options(TransportOptions()))
+    pause_ms = 1.2 * max(made["grpc.max_reconnect_backoff_ms"], made["grpc.initial_reconnect_backoff_ms"])
+    assert made["grpc.min_reconnect_backoff_ms"] + pause_ms <= 950

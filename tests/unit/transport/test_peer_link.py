@@ -252,6 +252,8 @@ async def test_the_hello_is_made_anew_for_every_stream() -> None:
     async with serving(port, first := Member2()):
         await until(peer.transport.connected)
     await until(lambda: not peer.transport.connected())
+    (link,) = peer.transport._links
+    await until(lambda: link._call is not None)  # it waits for a connection already
     peer.hello = replace(peer.hello, promised=Ballot(7, 1001), formed=True)
     async with serving(port, second := Member2()):
         await until(peer.transport.connected)
@@ -260,6 +262,48 @@ async def test_the_hello_is_made_anew_for_every_stream() -> None:
     assert (first.theirs.promised, first.theirs.formed) == (Ballot(0, 0), False)
     assert (second.theirs.promised, second.theirs.formed) == (Ballot(7, 1001), True)
     assert first.theirs.process == second.theirs.process
+
+
+async def test_a_stream_that_was_ended_here_is_followed_by_another() -> None:
+    peer, port = await caller()
+    async with serving(port, member := Member2()):
+        for streams in range(1, 4):
+            await until(lambda streams=streams: member.streams == streams and peer.transport.connected())  # type: ignore[misc]
+            if streams < 3:
+                peer.transport._links[0].disconnect()
+                await until(lambda: not peer.transport.connected())
+    assert len(peer.up) == 3
+
+
+async def test_a_stream_that_was_ended_here_while_a_write_waited_is_followed_by_another() -> None:
+    peer, port = await caller()
+    async with serving(port, member := Member2()):
+        member.read.clear()
+        await until(peer.transport.connected)
+        peer.transport.send(to_2(*(accept(slot, 200_000) for slot in range(1, 100))))
+        await until(lambda: peer.transport.stats()[0].waiting_messages < 99)
+        peer.transport._links[0].disconnect()
+        await until(lambda: member.streams == 2 and peer.transport.connected())
+        member.read.set()
+
+
+async def test_a_stream_that_was_ended_here_before_the_answer_is_followed_by_another() -> None:
+    peer, port = await caller()
+    streams = 0
+
+    async def slow_once(context: Context) -> None:
+        nonlocal streams
+        streams += 1
+        await context.read()
+        if streams > 1:
+            await context.write(encode_hello_reply(N2))
+        await context.read()
+
+    async with serving(port, slow_once):
+        await until(lambda: streams == 1)
+        await asyncio.sleep(0.01)  # for the link to wait for the answer, in gRPC
+        peer.transport._links[0].disconnect()
+        await until(peer.transport.connected)
 
 
 async def test_a_hello_that_cannot_be_made_is_told() -> None:
@@ -297,8 +341,8 @@ def test_a_url_that_is_none_is_a_configuration_error(url: str) -> None:
 
 # ---- reconnecting ----------------------------------------------------------------------------------------
 
-# What FAULTS.md, row 22, asks for is 1 s; a test on a busy machine allows for its being busy.
-BACK_WITHIN_S = 5.0
+# The streams of a peer that returns are to be back within 1 s; a test allows for a machine that is busy.
+BACK_WITHIN_S = 2.5
 
 
 async def seconds_until_connected(*peers: Peer) -> float:
@@ -308,12 +352,15 @@ async def seconds_until_connected(*peers: Peer) -> float:
 
 
 async def test_a_peer_that_returns_after_long_is_met_at_once() -> None:
-    """gRPC's own back-off would by then wait for many seconds: it doubles from one second up to two minutes."""
-    first, second = make_peers(2)
+    """gRPC's own back-off, from one second up to two minutes, would by then wait for more than three seconds.
+
+    The attempt is not given up here, so that it is gRPC's back-off that is seen.
+    """
+    first, second = make_peers(2, TransportOptions(handshake_timeout_ms=60_000))
     await start(first, second)
     await second.transport.close()
     await until(lambda: first.down)
-    await asyncio.sleep(6)  # the absence itself is what is tested
+    await asyncio.sleep(5.6)  # the absence itself is what is tested
     again = replace(second.hello, boot_count=2)
     returned = make_peer(again, [first.hello, again])
     await returned.transport.start()

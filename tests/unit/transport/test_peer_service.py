@@ -53,9 +53,9 @@ async def test_a_hello_is_answered_and_messages_are_handed_over_by_the_frame() -
         reply = await greet(call)
         assert replace(reply, process=0) == replace(peer.hello, process=0)  # type: ignore[type-var]
         assert reply.process != 0  # type: ignore[attr-defined]
-        assert peer.up == [N2.member]
         await call.write(pack(READ).data + pack(ReadRequest(8)).data)
         await until(lambda: peer.received)
+        assert peer.up == [N2.member]
         assert peer.frames == [[READ, ReadRequest(8)]]
         assert peer.received[0] == (N2.member.incarnation, READ)
         assert not peer.down
@@ -283,6 +283,29 @@ async def test_closing_ends_the_streams() -> None:
         await close(peer)
         assert await answer_or_code(call) in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
     assert not peer.down  # nothing is told any more
+
+
+@pytest.mark.parametrize("first", [encode_hello(N2), b"\xff"], ids=["answer", "abort"])
+async def test_a_caller_that_leaves_before_our_answer_is_told_to_grpc_as_that(first: bytes) -> None:
+    """As CancelledError: gRPC logs every other exception with its traceback, as a failure of the handler."""
+
+    class Gone:
+        async def read(self) -> bytes:
+            return first
+
+        async def write(self, _: bytes) -> None:
+            raise aio.InternalError
+
+        async def abort(self, *_: object) -> None:
+            raise aio.InternalError
+
+        def peer(self) -> str:
+            return "ipv4:127.0.0.1:1"
+
+    peer, _ = await listener()
+    with pytest.raises(asyncio.CancelledError):
+        await peer.transport._service._stream(None, Gone())  # type: ignore[arg-type]
+    assert not peer.up
 
 
 async def test_callers_that_leave_at_any_moment_are_no_failure_of_ours() -> None:
