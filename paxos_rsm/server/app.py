@@ -104,6 +104,7 @@ class Server:
         self._grpc: grpc.aio.Server | None = None
         self._had_leader = False
         self._started = False
+        self._served = False
         self._stopping: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()
 
@@ -152,6 +153,7 @@ class Server:
         enable_reflection(self._grpc, [session_service.SERVICE, admin_service.SERVICE, *kv])
         await self._replica.start()
         await self._grpc.start()
+        self._served = True
         log.info(
             "serving",
             extra={
@@ -381,7 +383,8 @@ class Server:
             if self._directory is not None:
                 await asyncio.to_thread(self._directory.close)
             self._stopped.set()
-            log.info("stopped", extra={"member": self.config.name})
+            if self._served:
+                log.info("stopped", extra={"member": self.config.name})
 
 
 # ---- the process around a server ---------------------------------------------------------------------------

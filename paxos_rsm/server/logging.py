@@ -8,6 +8,8 @@ Code logs a short, constant message and hands what varies over as fields::
     time=2026-11-23T03:49:10.123Z level=info logger=server.app msg="serving clients" address=127.0.0.1:2379
     {"time": "2026-11-23T03:49:10.123Z", "level": "info", "logger": "server.app", "msg": ...}
 
+(Fields must not have the names of logging's own: ``name``, ``msg``, ``args`` and so on; it raises KeyError.)
+
 A line break in a value is escaped, so that no client can write lines of its own into the log. Only the
 process that runs nothing but a server configures logging; one that lives in a program uses what is there.
 """

@@ -443,7 +443,7 @@ async def test_an_error_is_one_sentence_and_status_1(place: Place, clients: Any)
     process = run(config, PAXOS_RSM_LOG_LEVEL="error")
     assert await clients(config).put(b"a", b"1") == 2
     second = replace(place.config(), data_dir=config.data_dir)
-    code, said = await ended(run(second, PAXOS_RSM_LOG_LEVEL="error"))
+    code, said = await ended(run(second))
     assert code == 1
     assert said.startswith("Error: the data directory ")
     assert said.count("\n") == 1
@@ -460,7 +460,7 @@ async def test_a_damaged_log_is_one_sentence_and_stays_as_it_is(place: Place, cl
     data = bytearray(segment.read_bytes())
     data[data.index(b"a7") + 10] ^= 1
     segment.write_bytes(data)
-    code, said = await ended(run(config, PAXOS_RSM_LOG_LEVEL="error"))
+    code, said = await ended(run(config))
     assert code == 1
     assert said.startswith("Error: the log is damaged")
     assert said.count("\n") == 1
