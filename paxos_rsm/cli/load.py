@@ -128,32 +128,38 @@ async def measure(
     end = begin + duration_s
     tickets = itertools.count()
 
-    async def slot() -> None:
-        while True:
-            due = perf_counter()
-            if rate:
-                due, now = started + next(tickets) / rate, due
-                if now < due < end:
-                    await asyncio.sleep(due - now)
-            if due >= end:
-                return
-            try:
-                await operate()
-            except ClientError as error:
-                if due >= begin:
-                    measured.note_error(error)
-                await asyncio.sleep(PAUSE_AFTER_ERROR_S)
-                continue
-            answered = perf_counter()
-            measured.total += 1
+    async def attempt(due: float) -> float:
+        """One operation that is due now; gives the time of its answer."""
+        try:
+            await operate()
+        except ClientError as error:
             if due >= begin:
-                measured.latencies.note(answered - due)
-            if begin <= answered < end:
-                measured.answered += 1
+                measured.note_error(error)
+            await asyncio.sleep(PAUSE_AFTER_ERROR_S)
+            return perf_counter()
+        answered = perf_counter()
+        measured.total += 1
+        if due >= begin:
+            measured.latencies.note(answered - due)
+        if begin <= answered < end:
+            measured.answered += 1
+        return answered
+
+    async def closed() -> None:
+        due = perf_counter()
+        while due < end:
+            due = await attempt(due)
+
+    async def open_() -> None:
+        while (due := started + next(tickets) / rate) < end:
+            early_s = due - perf_counter()
+            if early_s > 0:
+                await asyncio.sleep(early_s)
+            await attempt(due)
 
     async with asyncio.TaskGroup() as slots:
         for _ in range(in_flight):
-            slots.create_task(slot())
+            slots.create_task(open_() if rate else closed())
 
 
 def generate(job: Job, client: Any) -> Callable[[], Awaitable[Any]]:
