@@ -79,11 +79,12 @@ class HealthService:
         try:
             last: int | None = None
             while True:
-                changed, status = self._changed, self._status_of(service)
+                # All of one moment: what happens during the write is the next round's.
+                changed, stopping, status = self._changed, self._stopping, self._status_of(service)
                 if status != last:
                     await context.write(_response(status))
                     last = status
-                if self._stopping:
+                if stopping:
                     return
                 await changed.wait()
         finally:

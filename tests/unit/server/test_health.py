@@ -138,3 +138,21 @@ async def test_reflection_lists_and_describes_the_services() -> None:
             assert (await call.read()).file_descriptor_response.file_descriptor_proto
         await call.done_writing()
     await server.stop(None)
+
+
+async def test_what_happens_while_a_watcher_is_written_to_is_not_missed() -> None:
+    service = HealthService(NAMES)
+    written: list[int] = []
+
+    class Slow:
+        """A call whose every write takes until something else has happened."""
+
+        async def write(self, data: bytes) -> None:
+            written.append(pb.HealthCheckResponse.FromString(data).status)
+            if len(written) == 1:
+                service.stop()
+
+    service.set_serving(True)
+    context: Any = Slow()
+    await service._watch(b"", context)
+    assert written == [SERVING, NOT_SERVING]
