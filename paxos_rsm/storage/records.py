@@ -68,6 +68,7 @@ _PADDING = tuple(b"\xa6" * count for count in range(8))
 _ZERO_RUN = bytes(SECTOR_BYTES // 4)
 _MASKED_BYTES_MIN = SECTOR_BYTES - 7  # shorter, and with its padding it cannot fill a sector
 _MASK_BLOCK_BYTES = 4096
+_CRC_PIECE_BYTES = 5 << 10
 
 
 class Record(NamedTuple):
@@ -112,7 +113,7 @@ class RecordFormat:
         fields = _FIELDS.pack(_MAGIC, length, number, durable_through, previous_crc, flags)
         header_crc = crc32(fields, self.seed)
         padding = _PADDING[-length % 8]
-        crc = crc32(padding, crc32(payload, header_crc))
+        crc = crc32(padding, _crc32_in_one_go(payload, header_crc))
         parts.append(fields + _TWO.pack(header_crc, _HEADER_END))
         parts.append(payload)
         parts.append(padding + _TWO.pack(crc, _RECORD_END))
@@ -196,6 +197,20 @@ class RecordFormat:
         return (int.from_bytes(payload, "little") ^ int.from_bytes(stream, "little")).to_bytes(
             length, "little"
         )
+
+
+def _crc32_in_one_go(data: bytes, value: int) -> int:
+    """CRC-32 without giving up the interpreter lock.
+
+    ``zlib.crc32`` gives it up for more than 5 KiB. To win it back from a busy event loop can take milliseconds
+    (``sys.getswitchinterval``), which is more than the checksum of the longest entry does.
+    """
+    if len(data) <= _CRC_PIECE_BYTES:
+        return crc32(data, value)
+    view = memoryview(data)
+    for at in range(0, len(data), _CRC_PIECE_BYTES):
+        value = crc32(view[at : at + _CRC_PIECE_BYTES], value)
+    return value
 
 
 def _lacks_a_part(data: bytes, start: int, end: int) -> bool:

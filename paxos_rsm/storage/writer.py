@@ -11,8 +11,9 @@ is durable. It is called on the storage thread; the shell passes a function that
 The first error is the last thing that happens: it goes once to ``on_failure``, on the storage thread, and nothing that
 is queued then or later is ever reported durable (DESIGN.md section 6: never retried, never ignored).
 
-Encoding and checksums are done on the thread as well. It gives up the interpreter lock while it checksums (above 5 kB),
-writes and syncs; it must win it back after each, which takes up to ``sys.getswitchinterval()`` when the loop is busy.
+Encoding and checksums are done on the thread as well, with the interpreter lock held: it is given up three times a
+group, to wait, to write and to sync, and each time it has to be won back from the event loop, which takes up to
+``sys.getswitchinterval()`` while the loop is busy. The process that runs both sets that to less than the default 5 ms.
 """
 
 import threading
