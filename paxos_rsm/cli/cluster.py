@@ -22,7 +22,7 @@ from paxos_rsm.cli.options import SectionCommand, global_options
 from paxos_rsm.cli.output import print_line, print_table
 from paxos_rsm.cli.server import server_options
 from paxos_rsm.config import OPTIONS
-from paxos_rsm.testing.cluster import LocalCluster, LocalClusterError
+from paxos_rsm.testing.cluster import LocalCluster, LocalClusterError, LocalServer
 
 __all__ = ["COMMANDS", "EndedBySignal", "cluster", "signals_end_it"]
 
@@ -155,13 +155,7 @@ def _watch(servers: LocalCluster) -> NoReturn:
         for server in servers:
             if server.name in alive and not server.running:
                 alive.discard(server.name)
-                last = server.log().splitlines()[-1:] or ["(nothing)"]
-                click.echo(
-                    f"{server.name} (pid {server.pid}) {server.describe_end()}; log: {last[0]}", err=True
-                )
-                click.echo(
-                    f"  start it again with: paxos-rsm server {shlex.join(server.command_line())}", err=True
-                )
+                _report_end(server)
         if not alive:
             raise Failure(f"no server is left; their logs are {servers.directory}/n*.log")
         if time.monotonic() - looked_at >= LEADER_INTERVAL_S:
@@ -173,6 +167,16 @@ def _watch(servers: LocalCluster) -> NoReturn:
         time.sleep(WATCH_INTERVAL_S)
 
 
+def _report_end(server: LocalServer) -> None:
+    """Says that a server has ended, why where it has said so itself, and how to start it again."""
+    said = ""
+    if server.returncode is not None and server.returncode > 0:
+        said = "".join(f": {line}" for line in server.log().splitlines()[-1:])
+    click.echo(f"{server.name} (pid {server.pid}) {server.describe_end()}{said}", err=True)
+    click.echo(f"  its log: {server.log_path}", err=True)
+    click.echo(f"  to start it again: paxos-rsm server {shlex.join(server.command_line())}", err=True)
+
+
 def _print_leader(servers: LocalCluster, leader: str) -> None:
     if leader == "none":
         print_line("leader: none")
@@ -181,7 +185,7 @@ def _print_leader(servers: LocalCluster, leader: str) -> None:
 
 
 def _end(servers: LocalCluster) -> None:
-    print_line(f"ending {len(servers.running)} servers")
+    print_line("ending the servers")
     try:
         codes = servers.terminate()
     except LocalClusterError as error:

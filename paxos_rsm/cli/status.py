@@ -143,6 +143,7 @@ def _print_simple(rows: "list[MemberStatus]", digests: dict[str, str]) -> None:
 def status(settings: Settings, digest: bool) -> None:
     """Show every member: role, ballot, slots, sizes; the unreachable too."""
     rows, digests = asyncio.run(_ask(settings, digest))
+    rows.sort(key=lambda row: (not row.name, row.name))  # a row stays in its place whether it answers or not
     if settings.write_out == "json":
         print_json([as_json(row, digests.get(row.endpoint), digest) for row in rows])
     elif settings.write_out == "simple":

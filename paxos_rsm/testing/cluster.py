@@ -145,11 +145,17 @@ class LocalServer:
 
     def stop(self) -> None:
         """SIGSTOP: the process keeps its connections and does nothing, until :meth:`cont`."""
-        self._signal(signal.SIGSTOP)
+        self.send_signal(signal.SIGSTOP)
 
     def cont(self) -> None:
         """SIGCONT, after :meth:`stop`."""
-        self._signal(signal.SIGCONT)
+        self.send_signal(signal.SIGCONT)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Any signal. Raises LocalClusterError where the process does not run."""
+        if self._process is None or not self.running:
+            raise LocalClusterError(f"{self.name} is not running: it cannot be sent {number.name}")
+        self._process.send_signal(number)
 
     def terminate(self, timeout_s: float = 15.0) -> int:
         """SIGTERM, waits for the end in order, and gives the exit code.
@@ -239,11 +245,6 @@ class LocalServer:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process is None or not self.running:
-            raise LocalClusterError(f"{self.name} is not running: it cannot be sent {number.name}")
-        self._process.send_signal(number)
 
     def _reap(self) -> None:
         if self._process is not None:

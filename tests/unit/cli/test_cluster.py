@@ -97,7 +97,7 @@ def test_a_server_that_dies_is_reported_with_how_to_start_it(tmp_path: Path) -> 
         pid = int(cluster.until(r"n2 +│[^│]+│[^│]+│ +(\d+) ")[1])
         os.kill(pid, signal.SIGKILL)
         told = cluster.until(
-            r"n2 \(pid (\d+)\) was killed by SIGKILL; log: .*\n +start it again with: (.*)\n"
+            r"n2 \(pid (\d+)\) was killed by SIGKILL\n +its log: .*n2\.log\n.*start it again: (.*)\n"
         )
         assert int(told[1]) == pid
         assert re.match(

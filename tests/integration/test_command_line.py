@@ -1,0 +1,144 @@
+"""``paxos-rsm`` as people use it: the command against real servers, and a cluster of its own in the foreground."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from paxos_rsm.testing import LocalCluster, PortHolder, port_is_free
+
+TIMEOUT_S = 60
+
+
+def environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("PAXOS_RSM_")}
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "paxos_rsm.cli", *arguments]
+
+
+def ask(cluster: LocalCluster, *arguments: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+    """One command, with every server of the cluster to turn to."""
+    return subprocess.run(
+        command(*arguments),
+        input=stdin,
+        capture_output=True,
+        timeout=TIMEOUT_S,
+        env={**environment(), "PAXOS_RSM_ENDPOINTS": ",".join(cluster.endpoints)},
+        check=False,
+    )
+
+
+def printed(cluster: LocalCluster, *arguments: str, stdin: bytes = b"") -> bytes:
+    """What a command that succeeds has printed."""
+    done = ask(cluster, *arguments, stdin=stdin)
+    assert done.returncode == 0, done.stderr.decode()
+    assert not done.stderr
+    return done.stdout
+
+
+def test_keys_and_values(cluster: LocalCluster) -> None:
+    assert printed(cluster, "put", "greeting", "hello") == b"OK\n"
+    for endpoint in cluster.endpoints:
+        assert (
+            printed(cluster, "get", "greeting", "--endpoints", f"http://{endpoint}") == b"greeting\nhello\n"
+        )
+    assert printed(cluster, "put", "raw", stdin=b"\x00\xff") == b"OK\n"
+    raw = json.loads(printed(cluster, "-w", "json", "get", "raw"))["kvs"][0]
+    assert (raw["value"], raw["value_encoding"], raw["version"]) == ("AP8=", "base64", 1)
+    assert printed(cluster, "cas", "greeting", "hello", "hi") == b"OK\n"
+    refused = ask(cluster, "cas", "greeting", "hello", "hi")
+    assert (refused.returncode, refused.stdout) == (1, b"")
+    assert refused.stderr == b"Error: nothing was written: 'greeting' does not hold 'hello'\n"
+    assert printed(cluster, "get", "--prefix", "--keys-only", "--order", "DESCEND") == b"raw\ngreeting\n"
+    assert printed(cluster, "del", "--prefix", "--prev-kv", "g") == b"1\ngreeting\nhi\n"
+    assert printed(cluster, "get", "greeting") == b""
+    assert printed(cluster, "get", "--prefix", "--count-only") == b"1\n"
+    assert printed(cluster, "compaction", "3") == b"compacted revision 3\n"
+    old = ask(cluster, "get", "raw", "--rev", "2")
+    assert (old.returncode, old.stderr) == (
+        1,
+        b"Error: etcdserver: mvcc: required revision has been compacted\n",
+    )
+
+
+def test_status_shows_a_dead_member(new_cluster: Callable[[], LocalCluster]) -> None:
+    cluster = new_cluster()
+    cluster.start()
+    cluster["n2"].kill()
+    leader = cluster.wait_for_leader(TIMEOUT_S)
+    rows = json.loads(printed(cluster, "status", "-w", "json", "--endpoints", cluster[leader].endpoint))
+    assert [row["name"] for row in rows] == ["n1", "n2", "n3"]
+    assert [row["error"] for row in rows] == [None, "connection refused", None]
+    assert {row["leader"] for row in rows} == {leader, None}
+    assert [row["role"] == "leader" for row in rows].count(True) == 1
+    for row in rows:
+        assert row["endpoint"] == cluster[row["name"]].endpoint
+        if row["name"] != "n2":
+            assert set(row["ballot"]) == {"round", "node"}
+            assert row["decided_slot"] >= row["applied_slot"] >= 1
+            assert min(row["log_bytes"], row["memory_bytes"], row["revision"]) > 0
+    cluster.kill()
+    nobody = ask(cluster, "get", "a", "--dial-timeout", "200ms")
+    assert (nobody.returncode, nobody.stdout) == (2, b"")
+    assert nobody.stderr.startswith(b"Error: no server could be reached")
+
+
+@pytest.mark.parametrize("kind", ["write", "read"])
+def test_bench(cluster: LocalCluster, kind: str, tell: Callable[[str], None]) -> None:
+    line = ["bench", kind, "--in-flight", "64", "--clients", "2", "--keys", "100", "--duration", "1s"]
+    result = json.loads(printed(cluster, *line, "--warm-up", "200ms", "-w", "json"))
+    tell(f"{kind}: {result['ops_per_s']:,.0f}/s with 64 in flight, p50 {result['p50_ms']} ms")
+    assert result["ops_per_s"] > 0
+    assert result["errors"] == 0
+    assert 0 < result["p50_ms"] <= result["p90_ms"] <= result["p99_ms"] <= result["max_ms"]
+    left = printed(cluster, "get", "--prefix", "paxos-rsm-bench/", "--count-only")
+    assert left == b"0\n"  # it cleans up after itself
+
+
+def six_ports(holder: PortHolder) -> int:
+    """The first of six free ports in a row."""
+    while True:
+        base = holder.take(1)[0]
+        if all(map(port_is_free, range(base, base + 6))):
+            return base
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_cluster_in_the_foreground_takes_its_servers_with_it(tmp_path: Path, number: signal.Signals) -> None:
+    """Also where it is killed without a word; and what was written is there when it is started again."""
+    with PortHolder() as holder:
+        base = six_ports(holder)
+        for start in (1, 2):
+            line = command("cluster", "--base-port", str(base), "--data-dir", str(tmp_path / "data"))
+            with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment()) as process:
+                assert process.stdout is not None
+                output = ""
+                while "leader: n" not in output:
+                    output += process.stdout.readline()
+                pids = [int(pid) for pid in re.findall(r"│ +(\d+) │ [^│]*data/n\d", output)]
+                assert len(pids) == 3, output
+                endpoint = f"127.0.0.1:{base + 2}"
+                for arguments in (("put", f"start{start}", "here"), ("get", "start1")):
+                    done = subprocess.run(
+                        command(*arguments, "--endpoints", endpoint),
+                        capture_output=True,
+                        env=environment(),
+                        check=True,
+                    )
+                assert done.stdout == b"start1\nhere\n"
+                process.send_signal(number)
+                process.stdout.read()
+                assert process.wait(TIMEOUT_S) == (0 if number is signal.SIGINT else -number)
+            deadline = time.monotonic() + TIMEOUT_S
+            while any(Path(f"/proc/{pid}").exists() for pid in pids):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
