@@ -53,7 +53,11 @@ class SessionHandle(Protocol):
         ...
 
     def close(self) -> None:
-        """Detaches the sink. What was sent may still be executed."""
+        """Detaches the sink. What was sent may still be executed; the session goes on, and may be opened again."""
+        ...
+
+    def end(self) -> None:
+        """Detaches the sink and ends the session through the log, unless something else of it is executed before."""
         ...
 
 
@@ -71,7 +75,7 @@ class ReplicaStatus:
     applied_slot: Slot
     compacted_slot: Slot
     leader_age_ms: int
-    """Since the last word from that leader; 0 on the leader; 2**32 - 1 where there was none."""
+    """Since the last word from that leader, or at the leader itself from a quorum; 2**32 - 1 where there was none."""
     log_bytes: int
     sessions: int
     configuration: Configuration | None
@@ -83,8 +87,11 @@ class ReplicaStatus:
 class ReplicaHandle(Protocol):
     """A running replica, as the services see it."""
 
-    def attach(self, sink: SessionSink, session: int = 0) -> SessionHandle:
-        """Attaches a session to this server; 0 registers a new one through the log. ``opened`` follows."""
+    def attach(self, sink: SessionSink, session: int = 0, timeout_ms: int = 0) -> SessionHandle:
+        """Attaches a session to this server; 0 registers a new one through the log. ``opened`` follows.
+
+        ``timeout_ms``, of a new session: silence after which it may expire; 0 takes the server's own.
+        """
         ...
 
     def read(self) -> "asyncio.Future[int]":

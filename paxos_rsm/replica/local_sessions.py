@@ -16,6 +16,7 @@ from paxos_rsm.codec.frames import encode_frame
 from paxos_rsm.errors import InvalidArgument, PaxosRsmError, ResourceExhausted, SessionExpired, Unavailable
 from paxos_rsm.machines.frames import (
     Executed,
+    Expire,
     Expired,
     Frame,
     FrameOutcome,
@@ -55,6 +56,9 @@ class LocalSession:
         self.gap_at = 0
         self.gap_resent_at = 0
         self.active_at = 0
+        self.timeout_ms = owner.timeout_ms
+        self.last_seq = 0
+        """The last command known here to have been executed."""
         self.closed = False
 
     def submit(self, frame: bytes, first_seq: int, count: int) -> None:
@@ -65,6 +69,10 @@ class LocalSession:
         """Detaches the sink."""
         self._owner.detach(self)
 
+    def end(self) -> None:
+        """Detaches the sink, and ends the session through the log."""
+        self._owner.expire(self)
+
 
 class LocalSessions:
     """All of them. Always holds: ``pending_bytes`` is the size of every frame that is kept, and is bounded."""
@@ -74,8 +82,8 @@ class LocalSessions:
     ) -> None:
         self._frame_bytes_max = frame_bytes_max
         self._pending_bytes_max = pending_bytes_max
-        self._timeout_ms = session_timeout_ms
-        self._touch_ticks = max(1, session_timeout_ms // 4 // tick_ms)
+        self.timeout_ms = session_timeout_ms
+        self._tick_ms = tick_ms
         self._by_number: dict[int, LocalSession] = {}
         self._by_nonce: dict[int, LocalSession] = {}
         self.outgoing: list[bytes] = []
@@ -89,9 +97,10 @@ class LocalSessions:
 
     # ---- attached and detached -------------------------------------------------------------------------------
 
-    def register(self, sink: SessionSink, nonce: int) -> LocalSession:
+    def register(self, sink: SessionSink, nonce: int, timeout_ms: int = 0) -> LocalSession:
         """A new session: registered through the log, under a nonce that finds it again."""
         session = LocalSession(self, sink, 0, nonce)
+        session.timeout_ms = timeout_ms or self.timeout_ms
         self._by_nonce[nonce] = session
         self._send_registration(session)
         return session
@@ -119,14 +128,20 @@ class LocalSessions:
             del self._by_number[session.session]
         self._by_nonce.pop(session.nonce, None)
 
-    def end(self, session: LocalSession, error: PaxosRsmError) -> None:
+    def fail(self, session: LocalSession, error: PaxosRsmError) -> None:
         """Detaches a session and says why."""
         self.detach(session)
         session.sink.failed(0, error)
 
+    def expire(self, session: LocalSession) -> None:
+        """Its client needs it no more. Where anything of it is still on its way, it expires by itself."""
+        if session.session and not session.closed and not session.pending:
+            self.outgoing.append(encode_frame(Frame(expire=Expire(session.session, session.last_seq))))
+        self.detach(session)
+
     def _send_registration(self, session: LocalSession) -> None:
         session.registering_since = self.now
-        self.outgoing.append(encode_frame(Frame(register=Register(session.nonce, self._timeout_ms))))
+        self.outgoing.append(encode_frame(Frame(register=Register(session.nonce, session.timeout_ms))))
 
     # ---- on the way to the log -------------------------------------------------------------------------------
 
@@ -169,7 +184,7 @@ class LocalSessions:
             if session.pending:
                 if self.now - session.pending[0].sent_at >= patience_ticks:
                     self._resend(session, 0)
-            elif self.now - session.active_at >= self._touch_ticks:
+            elif (self.now - session.active_at) * self._tick_ms * 4 >= session.timeout_ms:
                 session.active_at = self.now
                 self.outgoing.append(encode_frame(Frame(session=session.session)))
         for session in self._by_nonce.values():
@@ -193,7 +208,7 @@ class LocalSessions:
             elif type(outcome) is Overloaded:
                 self._overloaded(session, outcome)
             else:
-                self.end(session, SessionExpired(expired_sentence(outcome.session)))
+                self.fail(session, SessionExpired(expired_sentence(outcome.session)))
 
     def _registered(self, outcome: Registered) -> None:
         session = self._by_nonce.pop(outcome.nonce, None)
@@ -205,6 +220,7 @@ class LocalSessions:
 
     def _executed(self, session: LocalSession, first_seq: int, results: Sequence[Any], next_seq: int) -> None:
         pending = session.pending
+        session.last_seq = max(session.last_seq, next_seq - 1)
         while pending and pending[0].first_seq + pending[0].count <= next_seq:
             self.pending_bytes -= len(pending.popleft().frame)
         if results:
@@ -215,7 +231,7 @@ class LocalSessions:
         if not session.pending or session.pending[0].first_seq > outcome.next_seq:
             # This server never had what is missing; only the client can send it.
             if session.pending and session.pending[0].first_seq <= outcome.first_seq:
-                self.end(
+                self.fail(
                     session,
                     InvalidArgument(
                         f"session {outcome.session:x} submits from {outcome.first_seq}, its next to be executed "
@@ -231,7 +247,7 @@ class LocalSessions:
 
     def _overloaded(self, session: LocalSession, outcome: Overloaded) -> None:
         """The client has too many results it has not acknowledged: it must read them and submit again."""
-        self.end(
+        self.fail(
             session,
             ResourceExhausted(
                 f"session {outcome.session:x} has more results waiting than a session may; acknowledge them "

@@ -98,6 +98,7 @@ class ReplicaLoop:
         self._running = False
         self._stopped = False
         self._ticked_at = 0.0
+        self._last_tick_at = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._read: asyncio.Future[int] | None = None
         self._leader_watchers: list[Callable[[bool], None]] = []
@@ -215,6 +216,7 @@ class ReplicaLoop:
         due = int((now - self._ticked_at) / tick_s)
         # After a pause the messages that wait are heard before time goes on: it does not all pass at once.
         ticks = max(1, min(due, TICKS_AT_ONCE_MAX))
+        self._last_tick_at = now
         self._ticked_at = now if due > TICKS_AT_ONCE_MAX else self._ticked_at + ticks * tick_s
         try:
             for _ in range(ticks):
@@ -281,11 +283,11 @@ class ReplicaLoop:
 
     # ---- for the services --------------------------------------------------------------------------------------
 
-    def attach(self, sink: SessionSink, session: int = 0) -> SessionHandle:
+    def attach(self, sink: SessionSink, session: int = 0, timeout_ms: int = 0) -> SessionHandle:
         """See :meth:`paxos_rsm.replica.api.ReplicaHandle.attach`."""
         if not self._running:
             raise Unavailable("this server is stopping; use another one")
-        handle = self.replica.attach(sink, session)
+        handle = self.replica.attach(sink, session, timeout_ms)
         self._ask_turn()
         return _Attached(handle, self._ask_turn)
 
@@ -328,6 +330,8 @@ class ReplicaLoop:
         node = replica.node
         leader = replica.leader
         age = node.leader_age_ticks
+        # Ticks stand still in a process that was paused: what has passed since the last one counts, too.
+        untold_ms = int((self._loop.time() - self._last_tick_at) * 1000)
         return ReplicaStatus(
             role=node.role,
             leader=leader[0] if leader else 0,
@@ -336,7 +340,9 @@ class ReplicaLoop:
             decided_slot=node.decided_through,
             applied_slot=replica.machine.applied_slot,
             compacted_slot=node.compacted_through,
-            leader_age_ms=NO_AGE_MS if age is None else min(age * replica.settings.tick_ms, NO_AGE_MS),
+            leader_age_ms=NO_AGE_MS
+            if age is None
+            else min(age * replica.settings.tick_ms + untold_ms, NO_AGE_MS),
             log_bytes=self._log_bytes(),
             sessions=replica.machine.session_count,
             configuration=node.configuration,
@@ -373,3 +379,7 @@ class _Attached:
 
     def close(self) -> None:
         self._handle.close()
+
+    def end(self) -> None:
+        self._handle.end()
+        self._ask_turn()

@@ -164,10 +164,10 @@ class Replica:
             for done in waiting:
                 done(None)
 
-    def attach(self, sink: SessionSink, session: int = 0) -> SessionHandle:
+    def attach(self, sink: SessionSink, session: int = 0, timeout_ms: int = 0) -> SessionHandle:
         """See :meth:`paxos_rsm.replica.api.ReplicaHandle.attach`."""
         if session == 0:
-            return self.local.register(sink, self._nonce())
+            return self.local.register(sink, self._nonce(), timeout_ms)
         handle = self.local.resume(sink, session)
         # Its registration may not have been applied here yet: only a state as new as this moment can tell.
         self.read(lambda applied: self._resumed(handle, applied))
@@ -177,14 +177,15 @@ class Replica:
         if handle.closed:
             return
         if applied is None:
-            self.local.end(
+            self.local.fail(
                 handle, Unavailable("there is no leader; open the session again, here or elsewhere")
             )
             return
         info = self.machine.session(handle.session)
         if info is None:
-            self.local.end(handle, SessionExpired(expired_sentence(handle.session)))
+            self.local.fail(handle, SessionExpired(expired_sentence(handle.session)))
         else:
+            handle.last_seq, handle.timeout_ms = info.last_seq, info.timeout_ms
             handle.sink.opened(handle.session, info.last_seq + 1)
 
     def read(self, done: ReadDone) -> None:

@@ -64,6 +64,8 @@ TOTAL_SHARE = 16
 QUERIES_PER_SLICE = 256
 """After so many queries in a row the loop gets a turn: heartbeats must not wait for a client's reads."""
 SEQ_MAX = 2**63 - 1
+SESSION_TIMEOUT_MS_MIN = 1_000
+SESSION_TIMEOUT_MS_MAX = 86_400_000
 GOODBYE_S = 0.2
 """How long the end of a stream waits for a client to read why."""
 
@@ -216,6 +218,7 @@ class _Stream:
         self._limits = service.limits
         self._context = context
         self._handle: SessionHandle | None = None
+        self._ends_session = False
         self._opened = False
         self._open_timer: asyncio.TimerHandle | None = None
         # What ends the stream: None for an end in order.
@@ -268,7 +271,9 @@ class _Stream:
     def detach(self) -> None:
         """Gives the session back to the replica; what was sent may still be executed."""
         handle, self._handle = self._handle, None
-        if handle is not None:
+        if handle is not None and self._ends_session:
+            handle.end()
+        elif handle is not None:
             handle.close()
 
     def drain(self) -> None:
@@ -313,6 +318,7 @@ class _Stream:
                 case "open":
                     self._open(message.open)
                 case "close":
+                    self._ends_session = True
                     break
                 case _:
                     raise InvalidArgument("a message on the stream is neither Open, Submit, Read nor Close")
@@ -329,7 +335,13 @@ class _Stream:
             self._service.own(self)
         loop = asyncio.get_running_loop()
         self._open_timer = loop.call_later(self._limits.leaderless_ms / 1000, self._open_late)
-        self._handle = self._replica.attach(self, message.session)
+        timeout_ms = message.session_timeout_ms
+        if timeout_ms and not SESSION_TIMEOUT_MS_MIN <= timeout_ms <= SESSION_TIMEOUT_MS_MAX:
+            raise InvalidArgument(
+                f"a session time-out of {timeout_ms} ms is not within {SESSION_TIMEOUT_MS_MIN}.."
+                f"{SESSION_TIMEOUT_MS_MAX}; leave it out to take the server's"
+            )
+        self._handle = self._replica.attach(self, message.session, timeout_ms)
 
     def _check_cluster(self, cluster_id: int) -> None:
         if cluster_id not in (0, self._service.cluster_id):

@@ -4,7 +4,7 @@ import pytest
 
 from paxos_rsm.codec.frames import decode_frame
 from paxos_rsm.errors import InvalidArgument, ResourceExhausted, SessionExpired, Unavailable
-from paxos_rsm.machines.frames import Ended, Executed, Expired, Frame, Gap, Overloaded, Registered
+from paxos_rsm.machines.frames import Ended, Executed, Expire, Expired, Frame, Gap, Overloaded, Registered
 from paxos_rsm.replica.local_sessions import GAP_PATIENCE_TICKS, LocalSession, LocalSessions
 from tests.unit.replica.harness import Sink
 
@@ -138,6 +138,43 @@ def test_an_idle_session_shows_that_it_lives(sessions: LocalSessions) -> None:
     word = decode_frame(frame)
     assert isinstance(word, Frame)
     assert (word.session, list(word.commands)) == (NUMBER, [])
+
+
+def test_a_session_with_a_time_out_of_its_own_shows_life_by_it(sessions: LocalSessions) -> None:
+    sessions.register(Sink(), 78, timeout_ms=1_200)
+    (frame,) = take(sessions)
+    word = decode_frame(frame)
+    assert isinstance(word, Frame)
+    assert word.register is not None
+    assert word.register.timeout_ms == 1_200
+    sessions.applied(Registered(NUMBER, 78, 1_200))
+    for _ in range(3):
+        assert take(sessions) == []
+        sessions.tick(patience_ticks=1000)
+    assert len(take(sessions)) == 1
+
+
+def test_a_session_that_its_client_ends_expires_in_the_log_with_the_last_command_seen(
+    sessions: LocalSessions,
+) -> None:
+    session, _ = opened(sessions)
+    session.submit(b"1", 1, 2)
+    sessions.applied(Executed(NUMBER, 1, [b"1", b"2"], 3))
+    take(sessions)
+    session.end()
+    (frame,) = take(sessions)
+    word = decode_frame(frame)
+    assert isinstance(word, Frame)
+    assert word.expire == Expire(NUMBER, 2)
+    assert len(sessions) == 0
+
+
+def test_a_session_that_is_ended_with_commands_on_their_way_is_only_let_go(sessions: LocalSessions) -> None:
+    session, _ = opened(sessions)
+    session.submit(b"1", 1, 1)
+    take(sessions)
+    session.end()
+    assert take(sessions) == []
 
 
 def test_a_server_that_stops_takes_no_more(sessions: LocalSessions) -> None:

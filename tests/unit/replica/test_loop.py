@@ -11,7 +11,7 @@ from paxos_rsm.errors import InvariantViolation, LogIOError, RefusedByCluster, U
 from paxos_rsm.machines.base import Position
 from paxos_rsm.machines.sessions import SessionMachine
 from paxos_rsm.paxos.membership import Configuration, Member
-from paxos_rsm.paxos.messages import CatchUpReply, Envelope, Prepare
+from paxos_rsm.paxos.messages import Accept, Envelope, Prepare
 from paxos_rsm.paxos.node import Node
 from paxos_rsm.paxos.ready import Write
 from paxos_rsm.paxos.settings import Settings
@@ -237,7 +237,7 @@ async def test_a_broken_invariant_stops_the_server() -> None:
     loop = build(Hub(), 1, 1)
     await loop.start()
     await until(lambda: loop.status().role == "leader")
-    loop.on_messages(2, [CatchUpReply(Ballot(1, 2), ((1, Batch(b"other")),), 1)])
+    loop.on_messages(2, [Accept(Ballot(99, 2), 1, Batch(b"other"), 0)])
     with pytest.raises(InvariantViolation, match="slot 1"):
         await asyncio.wait_for(asyncio.shield(loop.failed), WAIT_S)
     await stop(loop)

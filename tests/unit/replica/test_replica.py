@@ -244,3 +244,14 @@ def test_without_a_quorum_nothing_is_acknowledged_and_all_goes_on_when_it_return
     servers.run(60)
     assert client.sink.answers == {1: b"1"}
     assert_executed_once(servers, b"a")
+
+
+def test_a_session_that_is_ended_is_forgotten_by_all(servers: Servers) -> None:
+    client = servers.open(follower(servers))
+    client.submit(1, b"a")
+    servers.run(2)
+    client.handle.end()
+    servers.turn(client.number)
+    servers.deliver_all()
+    servers.run(2)
+    assert [s.replica.machine.session_count for s in servers.servers.values()] == [0, 0, 0]

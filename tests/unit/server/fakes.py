@@ -50,6 +50,11 @@ class _Handle:
         self._replica.closed_sessions.append(self.inner.session)
         self.inner.close()
 
+    def end(self) -> None:
+        self._replica.closed_sessions.append(self.inner.session)
+        self.inner.end()
+        self._replica.ask_turn()
+
 
 class FakeReplica:
     """Implements ReplicaHandle."""
@@ -130,10 +135,10 @@ class FakeReplica:
 
     # ---- ReplicaHandle ----
 
-    def attach(self, sink: SessionSink, session: int = 0) -> SessionHandle:
+    def attach(self, sink: SessionSink, session: int = 0, timeout_ms: int = 0) -> SessionHandle:
         if session == 0:
             self._nonce += 1
-            handle = _Handle(self, self.local.register(sink, self._nonce))
+            handle = _Handle(self, self.local.register(sink, self._nonce, timeout_ms))
             self.ask_turn()
             return handle
         handle = _Handle(self, self.local.resume(sink, session))
@@ -143,7 +148,7 @@ class FakeReplica:
             if handle.inner.closed or granted.cancelled():
                 return
             if info is None:
-                self.local.end(handle.inner, SessionExpired(f"session {session} has expired"))
+                self.local.fail(handle.inner, SessionExpired(f"session {session} has expired"))
             else:
                 sink.opened(session, info.last_seq + 1)
 
