@@ -216,7 +216,7 @@ class _Background:
         if self._pid != os.getpid():
             raise ClientError(
                 f"this Client was made in process {self._pid}, and its thread and connection did not come along into "
-                "this fork of it; make a new Client here"
+                "this fork of it; make a Client after the fork"
             )
         if threading.current_thread() is self._thread:
             raise ClientError("a Client blocks its caller, so it cannot be used on its own event loop")

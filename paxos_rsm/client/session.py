@@ -10,14 +10,8 @@ Two tasks for a client, whatever the number of calls: the *runner* connects, rea
 somewhere else; the *writer* of the stream takes the next message whenever the one before it is through. So a
 lone command leaves in the next turn of the loop, and under load a message holds all that came while the last
 one was written: what was queued in one turn of the loop leaves together. There are three timers, none of them
-per call: an *alarm* at the earliest deadline, a *watch* while something is awaited, and one that ends a pause
-that the server asked for.
-
-**When a server is given up.** A stopped process keeps its connections; so an awaited server that says nothing
-for ``probe_s`` is asked for a sign of life, and left at ``silent_s``. A server that lives but is cut off from
-the others says so by itself; one that answers signs of life and nothing else is left at ``stuck_s``, which
-doubles until something comes, so that a slow cluster is not made slower by commands that come twice. A client
-whose own loop stood still does not blame the server: the time is added to the limits.
+per call: an *alarm* at the earliest deadline, a look at the server while something is awaited (watch.py), and one
+that ends a pause that the server asked for.
 
 **Lazily.** Nothing is opened before the first call; a session is registered before the first command, so that
 a client that only reads has none; a stream that is lost while nobody waits is not replaced before the next
@@ -40,9 +34,11 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from paxos_rsm._proto import session_pb2 as pb
+from paxos_rsm.client import forks
 from paxos_rsm.client.endpoints import EndpointRing
 from paxos_rsm.client.failures import MAY_SUCCEED_LATER, code_name, error_of, number_of
 from paxos_rsm.client.reads import PROBE_ID, Answer, Query, Reads
+from paxos_rsm.client.watch import Patience, Watch
 from paxos_rsm.client.window import Command, Window
 from paxos_rsm.client.wire import read_message
 from paxos_rsm.errors import (
@@ -74,10 +70,14 @@ CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
 FRAME_BYTES_MAX = 1024 * 1024
 """Where the server does not say what it takes."""
 
+OPERATIONS_END_S = 0.1
+"""A call that is cancelled ends its reads and writes by itself, at once, if it was connected. They are waited for
+rather than abandoned: gRPC delivers the end of each to the loop that began it, and complains, in whichever loop of
+the process is next, where that one has been closed meanwhile."""
+
 ALARM_STEP_S = 0.01
 REFUSED_PAUSE_S = 0.01
 REFUSED_PAUSE_S_MAX = 1.0
-STUCK_DOUBLINGS_MAX = 4
 
 UNAVAILABLE = number_of(grpc.StatusCode.UNAVAILABLE)
 FAILED_PRECONDITION = number_of(grpc.StatusCode.FAILED_PRECONDITION)
@@ -98,10 +98,7 @@ class SessionSettings:
     """Silence after which the cluster may end the session; 0: the server's own choice."""
     cluster_id: int = 0
     """Work with this cluster only; 0: with the one that answers first."""
-    tick_s: float = 0.25
-    probe_s: float = 0.5
-    silent_s: float = 1.5
-    stuck_s: float = 3.0
+    patience: Patience = field(default_factory=Patience)
     close_s: float = 0.25
     """How long ``close`` waits for the server to take leave."""
     rng: random.Random = field(default_factory=random.Random)
@@ -124,6 +121,7 @@ class Session:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._runner: asyncio.Task[None] | None = None
         self._closed = False
+        self._closing = asyncio.Event()
         # Of the stream of now.
         self._call: _Call | None = None
         self._waker: asyncio.Future[None] | None = None
@@ -140,12 +138,8 @@ class Session:
         self._holds: list[asyncio.TimerHandle] = []
         self._refusals = 0
         self._refusal = ""
-        # What was seen last, on the loop's clock; see the watch.
-        self._watch: asyncio.TimerHandle | None = None
-        self._watch_due = 0.0
-        self._heard_at = 0.0
-        self._progress_at = 0.0
-        self._stuck = 0
+        self._watch = Watch(settings.patience)
+        self._next_look: asyncio.TimerHandle | None = None
         self._last_loss = ""
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
@@ -179,12 +173,16 @@ class Session:
         self._closed = True
         self._fail_all()
         runner = self._runner
-        if runner is not None:
-            if self._waker is not None and self._opened:
-                self._wake()  # the writer is idle: it takes leave, and the server ends the stream
-                await asyncio.wait([runner], timeout=self._settings.close_s)
-            runner.cancel()
-            await asyncio.wait([runner])
+        if runner is None:
+            return
+        if self._heard:
+            self._wake()  # the writer takes leave when it has nothing else to say, and the server ends the stream
+            await asyncio.wait([runner], timeout=self._settings.close_s)
+        self._closing.set()
+        self._drop("the client was closed")
+        await asyncio.wait([runner], timeout=10 * OPERATIONS_END_S)
+        runner.cancel()
+        await asyncio.wait([runner])
 
     def _fail_all(self) -> None:
         def never_sent() -> Unavailable:
@@ -209,6 +207,7 @@ class Session:
                 raise ClientError(
                     "this client belongs to another event loop, the one of its first call; make one client a loop"
                 )
+            forks.require_usable()
             self._loop = loop
         if self._closed:
             raise Unavailable("not executed: this client is closed; make a new one")
@@ -278,18 +277,25 @@ class Session:
                 pause = self._ring.failed()
                 if not self._closed:
                     log.info("left %s: %s; next is %s", endpoint, reason, self._ring.current)
-                    await asyncio.sleep(pause)
+                    await self._pause(pause)
         finally:
             self._runner = None
+
+    async def _pause(self, pause_s: float) -> None:
+        try:
+            async with asyncio.timeout(pause_s):
+                await self._closing.wait()
+        except TimeoutError:
+            pass
 
     async def _serve(self, endpoint: str) -> None:
         """Works with one server until the stream is lost."""
         loop = asyncio.get_running_loop()
         channel = grpc.aio.insecure_channel(endpoint, options=CHANNEL_OPTIONS)
+        forks.opened(channel)
         call: _Call = channel.stream_stream(METHOD)()
         self._call, self._loss = call, ""
         self._open_sent = self._opened = self._heard = False
-        self._heard_at = self._progress_at = loop.time()
         writer = loop.create_task(self._write(call), name="paxos_rsm client writer")
         try:
             while True:
@@ -297,7 +303,7 @@ class Session:
                 if not isinstance(data, bytes):
                     return  # the end
                 self._heard = True
-                self._heard_at = loop.time()
+                self._watch.heard(loop.time())
                 self._take(data)
         except asyncio.CancelledError:
             # Either this task is cancelled, or the call was, by _drop.
@@ -306,14 +312,20 @@ class Session:
                 raise
             raise _LostError(self._loss) from None
         finally:
-            self._stream_lost()
+            self._call = None  # from here on the writer takes nothing more
             call.cancel()
+            if self._waker is None:
+                await asyncio.wait([writer], timeout=OPERATIONS_END_S)
             writer.cancel()
             await asyncio.wait([writer])
+            # Only now is it certain what was written.
+            self._stream_lost()
             await channel.close()
+            forks.closed(channel)
 
     def _stream_lost(self) -> None:
-        self._call = self._waker = self._probe = None
+        self._waker = self._probe = None
+        self._heard = False
         self._window.stream_lost()
         self._reads.stream_lost()
         for hold in self._holds:
@@ -321,9 +333,9 @@ class Session:
         self._holds.clear()
         self._frames_held = self._reads_held = False
         self._leave = ""
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
+        if self._next_look is not None:
+            self._next_look.cancel()
+            self._next_look = None
 
     def _drop(self, reason: str) -> None:
         """Gives the stream up from outside the runner."""
@@ -336,11 +348,12 @@ class Session:
     async def _write(self, call: _Call) -> None:
         loop = asyncio.get_running_loop()
         try:
-            while True:
+            while self._call is call:
                 message = self._next_message()
                 if message is not None:
-                    if self._watch is None:
-                        self._start_watch(loop)
+                    if self._next_look is None:
+                        # Something is owed from now on, and nothing was before.
+                        self._next_look = loop.call_at(self._watch.start(loop.time()), self._look)
                     await call.write(message)
                 elif self._closed:
                     await call.write(pb.ClientMessage(close=pb.Close()).SerializeToString())
@@ -389,41 +402,24 @@ class Session:
         opening = self._open_sent and not self._opened
         return opening or not self._heard or self._window.awaits_results or bool(self._reads.asked)
 
-    def _start_watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Something is about to be awaited, and nothing was until now."""
-        now = loop.time()
-        self._heard_at = self._progress_at = now
-        self._watch_due = now + self._settings.tick_s
-        self._watch = loop.call_at(self._watch_due, self._look)
-
     def _look(self) -> None:
-        self._watch = None
+        self._next_look = None
         if not self._awaits:
             return
-        settings, loop = self._settings, asyncio.get_running_loop()
-        now = loop.time()
-        # Whatever kept this loop from running kept it from hearing, too.
-        late = now - self._watch_due
-        self._heard_at += late
-        self._progress_at += late
-        quiet_s, idle_s = now - self._heard_at, now - self._progress_at
-        if quiet_s >= settings.silent_s:
-            self._drop(f"it has been silent for {quiet_s:.1f} s")
+        loop = asyncio.get_running_loop()
+        verdict = self._watch.look(loop.time())
+        if verdict.loss:
+            self._drop(verdict.loss)
             return
-        if idle_s >= settings.stuck_s * 2 ** min(self._stuck, STUCK_DOUBLINGS_MAX):
-            self._stuck += 1
-            self._drop(f"it lives, and has answered nothing for {idle_s:.1f} s")
-            return
-        if quiet_s >= settings.probe_s:
+        if verdict.probe:
             self._probe = read_message(PROBE_ID, True, self._cluster_id, [])
             self._wake()
-        self._watch_due = now + settings.tick_s
-        self._watch = loop.call_at(self._watch_due, self._look)
+        self._next_look = loop.call_at(self._watch.next_look(loop.time()), self._look)
 
     def _progressed(self) -> None:
         """The server gave something that was asked for."""
-        self._progress_at = self._heard_at
-        self._stuck = self._refusals = 0
+        self._watch.progressed()
+        self._refusals = 0
         self._refusal = ""
         self._ring.succeeded()
 
@@ -464,7 +460,7 @@ class Session:
             raise _LostError(said) from None
         self._reads.request_bytes_max = frame_bytes_max
         self._opened = True
-        self._progress_at = self._heard_at
+        self._watch.opened()
         self._wake()
 
     def _take_read_results(self, answer: pb.ReadResults) -> None:

@@ -290,6 +290,7 @@ class _FakeStream:
         self.end = end
         self.session = 0
         self.next_seq = 0
+        self.writing = asyncio.Lock()
         self.inbox: asyncio.Queue[pb.ClientMessage] = asyncio.Queue()
 
     async def read(self) -> None:
@@ -328,7 +329,9 @@ class _FakeStream:
                     await self.answer(message.read)
 
     async def say(self, **message: Any) -> None:
-        if not self.server.silent:
+        if self.server.silent:
+            return
+        async with self.writing:  # signs of life come from another task than the rest
             await self.context.write(pb.ServerMessage(**message).SerializeToString())
 
     def finish(self, code: grpc.StatusCode, details: str) -> None:
@@ -391,7 +394,8 @@ class _FakeStream:
             server.drop_results -= 1
         elif server.garbage is not None:
             garbage, server.garbage = server.garbage, None
-            await self.context.write(garbage)
+            async with self.writing:
+                await self.context.write(garbage)
         else:
             await self.say(results=pb.Results(first_seq=frame.first_seq, results=results))
 

@@ -1,0 +1,241 @@
+"""The blocking twin: the same surface as AsyncClient, from any thread, and nothing left behind."""
+
+import asyncio
+import gc
+import inspect
+import os
+import subprocess
+import sys
+import threading
+import typing
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from paxos_rsm import (
+    AsyncClient,
+    Client,
+    ClientError,
+    Compare,
+    InvalidArgument,
+    Op,
+    Unavailable,
+    UnknownOutcome,
+)
+from tests.unit.client.fake_server import FakeCluster, FakeServer
+
+# ---- it cannot drift -------------------------------------------------------------------------------------
+
+
+def public(kind: type) -> dict[str, Any]:
+    return {name: member for name, member in inspect.getmembers_static(kind) if not name.startswith("_")}
+
+
+def test_both_have_the_same_methods() -> None:
+    methods = {name for name, member in public(AsyncClient).items() if callable(member)}
+    assert methods == {name for name, member in public(Client).items() if callable(member)}
+    assert {"put", "get", "range", "delete", "compare_and_swap", "txn", "compact"} <= methods
+    assert {"submit", "query", "status", "close"} <= methods
+
+
+@pytest.mark.parametrize("name", ["__init__", *(n for n, m in public(AsyncClient).items() if callable(m))])
+def test_both_have_the_same_parameters_defaults_and_types(name: str) -> None:
+    ours, theirs = getattr(Client, name), getattr(AsyncClient, name)
+    assert list(inspect.signature(ours).parameters.values()) == list(
+        inspect.signature(theirs).parameters.values()
+    )
+    assert typing.get_type_hints(ours) == typing.get_type_hints(theirs)
+    assert not inspect.iscoroutinefunction(ours)
+
+
+def test_both_have_the_same_attributes() -> None:
+    made = AsyncClient("a:1,b:2", timeout_s=3)
+    twin = Client("a:1,b:2", timeout_s=3)
+    names = {name for name in vars(made) if not name.startswith("_")}
+    assert names == {name for name, member in public(Client).items() if isinstance(member, property)}
+    assert all(getattr(made, name) == getattr(twin, name) for name in names)
+
+
+def test_every_method_hands_on_what_it_is_given() -> None:
+    """Each parameter, under its own name: a forgotten one would be the default."""
+    for name, method in public(Client).items():
+        if name == "close" or not callable(method):
+            continue
+        given = {
+            parameter: object() for parameter in inspect.signature(method).parameters if parameter != "self"
+        }
+        seen: list[dict[str, Any]] = []
+
+        class Spy:
+            def __getattr__(self, called: str, name: str = name, seen: Any = seen) -> Any:
+                def call(*args: Any, **kwargs: Any) -> str:
+                    assert called == name
+                    bound = inspect.signature(getattr(AsyncClient, name)).bind(self, *args, **kwargs)
+                    seen.append({k: v for k, v in bound.arguments.items() if k != "self"})
+                    return "coroutine"
+
+                return call
+
+        twin = Client("a:1")
+        twin._async = Spy()  # type: ignore[assignment]
+        twin._run = lambda call: f"ran {call}"  # type: ignore[method-assign,assignment,return-value]
+        assert getattr(twin, name)(**given) == "ran coroutine"
+        assert seen == [given]
+
+
+# ---- it works --------------------------------------------------------------------------------------------
+
+
+async def in_thread(work: Any, *args: Any) -> Any:
+    """A blocking call while this loop goes on serving."""
+    return await asyncio.wait_for(asyncio.to_thread(work, *args), 60)
+
+
+async def test_every_method(server: FakeServer) -> None:
+    def work() -> None:
+        with Client(server.endpoint, timeout_s=30) as kv:
+            assert kv.put("k", "v").revision == 2
+            assert kv.get("k").value == b"v"
+            assert [each.key for each in kv.range(prefix="k")] == [b"k"]
+            assert kv.compare_and_swap("k", "v", "w")
+            assert kv.txn([Compare.exists("k")], [Op.get("k")]).succeeded
+            assert kv.delete("k") == 1
+            assert kv.compact(3) is None  # type: ignore[func-returns-value]
+            assert kv.submit(b"raw:x") == b"1 raw:x"
+            assert kv.query(b"raw:") == b"1"
+            assert [row.name for row in kv.status()] == ["n1"]
+            with pytest.raises(InvalidArgument, match="key is not provided"):
+                kv.put("", "v")
+
+    await in_thread(work)
+    assert server.closes == 1
+
+
+async def test_many_threads_share_one_client(server: FakeServer, cluster: FakeCluster) -> None:
+    def work() -> None:
+        with Client(server.endpoint, timeout_s=30) as kv, ThreadPoolExecutor(16) as pool:
+            revisions = list(pool.map(lambda n: kv.put("k", str(n)).revision, range(400)))
+            assert sorted(revisions) == list(range(2, 402))
+            assert kv.get("k").version == 400
+
+    await in_thread(work)
+    assert server.streams == 1
+    assert len(cluster.sessions) == 1
+
+
+def background_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "paxos_rsm client"]
+
+
+async def test_close_ends_the_thread_and_may_come_twice(server: FakeServer) -> None:
+    def work() -> None:
+        kv = Client(server.endpoint, timeout_s=30)
+        assert background_threads() == [], "it starts with the first call"
+        kv.put("k", "v")
+        assert len(background_threads()) == 1
+        kv.close()
+        kv.close()
+        assert background_threads() == []
+        with pytest.raises(Unavailable, match="closed"):
+            kv.get("k")
+
+    await in_thread(work)
+
+
+async def test_close_fails_the_calls_of_other_threads(server: FakeServer) -> None:
+    kv = Client(server.endpoint, timeout_s=30)
+    await in_thread(kv.put, "k", "v")
+    server.working.clear()
+    call = asyncio.create_task(in_thread(kv.put, "k", "w"))
+    await server.until(lambda: len(server.frames) == 2)
+    await in_thread(kv.close)
+    with pytest.raises(UnknownOutcome):
+        await call
+
+
+async def test_a_client_that_is_forgotten_is_closed(server: FakeServer) -> None:
+    def work() -> None:
+        kv = Client(server.endpoint, timeout_s=30)
+        kv.put("k", "v")
+        gone = weakref.ref(kv)
+        del kv
+        gc.collect()
+        assert gone() is None
+        assert background_threads() == []
+
+    await in_thread(work)
+
+
+async def test_its_own_loop_may_not_block_on_it(server: FakeServer) -> None:
+    def work() -> None:
+        with Client(server.endpoint, timeout_s=30) as kv:
+            kv.put("k", "v")
+
+            async def call() -> None:
+                kv.get("k")
+
+            loop = kv._background._loop
+            assert loop is not None
+            with pytest.raises(ClientError, match="its own event loop"):
+                asyncio.run_coroutine_threadsafe(call(), loop).result(20)
+
+    await in_thread(work)
+
+
+PROGRAM = """
+import os, sys
+from paxos_rsm import Client, ClientError, Unavailable
+kv = Client(sys.argv[1], timeout_s=30)
+{}
+"""
+
+
+async def run(server: FakeServer, body: str, **environment: str) -> str:
+    """What a program of its own prints, which must end by itself and without a word on stderr."""
+    program = [sys.executable, "-W", "error", "-c", PROGRAM.format(body), server.endpoint]
+    done = await in_thread(
+        lambda: subprocess.run(
+            program, capture_output=True, text=True, timeout=50, env=dict(os.environ) | environment
+        )
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return str(done.stdout)
+
+
+async def test_a_program_that_never_closes_it_ends_all_the_same(server: FakeServer) -> None:
+    assert await run(server, "kv.put('k', 'v'); print(kv.get('k').value)") == "b'v'\n"
+    assert server.closes == 1, "it took leave at the exit"
+
+
+async def test_a_program_that_never_uses_it_starts_nothing(server: FakeServer) -> None:
+    assert await run(server, "print('bye')") == "bye\n"
+    assert server.streams == 0
+
+
+FORK = """
+kv.put('k', 'v')
+child = os.fork()
+if child == 0:
+    for call in (kv.get, Client(sys.argv[1], timeout_s=30).get):
+        try:
+            call('k')
+        except ClientError as error:
+            print(str(error)[-54:], flush=True)
+    kv.close()
+    os._exit(0)
+os.waitpid(child, 0)
+print(kv.get('k').value)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+async def test_a_fork_says_that_the_client_did_not_come_along(server: FakeServer) -> None:
+    # gRPC's own handlers of forks are off: they note that they ran, and crash the child now and then.
+    told = await run(server, FORK, GRPC_ENABLE_FORK_SUPPORT="0")
+    assert told.splitlines() == [
+        "come along into this fork of it; make a Client after the fork"[-54:],
+        "start processes by multiprocessing's 'spawn' or 'forkserver'"[-54:],
+        "b'v'",
+    ]

@@ -1,0 +1,85 @@
+from paxos_rsm.client.watch import Patience, Verdict, Watch
+
+PATIENCE = Patience(tick_s=1, probe_s=2, silent_s=5, stuck_s=10)
+
+
+def looks(
+    watch: Watch, start: int, end: int, heard: set[int], progressed: set[int] | None = None
+) -> list[Verdict]:
+    """One look a second, after what was heard in it, up to the verdict that the server is left."""
+    verdicts = []
+    for now in range(start, end):
+        if now in heard:
+            watch.heard(now)
+            if now in (progressed or set()):
+                watch.progressed()
+        verdicts.append(watch.look(now))
+        if verdicts[-1].loss:
+            break
+        watch.next_look(now)
+    return verdicts
+
+
+def started(now: float = 0) -> Watch:
+    watch = Watch(PATIENCE)
+    assert watch.start(now) == now + 1
+    return watch
+
+
+def test_silence_is_asked_about_and_then_the_end() -> None:
+    verdicts = looks(started(), 1, 100, set())
+    assert [verdict.probe for verdict in verdicts] == [False, True, True, True, False]
+    assert verdicts[-1].loss == "it has been silent for 5.0 s"
+
+
+def test_whoever_gives_what_is_owed_is_never_left() -> None:
+    every = set(range(1, 100, 4))
+    verdicts = looks(started(), 1, 100, every, every)
+    assert not any(verdict.loss for verdict in verdicts)
+    assert any(verdict.probe for verdict in verdicts)
+
+
+def test_signs_of_life_alone_are_not_enough_and_patience_doubles() -> None:
+    watch = started()
+    always = set(range(1_000))
+    for limit in (10, 20, 40, 80, 160, 160):
+        watch.start(0)
+        verdicts = looks(watch, 1, 1_000, always)
+        assert len(verdicts) == limit
+        assert verdicts[-1].loss == f"it lives, and has given nothing that was asked of it for {limit}.0 s"
+    watch.start(0)
+    watch.heard(1)
+    watch.progressed()
+    assert len(looks(watch, 1, 1_000, always)) == 11, "something came: back to the first limit"
+
+
+def test_opening_the_session_is_a_step_but_proves_nothing() -> None:
+    watch = started()
+    always = set(range(100))
+    assert len(looks(watch, 1, 100, always)) == 10
+    watch.start(0)
+    assert len(looks(watch, 1, 16, always)) == 15
+    watch.opened()
+    assert len(looks(watch, 16, 100, always)) == 20, "from the 15th on, and twice as long as the first time"
+
+
+def test_time_in_which_the_client_itself_stood_still_does_not_count() -> None:
+    watch = started()
+    assert watch.look(50) == Verdict()
+    watch.next_look(50)
+    assert watch.look(60) == Verdict(probe=True), "60 s of silence, and it was awake for 2 of them"
+    watch.next_look(60)
+    assert not watch.look(62).loss
+    watch.next_look(62)
+    assert not watch.look(63).loss
+    watch.next_look(63)
+    assert watch.look(64).loss == "it has been silent for 5.0 s"
+
+
+def test_what_was_heard_just_now_is_not_in_the_future() -> None:
+    watch = started()
+    watch.heard(50)
+    watch.look(50)
+    watch.next_look(50)
+    verdicts = looks(watch, 51, 100, set())
+    assert len(verdicts) == 5
