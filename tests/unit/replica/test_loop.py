@@ -128,7 +128,8 @@ async def test_a_server_alone_forms_answers_and_reads() -> None:
     assert applied == loop.applied_slot
     assert loop.query(b"") == b"a"
     status = loop.status()
-    assert (status.role, status.leader, status.leader_age_ms) == ("leader", 1, 0)
+    assert (status.role, status.leader) == ("leader", 1)
+    assert status.leader_age_ms < WAIT_S * 1000
     assert loop.network.configuration == status.configuration  # type: ignore[attr-defined]
     await stop(loop)
     with pytest.raises(Unavailable):
