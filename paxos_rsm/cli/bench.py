@@ -200,20 +200,32 @@ async def _progress_bar(loads: Sequence[_Load], seconds: float) -> AsyncIterator
     type=click.IntRange(1, 1_000_000),
     default=1,
     show_default=True,
+    metavar="N",
     help="Operations at once, of all clients together.",
 )
 @click.option(
     "--clients",
     type=click.IntRange(1, 256),
+    metavar="N",
     default=1,
     show_default=True,
     help="Client processes to share them.",
 )
 @click.option(
-    "--value-bytes", type=click.IntRange(0), default=200, show_default=True, help="Size of each value."
+    "--value-bytes",
+    type=click.IntRange(0),
+    metavar="N",
+    default=200,
+    show_default=True,
+    help="Size of each value.",
 )
 @click.option(
-    "--keys", type=click.IntRange(1), default=10_000, show_default=True, help="How many keys to use."
+    "--keys",
+    type=click.IntRange(1),
+    metavar="N",
+    default=10_000,
+    show_default=True,
+    help="How many keys to use.",
 )
 @click.option(
     "--duration",
@@ -229,6 +241,7 @@ async def _progress_bar(loads: Sequence[_Load], seconds: float) -> AsyncIterator
 @click.option(
     "--rate",
     type=click.FloatRange(0),
+    metavar="N",
     default=0.0,
     help="Operations a second, of all clients together. [default: as fast as they are answered]",
 )

@@ -90,7 +90,12 @@ def check_made_with(directory: Path, wanted: Mapping[str, Any]) -> None:
 
 @click.command("cluster", cls=SectionCommand, epilog=EPILOG)
 @click.option(
-    "--size", type=click.IntRange(1, SIZE_MAX), default=3, show_default=True, help="How many servers."
+    "--size",
+    type=click.IntRange(1, SIZE_MAX),
+    metavar="N",
+    default=3,
+    show_default=True,
+    help="How many servers.",
 )
 @click.option(
     "--base-port",

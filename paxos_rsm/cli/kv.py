@@ -149,8 +149,18 @@ In JSON, a key or a value that is no UTF-8 is in base64, and "value_encoding": "
 @_bounds_options
 @click.option("--rev", type=click.IntRange(0), default=0, metavar="REV", help="As of an older revision.")
 @click.option("--limit", type=click.IntRange(0), default=0, metavar="N", help="At most so many keys.")
-@click.option("--order", type=click.Choice(["ASCEND", "DESCEND"], case_sensitive=False), help="Of the keys.")
-@click.option("--sort-by", type=click.Choice(list(SORT_BY), case_sensitive=False), help="What to order by.")
+@click.option(
+    "--order",
+    type=click.Choice(["ASCEND", "DESCEND"], case_sensitive=False),
+    metavar="ASCEND|DESCEND",
+    help="Of the keys.",
+)
+@click.option(
+    "--sort-by",
+    type=click.Choice(list(SORT_BY), case_sensitive=False),
+    metavar="|".join(SORT_BY),
+    help="What to order by.",
+)
 @click.option("--keys-only", is_flag=True, help="Print keys without their values.")
 @click.option("--count-only", is_flag=True, help="Print how many keys there are.")
 @click.option("--print-value-only", is_flag=True, help="Print values without their keys.")

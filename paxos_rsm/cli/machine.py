@@ -36,10 +36,10 @@ def _print_result(settings: Settings, result: bytes) -> None:
 @click.argument("command", required=False)
 @pass_settings
 def submit(settings: Settings, command: str | None) -> None:
-    """Have the servers' state machine apply COMMAND, exactly once, and print its result.
+    """Have the state machine apply COMMAND, and print the result.
 
-    COMMAND is bytes that only the state machine understands; without it, all of standard input. The built-in
-    key-value store has commands of its own: put, get, del, cas.
+    It takes effect exactly once. COMMAND is bytes that only the state machine understands; without it, all of
+    standard input. The built-in key-value store has commands of its own: put, get, del, cas.
     """
     data = value_bytes(command, "the command")
     _print_result(settings, run(settings, lambda client: client.submit(data)))
@@ -56,9 +56,9 @@ def submit(settings: Settings, command: str | None) -> None:
 )
 @pass_settings
 def query(settings: Settings, request: str | None, consistency: str) -> None:
-    """Ask the servers' state machine for REQUEST, which changes nothing, and print its answer.
+    """Ask the state machine REQUEST, and print the answer.
 
-    REQUEST is bytes that only the state machine understands; without it, all of standard input.
+    That changes nothing. REQUEST is bytes that only the state machine understands; without it, all of standard input.
     """
     data = value_bytes(request, "the request")
     _print_result(settings, run(settings, lambda client: client.query(data, serializable=consistency == "s")))

@@ -153,7 +153,7 @@ class SectionCommand(click.Command):
         sections: dict[str, list[tuple[str, str]]] = {"Options": []}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
-            if record is not None:
+            if record is not None and isinstance(param, click.Option):  # the text speaks of the arguments
                 section = getattr(param, "section", None) or "Options"
                 sections.setdefault(section, []).append(record)
         # The global ones come last, after what is this command's own.
