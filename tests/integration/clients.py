@@ -51,7 +51,7 @@ def value_of(worker: str, number: int) -> bytes:
     return b"%s wrote %d" % (worker.encode(), number)
 
 
-def writer(name: str, endpoints: Sequence[str], in_flight: int = 8, pause_s: float = 0.0) -> Worker:
+def writer(name: str, endpoints: Sequence[str], in_flight: int = 8) -> Worker:
     """Writes ``NAME/000000``, ``NAME/000001``, ..., each once; notes the numbers."""
 
     async def work(load: Load) -> None:
@@ -61,8 +61,7 @@ def writer(name: str, endpoints: Sequence[str], in_flight: int = 8, pause_s: flo
             while not load.stopping:
                 number = next(numbers)
                 await client.put(key_of(name, number), value_of(name, number))
-                load.note(name, number)
-                await asyncio.sleep(pause_s)
+                await load.note(name, number)
 
         async with AsyncClient(endpoints, timeout_s=DEADLINE_S) as client:
             await asyncio.gather(*(one(client) for _ in range(in_flight)))
@@ -79,19 +78,18 @@ def cas_counter(name: str, endpoints: Sequence[str]) -> Worker:
                 held = (await client.get(COUNTER)).value
                 following = int(held or b"0") + 1
                 if await client.compare_and_swap(COUNTER, held, b"%d" % following):
-                    load.note(name, following)
+                    await load.note(name, following)
 
     return work
 
 
-def adder(name: str, endpoints: Sequence[str], in_flight: int = 4, pause_s: float = 0.0) -> Worker:
+def adder(name: str, endpoints: Sequence[str], in_flight: int = 4) -> Worker:
     """Adds one to a Counter again and again; notes the total that each was answered with."""
 
     async def work(load: Load) -> None:
         async def one(client: AsyncClient) -> None:
             while not load.stopping:
-                load.note(name, int(await client.submit(b"1")))
-                await asyncio.sleep(pause_s)
+                await load.note(name, int(await client.submit(b"1")))
 
         async with AsyncClient(endpoints, timeout_s=DEADLINE_S) as client:
             await asyncio.gather(*(one(client) for _ in range(in_flight)))

@@ -12,9 +12,10 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-__all__ = ["Acknowledged", "Load", "Worker"]
+__all__ = ["PAUSE_S", "Acknowledged", "Load", "Worker"]
 
 WAIT_S = 60.0
+PAUSE_S = 0.05
 
 
 class Acknowledged(NamedTuple):
@@ -28,19 +29,23 @@ class Acknowledged(NamedTuple):
 class Load:
     """Workers that run until told to finish. What goes wrong in one of them comes out of :meth:`finish`.
 
-    Acknowledgements are appended by the thread and only read by the test.
+    Acknowledgements are appended by the thread and only read by the test. ``pause_s`` is how long each of a worker's
+    commands in flight waits after its answer, and may be changed at any time: 0 while there is something to be
+    seen, more while servers start, which on a small machine need what there is of it.
     """
 
-    def __init__(self, *workers: "Worker") -> None:
+    def __init__(self, *workers: "Worker", pause_s: float = PAUSE_S) -> None:
+        self.pause_s = pause_s
         self.acknowledged: list[Acknowledged] = []
         self.stopping = False
         self._workers = workers
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="load", daemon=True)
 
-    def note(self, worker: str, what: Any) -> None:
-        """A write has been acknowledged just now."""
+    async def note(self, worker: str, what: Any) -> None:
+        """A write has been acknowledged just now. Pauses."""
         self.acknowledged.append(Acknowledged(time.monotonic(), worker, what))
+        await asyncio.sleep(self.pause_s)
 
     def of(self, worker: str) -> list[Any]:
         """What was acknowledged to one worker, in order."""

@@ -12,7 +12,7 @@ from tests.integration.clients import client_at
 from tests.integration.conftest import NewCluster
 from tests.integration.disks import log_on_disk
 from tests.integration.processes import check_one_sentence, ended_server
-from tests.integration.raw import RawKv, code_of, details_of
+from tests.integration.raw import Calls, RawKv, code_of, details_of
 from tests.integration.waiting import eventually, leader_among, same_state, status_of
 
 ELECTION_TIMEOUT_MS = 200
@@ -27,18 +27,20 @@ def test_no_command_before_all_have_met(new_cluster: NewCluster) -> None:
         eventually(lambda server=server: status_of(server), "status")  # type: ignore[misc]
         with RawKv(server.endpoint) as kv:
             with pytest.raises(grpc.RpcError) as refused:
-                kv.put(b"k", b"early", timeout_s=2.0)
+                kv.put(b"k", b"early", timeout_s=1.0)
             assert code_of(refused.value) is grpc.StatusCode.UNAVAILABLE
             assert details_of(refused.value) == "etcdserver: no leader"
         with Client([server.endpoint]) as client:
             with pytest.raises((Unavailable, DeadlineExceeded)):
-                client.put("k", "early", timeout_s=1.0)
+                client.put("k", "early", timeout_s=0.5)
             with pytest.raises((Unavailable, DeadlineExceeded)):
-                client.get("k", timeout_s=1.0)
+                client.get("k", timeout_s=0.5)
     time.sleep(
         5 * ELECTION_TIMEOUT_MS / 1000
     )  # not waited for anything: nobody may have stood for election meanwhile
     for server in first:
+        with Calls(server.endpoint) as calls:
+            assert calls.health() == "NOT_SERVING"
         status = server.status()
         assert (status.role, status.leader, status.ballot.round) == ("forming", "", 0)
         assert status.decided_slot == status.applied_slot == 0

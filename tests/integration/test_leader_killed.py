@@ -20,12 +20,10 @@ from tests.integration.clients import (
     writer,
 )
 from tests.integration.conftest import NewCluster
-from tests.integration.load import Load
+from tests.integration.load import PAUSE_S, Load
 from tests.integration.waiting import eventually, same_state
 
 ROUNDS = 3
-PAUSE_S = 0.05
-"""Of each of a client's commands in flight after its answer: the load is to be there, and not to fill the machine."""
 SETTLED = 100
 """Acknowledgements after which service counts as resumed: more than there were commands in flight at the kill."""
 
@@ -36,10 +34,12 @@ def kill_leaders(cluster: LocalCluster, load: Load, workers: list[str], rounds: 
     for _ in range(rounds):
         leader = cluster.wait_for_leader(everyone=True)
         load.wait_for(1, *workers)  # every client works: the kill finds commands under way everywhere
+        load.pause_s = 0
         load.wait_for(SETTLED)
         killed_at = time.monotonic()
         cluster[leader].kill()
         load.wait_for(SETTLED)
+        load.pause_s = PAUSE_S
         gaps.append(load.longest_gap_s(killed_at))
         cluster[leader].start()
         cluster.wait_until(lambda: cluster.leader(everyone=True), "leader that all follow")
@@ -57,7 +57,7 @@ def test_acknowledged_writes_outlive_their_leaders(
     cluster: LocalCluster, tell: Callable[[str], None]
 ) -> None:
     places = at_each_server(cluster)
-    writers = {f"writer-{name}": writer(f"writer-{name}", at, pause_s=PAUSE_S) for name, at in places.items()}
+    writers = {f"writer-{name}": writer(f"writer-{name}", at) for name, at in places.items()}
     counters = {f"counter-{name}": cas_counter(f"counter-{name}", at) for name, at in places.items()}
     with Load(*writers.values(), *counters.values()) as load:
         gaps = kill_leaders(cluster, load, [*writers, *counters])
@@ -76,7 +76,7 @@ def test_a_machine_of_ones_own_counts_each_command_once(
     cluster = new_cluster(machine="examples.counter:Counter")
     cluster.start()
     places = at_each_server(cluster)
-    workers = {name: adder(name, at, pause_s=PAUSE_S) for name, at in places.items()}
+    workers = {name: adder(name, at) for name, at in places.items()}
     with Load(*workers.values()) as load:
         gaps = kill_leaders(cluster, load, list(workers))
     tell(told_gaps("command", gaps))

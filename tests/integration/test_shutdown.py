@@ -1,14 +1,14 @@
 """SIGTERM ends a server in order: what is in flight is answered, the exit status is 0. Health and reflection."""
 
+import asyncio
 import threading
-import time
 
 import grpc
 import pytest
 from grpc_reflection.v1alpha import reflection_pb2  # type: ignore[import-untyped]
 
 from paxos_rsm.testing.cluster import LocalCluster
-from tests.integration.clients import client_at, writer
+from tests.integration.clients import check_written, client_at, writer
 from tests.integration.conftest import NewCluster
 from tests.integration.load import Load
 from tests.integration.raw import Calls, Failed, RawKv, RawSession, StreamEnded, code_of, put_command
@@ -71,7 +71,7 @@ def test_sigterm_drains(cluster: LocalCluster, role: str) -> None:
 
 
 def test_every_server_restarted_in_turn_under_load(cluster: LocalCluster) -> None:
-    with Load(writer("rolling", cluster.endpoints, pause_s=0.002)) as load:
+    with Load(writer("rolling", cluster.endpoints), pause_s=0.005) as load:
         for server in cluster:
             load.wait_for(20)
             assert server.terminate(timeout_s=30) == 0
@@ -79,18 +79,9 @@ def test_every_server_restarted_in_turn_under_load(cluster: LocalCluster) -> Non
             server.start()
             cluster.wait_until(lambda: cluster.leader(everyone=True), "leader that all follow")
         load.wait_for(20)
-    assert len(set(load.of("rolling"))) == len(load.of("rolling"))
-
-
-def test_three_servers_that_are_terminated_at_once_end_in_order(new_cluster: NewCluster) -> None:
-    cluster = new_cluster()
+    assert cluster.terminate(timeout_s=30) == {"n1": 0, "n2": 0, "n3": 0}  # and all of them at once
     cluster.start()
-    with client_at(*cluster.endpoints) as client:
-        client.put("k", "v")
-    assert cluster.terminate(30) == {"n1": 0, "n2": 0, "n3": 0}
-    cluster.start()
-    with client_at(*cluster.endpoints) as client:
-        assert client.get("k").value == b"v"
+    asyncio.run(check_written(cluster["n1"].endpoint, {"rolling": load.of("rolling")}))
 
 
 def test_health_follows_the_leader(cluster: LocalCluster) -> None:
@@ -131,14 +122,6 @@ def watch_health(endpoint: str, seen: list[str]) -> None:
             return
 
 
-def test_health_says_not_serving_before_the_cluster_is_formed(new_cluster: NewCluster) -> None:
-    cluster = new_cluster()
-    cluster["n1"].start()
-    with Calls(cluster["n1"].endpoint) as calls:
-        assert calls.health() == "NOT_SERVING"
-    assert cluster["n1"].terminate(timeout_s=30) == 0
-
-
 def test_reflection_lists_the_services(cluster: LocalCluster) -> None:
     asked = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
     symbol = reflection_pb2.ServerReflectionRequest(
@@ -162,6 +145,4 @@ def test_a_server_ends_when_its_parent_is_gone(new_cluster: NewCluster) -> None:
     assert process is not None
     assert process.stdin is not None
     process.stdin.close()
-    began = time.monotonic()
     assert cluster["n1"].wait(30) == 0
-    assert time.monotonic() - began < 30
