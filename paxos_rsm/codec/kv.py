@@ -80,7 +80,8 @@ def decode_command(data: bytes) -> Command | KvError:
             put = _plain_put(data, size)
             if put is not None:
                 return put
-        elif tag == RANGE_TAG and data[1] == size - 2 and data[2] == KEY_TAG and data[3] == size - 4 < 0x7C:
+        # Both lengths are of one byte: the outer one is below 0x80.
+        elif tag == RANGE_TAG and data[1] == size - 2 < 0x80 and data[2] == KEY_TAG and data[3] == size - 4:
             return Range(data[4:])
     try:
         message = pb.KvCommand.FromString(data)
@@ -106,7 +107,7 @@ def _plain_put(data: bytes, size: int) -> Put | None:
         length, at = length & 0x7F | high << 7, 3
     key_bytes = data[at + 1]
     value_at = at + 2 + key_bytes
-    if at + length != size or data[at] != KEY_TAG or not 0 < key_bytes < 0x80 or value_at + 2 >= size:
+    if at + length != size or data[at] != KEY_TAG or key_bytes >= 0x80 or value_at + 2 >= size:
         return None
     length = data[value_at + 1]
     start = value_at + 2

@@ -285,7 +285,7 @@ class MultiVersionStore:
             return FUTURE_REVISION
         self.compacted_revision = revision
         end = bisect_right(self._log, revision, key=_mod_of)
-        # A dict keeps the order of the log; that of a set would differ between servers.
+        # Each key once. The order does not matter here, but that of a set would differ between servers.
         touched = dict.fromkeys([record[KEY] for record in self._log[:end]])
         del self._log[:end]
         for key in touched:

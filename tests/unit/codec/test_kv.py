@@ -117,23 +117,59 @@ def test_what_is_encoded_decodes_to_the_same(command: Command) -> None:
     assert type(decoded) is type(command)
 
 
-@given(st.one_of(PLAIN_PUTS, PLAIN_RANGES), st.data())
-def test_the_short_ways_agree_with_protobuf(command: Command, data: st.DataObject) -> None:
-    """On what they are made for, and on everything that looks nearly so."""
-    encoded = encode_command(command)
-    at = data.draw(st.integers(0, min(len(encoded), 12)))
-    change = data.draw(st.sampled_from(["none", "cut", "end", "byte", "insert", "append"]))
-    if change == "cut":
-        encoded = encoded[:at]
-    elif change == "end":
-        encoded = encoded[: len(encoded) - at]
-    elif change == "byte" and at < len(encoded):
-        encoded = encoded[:at] + bytes([data.draw(st.integers(0, 255))]) + encoded[at + 1 :]
-    elif change == "insert":
-        encoded = encoded[:at] + data.draw(SMALL) + encoded[at:]
-    elif change == "append":
-        encoded += data.draw(SMALL)
-    assert decode_command(encoded) == by_protobuf(encoded)
+# Commands whose lengths are of one byte and of two, and as long as they can be before they are of one more.
+NEAR = [
+    *(Put(b"k" * key, b"v" * value) for key in (1, 2, 127, 128) for value in (0, 1, 2, 118, 127, 128, 200)),
+    *(Put(b"key", b"v" * value) for value in (119, 120, 121, 122, 16_370, 16_383, 16_384)),
+    *(Range(b"k" * key) for key in (0, 1, 2, 60, *range(118, 132))),
+]
+
+
+@pytest.mark.parametrize(
+    "command", NEAR, ids=lambda each: f"{type(each).__name__}-{len(each.key)}-{len(each[1])}"
+)
+def test_the_short_ways_agree_with_protobuf(command: Command) -> None:
+    """On what they are made for, and where any byte but those of the key and the value is another."""
+    data = encode_command(command)
+    key_at = data.find(b"k")
+    inside = {
+        n
+        for n, byte in enumerate(data)
+        if byte in b"kv" and n not in (key_at, data.find(b"v"), len(data) - 1)
+    }
+    assert decode_command(data) == by_protobuf(data) == command
+    for at in range(len(data) + 1):
+        if at in inside:
+            continue
+        for byte in (*range(0x16), 0x7E, 0x7F, 0x80, 0x81, 0x82, 0xFE, 0xFF):
+            changed = data[:at] + bytes((byte,)) + data[at + 1 :]
+            assert decode_command(changed) == by_protobuf(changed), changed
+            longer = data[:at] + bytes((byte,)) + data[at:]
+            assert decode_command(longer) == by_protobuf(longer), longer
+        assert decode_command(data[:at]) == by_protobuf(data[:at])
+
+
+def test_requests_that_are_cut_while_the_command_around_them_is_whole() -> None:
+    for value in (b"", b"v", b"v" * 0x80):
+        body = pb.PutRequest(key=b"k", value=value).SerializeToString()
+        for end in range(len(body) + 1):
+            for last in (b"", b"\x80", b"\x12", b"\x12\x80", b"\x12\x80\x00"):
+                cut = body[:end] + last
+                data = b"\x12" + bytes((len(cut),) if len(cut) < 0x80 else (len(cut) - 0x80 | 0x80, 1)) + cut
+                assert decode_command(data) == by_protobuf(data), data
+
+
+def test_lengths_that_protobuf_reads_otherwise() -> None:
+    """One byte of 0x80 or more is not a length by itself, though it may look like the right one."""
+    for size in range(0x70, 0x110):
+        for tags in (b"\x0a\x0a", b"\x12\x0a"):
+            data = bytes((tags[0], size + 2 & 0xFF, tags[1], size & 0xFF)) + b"\x01" * size
+            assert decode_command(data) == by_protobuf(data)
+            assert decode_command(data + b"\x12\x80") == by_protobuf(data + b"\x12\x80")
+    for key_bytes in range(0x70, 0x110):
+        body = bytes((0x0A, key_bytes & 0xFF)) + b"k" * key_bytes + b"\x12\x01v"
+        data = bytes((0x12, len(body) & 0x7F | 0x80, len(body) >> 7)) + body
+        assert decode_command(data) == by_protobuf(data)
 
 
 @given(

@@ -207,6 +207,18 @@ def test_received_below_never_goes_back_nor_beyond_what_was_executed(diary: Diar
     assert kept == Executed(session, 3, [], 3)
 
 
+def test_kept_results_stay_as_they_were_asked_for(diary: Diary) -> None:
+    log = Log(diary)
+    session = log.register()
+    log.submit(session, 1, b"a", b"b")
+    kept = log.sessions.kept_results(session)
+    log.submit(session, 3, b"c", received_below=3)
+    assert kept is not None
+    assert list(log.encoded(kept)) == [(1, b"page 1"), (2, b"page 2")]
+    assert log.sessions.kept_results(session + 1) is None
+    assert log.sessions.session(session + 1) is None
+
+
 def test_a_frame_without_commands_only_says_what_was_received(diary: Diary) -> None:
     log = Log(diary)
     session = log.register()
@@ -393,6 +405,25 @@ def test_results_that_are_none_stop_the_server() -> None:
     log = Log(Short())
     with pytest.raises(MachineFailed, match="gave 0 results for 2 commands"):
         log.submit(log.register(), 1, b"a", b"b")
+
+
+def test_a_slot_that_is_interrupted_is_not_applied_twice() -> None:
+    """Ctrl-C in the middle of a slot is no failure of the machine, but its state is half a slot all the same."""
+
+    class Interrupted(Diary):
+        def apply(self, command: bytes, at: Position) -> bytes:
+            if self.pages:
+                raise KeyboardInterrupt
+            return super().apply(command, at)
+
+    log = Log(Interrupted())
+    session = log.register()
+    with pytest.raises(KeyboardInterrupt):
+        log.submit(session, 1, b"a", b"b")
+    with pytest.raises(MachineFailed, match="slot 2 was applied in part only"):
+        log.sessions.snapshot()
+    with pytest.raises(MachineFailed, match="slot 2 was applied in part only"):
+        log.submit(session, 1, b"a", b"b")
 
 
 def test_a_query_that_raises_breaks_nothing() -> None:

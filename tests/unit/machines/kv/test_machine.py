@@ -9,6 +9,7 @@ from paxos_rsm.machines.kv.types import (
     BAD_COMMAND,
     EMPTY_KEY,
     FUTURE_REVISION,
+    LEASE_PROVIDED,
     NOT_A_QUERY,
     VALUE_PROVIDED,
     Command,
@@ -72,6 +73,7 @@ def test_one_command_gives_its_result_in_bytes(machine: KeyValueMachine) -> None
         (b"\x7a\x00", BAD_COMMAND),  # a kind of a later version
         (encode_command(Put(b"", b"v")), EMPTY_KEY),
         (encode_command(Put(b"a", b"v", ignore_value=True)), VALUE_PROVIDED),
+        (encode_command(Put(b"a", lease=1, ignore_lease=True)), LEASE_PROVIDED),
         (encode_command(Range(b"a", revision=9)), FUTURE_REVISION),
     ],
 )
@@ -177,7 +179,6 @@ def test_states_that_differ_only_in_their_history_have_different_digests() -> No
 
 
 def test_a_damaged_snapshot_is_refused_and_the_state_stays(lived: KeyValueMachine) -> None:
-    stream = b"".join(KeyValueMachine(KvCodec()).snapshot())
     apply(small := KeyValueMachine(KvCodec()), Put(b"a", b"1"), Put(b"a", b"2"), Compact(2))
     stream = b"".join(small.snapshot())
     before = lived.digest()

@@ -311,6 +311,13 @@ def test_what_compaction_keeps(store: MultiVersionStore) -> None:
     assert store.view()[3] == []
 
 
+def test_compacting_at_the_newest_revision_leaves_one_version_of_each_key(store: MultiVersionStore) -> None:
+    fill(store, (b"a", b"1"), (b"b", b"1"), (b"b", b"2"), (b"a", b"2"))
+    store.compact(Compact(5))
+    store.require_invariants()
+    assert list(store.view()[2]) == [(b"a", 2, 5, 2, b"2", 0), (b"b", 3, 4, 2, b"2", 0)]
+
+
 def test_a_key_that_was_compacted_away_can_come_back(store: MultiVersionStore) -> None:
     fill(store, (b"a", b"1"))
     store.delete_range(DeleteRange(b"a"))
