@@ -107,7 +107,7 @@ class FakeReplica:
         """The cluster forgets a session, and the server hears of it."""
         local = next(each for each in list(self.local._by_number.values()) if each.session == session)
         del self.machine._sessions[session]
-        self.local.end(local, SessionExpired(f"session {session} has expired"))
+        self.local.fail(local, SessionExpired(f"session {session} has expired"))
 
     def ask_turn(self) -> None:
         if not self._turn_due:

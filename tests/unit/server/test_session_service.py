@@ -206,6 +206,27 @@ async def test_close_and_half_close_end_the_stream_in_order(stage: Stage) -> Non
     await until(lambda: stage.service.stream_count == 0)
 
 
+async def test_close_ends_the_session_for_good_and_half_close_does_not(stage: Stage) -> None:
+    stays, goes = await stage.opened(), await stage.opened()
+    await stays.call.done_writing()
+    await goes.send(pb.ClientMessage(close=pb.Close()))
+    await until(lambda: stage.service.stream_count == 0)
+    await until(lambda: stage.replica.machine.session(goes.session) is None)
+    assert stage.replica.machine.session(stays.session) is not None
+
+
+async def test_a_session_has_the_time_out_that_its_client_asked_for(stage: Stage) -> None:
+    client = stage.client()
+    await client.send(pb.ClientMessage(open=pb.Open(session_timeout_ms=12_345)))
+    opened = (await client.receive()).opened
+    info = stage.replica.machine.session(opened.session)
+    assert info is not None
+    assert info.timeout_ms == 12_345
+    late = stage.client()
+    await late.send(pb.ClientMessage(open=pb.Open(session_timeout_ms=1)))
+    assert (await late.ended())[0] == grpc.StatusCode.INVALID_ARGUMENT
+
+
 async def test_a_stream_that_dies_gives_its_session_back(stage: Stage) -> None:
     client = await stage.opened()
     client.call.cancel()
