@@ -81,12 +81,11 @@ class Root(click.Group):
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         try:
+            # click itself leaves with 1, in silence, where the reader of our output has gone (``| head``).
             code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         except (click.Abort, KeyboardInterrupt):
             click.echo("Error: interrupted", err=True)
             sys.exit(EXIT_INTERRUPTED)
-        except BrokenPipeError:
-            _leave_after_broken_pipe()
         except Exception as error:
             _report(error, debug="--debug" in args or bool(os.environ.get(f"{ENVIRONMENT_PREFIX}_DEBUG")))
             sys.exit(exit_code_of(error))
@@ -101,12 +100,6 @@ def _report(error: Exception, debug: bool) -> None:
         # A bug of ours: the name of the exception is all there is to search for.
         message = f"{type(error).__name__}: {message}; this is a bug, --debug shows where"
     click.echo(f"Error: {message}", err=True)
-
-
-def _leave_after_broken_pipe() -> None:
-    """The reader of our output has gone (``| head``): nobody is left to tell."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    sys.exit(1)
 
 
 @click.command(

@@ -16,8 +16,9 @@ last has been answered, through one client, as an application with so many tasks
 to the window if it *started* in it, and is waited for however long it takes, so that a stall at the end is
 not cut off; operations a second are those *answered* within the window. A closed loop asks less of a system
 that stalls: during a pause of a second it has ``in_flight`` slow operations, not a second's worth
-("coordinated omission"). With ``rate`` the loop is open: operations have times at which they are due,
-however the last one fares, and a latency counts from when it was due.
+("coordinated omission"). With ``rate`` the loop is open: operations have times at which they are due, however
+the last one fares, and a latency counts from when it was due; that includes up to a millisecond by which the
+loop's timers are late.
 """
 
 import asyncio

@@ -82,6 +82,7 @@ def parse_endpoint(text: str) -> str:
         raise ValueError(f"{text!r} is no endpoint ({error}): give it as host:port") from error
     if (
         not parts.hostname
+        or port == 0
         or parts.path
         or parts.query
         or parts.username is not None

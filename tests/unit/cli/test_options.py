@@ -36,6 +36,7 @@ def test_endpoint_with_or_without_scheme_and_port(text: str, endpoint: str) -> N
         ("ftp://a:1", "unknown scheme 'ftp'"),
         ("a:port", "is no endpoint"),
         ("a:70000", "is no endpoint"),
+        ("a:0", "is no endpoint"),
         ("a:1/path", "is no endpoint"),
         ("user@a:1", "is no endpoint"),
         (":2379", "is no endpoint"),
