@@ -25,6 +25,6 @@ def test_every_error_stands_where_it_is_drawn() -> None:
 
 
 def test_every_error_is_exported_and_says_what_it_means() -> None:
-    classes = {name: cls for name, cls in inspect.getmembers(errors, inspect.isclass)}
+    classes = dict(inspect.getmembers(errors, inspect.isclass))
     assert sorted(classes) == errors.__all__
     assert all(cls.__doc__ for cls in classes.values())
