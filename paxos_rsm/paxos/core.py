@@ -76,7 +76,7 @@ class Outbox:
 class Core:
     """Shared by the parts of one node."""
 
-    __slots__ = ("configurations", "log", "me", "now", "out", "random", "settings")
+    __slots__ = ("_others", "_others_of", "configurations", "log", "me", "now", "out", "random", "settings")
 
     def __init__(self, me: NodeId, settings: Settings, random: Randomness) -> None:
         self.me = me
@@ -87,6 +87,8 @@ class Core:
         self.configurations = ConfigurationHistory()
         self.now = 0
         """Ticks since the node was made."""
+        self._others: list[NodeId] = []
+        self._others_of: Configuration | None = None
 
     @property
     def next_configuration(self) -> Configuration | None:
@@ -95,8 +97,10 @@ class Core:
 
     @property
     def others(self) -> list[NodeId]:
-        """Every member but this one, in a stable order."""
+        """Every member but this one, in a stable order. To be read only."""
         configuration = self.next_configuration
-        if configuration is None:
-            return []
-        return [m.incarnation for m in configuration.members if m.incarnation != self.me]
+        if configuration is not self._others_of:
+            self._others_of = configuration
+            members = configuration.members if configuration is not None else ()
+            self._others = [m.incarnation for m in members if m.incarnation != self.me]
+        return self._others

@@ -7,15 +7,21 @@ a leader it would not see disturbed. From the last heartbeat of each, a node kno
   whose links are no quorum steps down;
 - the *leader*: of those that say they lead, and hear a quorum, the one with the highest ballot;
 - the *pre-vote*: a node stands only where a quorum of its links says that it, too, misses a leader (Ongaro's
-  thesis, section 9.6). A member that flaps, or that alone has lost the leader, disturbs nobody.
+  thesis, section 9.6) and knows of nobody on the way to become one. A member that flaps, or that alone has lost the
+  leader, disturbs nobody;
+- that it is *outranked*: a leader cut from the one that replaced it hears of that one from the members that follow it,
+  and goes, instead of fighting for its place.
 
 That is enough for the three cases of partial connectivity in the OmniPaxos paper (Ng, Haridi, Carbone, EuroSys
 2023, section 2): quorum-loss (the old leader reports no quorum of reach, so it counts as missing to the one server
 that all can reach), constrained election (that server stands though its log is behind, and phase 1 brings it up),
-chained (the far end of the chain has no quorum that misses the leader, so it never stands).
+chained (the far end of the chain has no quorum that misses the leader, so it never stands; a leader at one end that the
+middle has left is outranked).
 
-Two proposers cannot duel for ever: a node waits a random time before it stands, gives way for a random time to a
-higher ballot it has heard of, and waits twice as long after each attempt that failed.
+Two proposers cannot duel for ever: a node waits a random time before it stands, and longer after each attempt that
+failed; who has promised to a candidate *supports* it for one election time-out, in which it neither stands nor lets
+others; and a new leader has twice the usual time for its first decision, since a leadership that ends before the first
+Accepted could arrive only feeds the duel.
 """
 
 from paxos_rsm.paxos.core import Core
@@ -25,7 +31,8 @@ from paxos_rsm.paxos.types import NO_BALLOT, Ballot, NodeId, Slot
 
 __all__ = ["Election", "Peer"]
 
-BACKOFF_DOUBLINGS_MAX = 5
+BACKOFF_DOUBLINGS_MAX = 2
+"""Four election time-outs at most: a longer wait would keep a cluster that has healed without a leader."""
 NEVER = -(1 << 60)
 
 
@@ -51,6 +58,7 @@ class Election:
         self.peers: dict[NodeId, Peer] = {}
         self.attempts = 0
         self.stand_at = core.random.randint(1, core.settings.election_ticks)
+        self.supports_until = 0
         self._heartbeat_at = 0
         self._linked_at = 0
         self.max_round = 0
@@ -87,10 +95,7 @@ class Election:
 
     def lost(self, node: NodeId) -> None:
         """The streams to a node have broken: it is absent until it is heard again."""
-        peer = self.peers.get(node)
-        if peer is not None:
-            peer.heard_at = NEVER
-            peer.leads = None
+        self.peers.pop(node, None)
 
     def note_round(self, ballot: Ballot) -> None:
         """Remembers how high rounds have gone, so that the next candidacy goes above."""
@@ -135,16 +140,32 @@ class Election:
             return leader[0]
         best: tuple[Ballot, NodeId] | None = None
         for node in self._core.others:
-            if self.fresh(node) and self.peers[node].leader_alive and self.peers[node].follows.node != node:
-                best = (
-                    max(best, (self.peers[node].follows, node)) if best else (self.peers[node].follows, node)
-                )
+            if not self.fresh(node):
+                continue
+            follows = self.peers[node].follows
+            if follows.node not in (NO_BALLOT.node, self._core.me, node) and (
+                best is None or (follows, node) > best
+            ):
+                best = follows, node
         return best[1] if best else None
 
-    def has_quorum_of_links(self, configuration: Configuration) -> bool:
-        """Whether this node could both be elected and decide."""
-        links = self.links()
-        return configuration.is_phase1_quorum(links) and configuration.is_phase2_quorum(links)
+    def outranked(self, ballot: Ballot) -> bool:
+        """Whether a member that this node hears follows the leader of a higher ballot than ``ballot``."""
+        return any(self.fresh(n) and self.peers[n].follows > ballot for n in self._core.others)
+
+    def quorum_age_ticks(self) -> int | None:
+        """Since a phase-2 quorum, this node included, was last heard; None where it never was."""
+        configuration = self._core.next_configuration
+        if configuration is None:
+            return None
+        heard: list[NodeId] = []
+        for age, node in sorted(
+            [(0, self._core.me), *((self._core.now - p.heard_at, n) for n, p in self.peers.items())]
+        ):
+            heard.append(node)
+            if configuration.is_phase2_quorum(heard):
+                return age
+        return None
 
     # ---- when to stand ---------------------------------------------------------------------------------------
 
@@ -159,20 +180,37 @@ class Election:
         """There is no leader: where there was one, start a random wait."""
         if self._content_since is not None:
             self._content_since = None
-            self.stand_at = self._core.now + self._core.random.randint(1, self._core.settings.election_ticks)
+            self.wait()
+
+    def wait(self) -> None:
+        """Stand no sooner than after a random time, up to an election time-out."""
+        self.stand_at = self._core.now + self._core.random.randint(1, self._core.settings.election_ticks)
 
     def give_way(self) -> None:
-        """Another ballot is ahead, or an attempt failed: wait a random time, longer with every attempt."""
+        """An attempt has failed, or a leadership: wait a random time, longer with every attempt."""
         most = self._core.settings.election_ticks << min(self.attempts, BACKOFF_DOUBLINGS_MAX)
         self.stand_at = self._core.now + self._core.random.randint(most // 2 + 1, most + 1)
+        self._content_since = None
+
+    def support(self) -> None:
+        """A candidate has this node's promise: it gets the time that phase 1 takes, undisturbed."""
+        ticks = self._core.settings.election_ticks
+        self.supports_until = self._core.now + ticks
+        self.stand_at = max(self.stand_at, self.supports_until + self._core.random.randint(1, ticks))
+
+    @property
+    def supports(self) -> bool:
+        """Whether there is a candidate that this node would not see disturbed."""
+        return self._core.now < self.supports_until
 
     def should_stand(self, configuration: Configuration) -> bool:
         """Whether the wait is over, the links are there, and a quorum of them misses a leader, too."""
-        if self._core.now < self.stand_at or not self.has_quorum_of_links(configuration):
+        if self._core.now < self.stand_at or self._core.me not in configuration.nodes:
             return False
-        if self._core.me not in configuration.nodes:
+        links = self.links()
+        if not configuration.is_phase2_quorum(links):
             return False
-        missing = {n for n in self.links() if n == self._core.me or not self.peers[n].leader_alive}
+        missing = {n for n in links if n == self._core.me or not self.peers[n].leader_alive}
         return configuration.is_phase1_quorum(missing)
 
     def next_ballot(self, promised: Ballot) -> Ballot:
@@ -181,9 +219,11 @@ class Election:
         self.max_round = max(self.max_round, promised.round) + 1
         return Ballot(self.max_round, self._core.me)
 
-    def has_lost_links(self, configuration: Configuration) -> bool:
-        """Whether a quorum of links has been missing for one election time-out."""
-        if self.has_quorum_of_links(configuration):
+    def has_lost_links(self, configuration: Configuration, leading: bool) -> bool:
+        """Whether the links that it takes to decide, or to be elected, have been missing for one election time-out."""
+        links = self.links()
+        enough = configuration.is_phase2_quorum if leading else configuration.is_phase1_quorum
+        if enough(links):
             self._linked_at = self._core.now
         return self._core.now - self._linked_at > self._core.settings.election_ticks
 

@@ -7,7 +7,7 @@ type and its history are here because every vote already asks which configuratio
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from paxos_rsm.errors import ConfigError
 from paxos_rsm.paxos.quorum import QuorumSizes
@@ -37,6 +37,12 @@ class Configuration:
     cluster_id: int
     members: tuple[Member, ...]
     quorum: QuorumSizes
+    nodes: frozenset[int] = field(init=False, repr=False, compare=False)
+    """The incarnations that may vote."""
+
+    def __post_init__(self) -> None:
+        # Every vote asks for them: worked out once.
+        object.__setattr__(self, "nodes", frozenset(m.incarnation for m in self.members))
 
     def validate(self) -> None:
         """Raises ConfigError where an invariant of the type does not hold."""
@@ -54,11 +60,6 @@ class Configuration:
                 f"quorum sizes are for {self.quorum.members} members, there are {len(self.members)}"
             )
         self.quorum.validate()
-
-    @property
-    def nodes(self) -> frozenset[int]:
-        """The incarnations that may vote."""
-        return frozenset(m.incarnation for m in self.members)
 
     def is_phase1_quorum(self, nodes: Iterable[int]) -> bool:
         """Whether the members among ``nodes`` may elect a leader."""

@@ -135,9 +135,12 @@ class Node:
 
     @property
     def leader_age_ticks(self) -> int | None:
-        """Since the last word from the leader, or from the member that reaches it; None where there is none."""
+        """Since the last word from the leader, or from the member that reaches it; None where there is none.
+
+        At the leader itself: since it last heard a quorum, for another may lead where nobody hears this one.
+        """
         if self.proposer.leading:
-            return 0
+            return self.election.quorum_age_ticks()
         route = self.election.route()
         return None if route is None else self._core.now - self.election.peers[route].heard_at
 
@@ -153,6 +156,7 @@ class Node:
             # What was asked of the members as they were must be asked anew of those that there are now.
             self._step_down()
         configurations.meet(forming)
+        self.election.wait()
 
     def step(self, sender: NodeId, message: m.Message) -> None:
         """A message from a peer, or the node's own vote come back durable."""
@@ -226,30 +230,31 @@ class Node:
             self._look_for_news()
 
     def _tick_leading(self, configuration: Configuration) -> None:
-        core, proposer = self._core, self.proposer
+        core, proposer, election = self._core, self.proposer, self.election
         patience = core.settings.election_ticks
-        if self.election.has_lost_links(configuration):
-            self._step_down()
-        elif proposer.in_flight and core.now - proposer.decided_at > patience:
-            # Its disk or its links are too slow to lead: others go first.
-            self.election.attempts += 1
+        if election.has_lost_links(configuration, True) or election.outranked(proposer.ballot):
             self._step_down()
         elif proposer.refused_by and core.now - proposer.refused_at > patience:
             # A member has promised to somebody who never came to lead: without this it would be shut out for ever.
             self._stand()
+        elif proposer.in_flight and core.now - proposer.decided_at > patience:
+            # Its disk or its links are too slow to lead: others go first.
+            election.attempts += 1
+            self._step_down()
         else:
-            self.election.content()
+            election.content()
             proposer.retransmit()
             if self.reads.repeat():
                 core.out.send_all(core.others, self._beat())
 
     def _tick_preparing(self, configuration: Configuration) -> None:
-        core, proposer = self._core, self.proposer
-        leader = self.election.leader()
+        proposer, election = self.proposer, self.election
+        patience = self._core.settings.election_ticks
         if (
-            (leader is not None and leader[1] > proposer.ballot)
-            or self.election.has_lost_links(configuration)
-            or (proposer.refused_by and core.now - proposer.refused_at > core.settings.election_ticks)
+            election.outranked(proposer.ballot)
+            or election.has_lost_links(configuration, False)
+            or (proposer.refused_by and self._core.now - proposer.refused_at > patience)
+            or self._core.now - proposer.advanced_at > 2 * patience
         ):
             self._step_down()
         else:
@@ -284,7 +289,12 @@ class Node:
             self.learner.ask([(n, p.decided_through) for n, p in peers if self.election.fresh(n)])
 
     def _alive(self) -> bool:
-        return self.proposer.leading or self.election.leader() is not None
+        """The pre-vote: whether there is a leader, or somebody on the way to it, that should not be disturbed."""
+        return (
+            self.proposer.phase is not Phase.IDLE
+            or self.election.supports
+            or self.election.leader() is not None
+        )
 
     def _beat(self) -> m.Heartbeat:
         leader = self.election.leader()
@@ -293,7 +303,7 @@ class Node:
         return m.Heartbeat(
             ballot=ballot,
             leading=leading,
-            leader_alive=leading or leader is not None,
+            leader_alive=self._alive(),
             decided_through=self._core.log.decided_through,
             round=self.reads.round if leading and self.reads.waiting else 0,
             reach=self.election.reach(),
@@ -313,13 +323,13 @@ class Node:
         self.election.note_round(message.ballot)
         if self.acceptor.prepare(sender, message):
             self._overtaken(message.ballot)
-            if not self.proposer.leading:
-                self.election.give_way()
+            self.election.support()
 
     def _promise(self, sender: NodeId, message: m.Promise) -> None:
+        if self.proposer.phase is not Phase.PREPARING:
+            return
         self.proposer.promised(sender, message)
-        if self.proposer.leading and message.ballot == self.proposer.ballot:
-            self._told_alive = True
+        if self.proposer.leading:
             self.election.linked()
             self._core.out.send_all(self._core.others, self._beat())
 

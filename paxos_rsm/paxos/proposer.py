@@ -176,7 +176,8 @@ class Proposer:
         self.phase = Phase.LEADING
         self.first = self.next_slot = core.log.decided_through + 1
         self.in_flight = {}
-        self.decided_at = core.now
+        # The first decision may take twice as long: phase 1 has just shown that a quorum does answer.
+        self.decided_at = core.now + core.settings.election_ticks
         self._announced = 0
         for slot in range(self.first, self._highest + 1):
             self._recovered.append(self._choose(slot))
@@ -271,7 +272,7 @@ class Proposer:
         self.next_slot += 1
         self.in_flight[slot] = Proposal(entry, core.now)
         if len(self.in_flight) == 1:
-            self.decided_at = core.now
+            self.decided_at = max(self.decided_at, core.now)
         self._announced = core.log.decided_through
         accept = Accept(self.ballot, slot, entry, core.log.decided_through)
         core.out.send_all(core.others, accept)
