@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -136,6 +137,21 @@ async def test_a_server_alone_forms_answers_and_reads() -> None:
         loop.attach(Sink())
 
 
+async def test_who_has_slept_says_how_old_its_knowledge_is() -> None:
+    hub = Hub()
+    loops = [build(hub, number, 3) for number in (1, 2, 3)]
+    for loop in loops:
+        await loop.start()
+    await until(lambda: all(loop.status().role in ("leader", "follower") for loop in loops))
+    time.sleep(0.3)  # noqa: ASYNC251 - as it is to be: nothing runs meanwhile, no tick either
+    assert all(loop.status().leader_age_ms >= 300 for loop in loops)
+    # Messages that were sent before are heard, and a tick passes: that alone makes nothing younger. Time does.
+    await asyncio.sleep(0.05)
+    assert all(loop.status().leader_age_ms >= 300 for loop in loops)
+    await until(lambda: all(loop.status().leader_age_ms < 300 for loop in loops))
+    await stop(*loops)
+
+
 async def test_three_form_and_go_on_when_the_leader_is_gone() -> None:
     hub = Hub()
     loops = [build(hub, i, 3) for i in (1, 2, 3)]
@@ -165,7 +181,7 @@ async def test_nothing_is_proposed_before_all_have_met() -> None:
         await loop.start()
     await asyncio.sleep(0.3)  # many election time-outs: nothing may come of them
     assert [loop.status().role for loop in loops] == ["forming", "forming"]
-    assert all(not any(isinstance(e.message, Prepare) for e in loop.network.sent) for loop in loops)  # type: ignore
+    assert all(not any(isinstance(e.message, Prepare) for e in loop.network.sent) for loop in loops)  # type: ignore[attr-defined]
     third = build(hub, 3, 3)
     await third.start()
     await until(lambda: all(loop.status().role != "forming" for loop in (*loops, third)))

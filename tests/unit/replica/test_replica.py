@@ -1,5 +1,7 @@
 """The replica's step: from a frame to its results, once, whatever is lost on the way."""
 
+from collections.abc import Callable
+
 import pytest
 
 from paxos_rsm.errors import InvalidArgument, ResourceExhausted, SessionExpired, Unavailable
@@ -31,7 +33,9 @@ def assert_executed_once(servers: Servers, *commands: bytes) -> None:
 
 
 @pytest.mark.parametrize("where", [leader, follower])
-def test_a_frame_is_answered_by_the_server_that_its_client_is_attached_to(servers: Servers, where) -> None:
+def test_a_frame_is_answered_by_the_server_that_its_client_is_attached_to(
+    servers: Servers, where: Callable[[Servers], int]
+) -> None:
     client = servers.open(where(servers))
     client.submit(1, b"a", b"b")
     servers.run(2)
@@ -208,7 +212,9 @@ def test_an_idle_session_lives_while_it_is_attached_and_expires_when_it_is_not()
 
 
 @pytest.mark.parametrize("where", [leader, follower])
-def test_a_read_sees_every_write_answered_before_it(servers: Servers, where) -> None:
+def test_a_read_sees_every_write_answered_before_it(
+    servers: Servers, where: Callable[[Servers], int]
+) -> None:
     writer = servers.open(leader(servers))
     reader = where(servers)
     seen: list[bytes] = []

@@ -202,7 +202,7 @@ async def test_attaching_is_tried_again() -> None:
     replica = FakeReplica()
     attach, tried = replica.attach, 0
 
-    def refusing(sink: Any, session: int = 0) -> Any:
+    def refusing(sink: Any, session: int = 0, timeout_ms: int = 0) -> Any:
         nonlocal tried
         tried += 1
         if tried < 3:
