@@ -28,6 +28,10 @@ log = logging.getLogger(__name__)
 
 REPLAY_SLOTS = 256
 TICKS_AT_ONCE_MAX = 2
+PAUSE_TICKS_MIN = 10
+"""A tick that comes so late says that this process was stopped, or its machine was."""
+PAUSE_FORGOTTEN_S = 1.0
+"""After a pause: until then, what is heard may have lain in a socket since before it."""
 NO_AGE_MS = (1 << 32) - 1
 
 
@@ -99,6 +103,8 @@ class ReplicaLoop:
         self._stopped = False
         self._ticked_at = 0.0
         self._last_tick_at = self._loop.time()
+        self._paused_s = 0.0
+        self._woke_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._read: asyncio.Future[int] | None = None
         self._leader_watchers: list[Callable[[bool], None]] = []
@@ -216,6 +222,9 @@ class ReplicaLoop:
         due = int((now - self._ticked_at) / tick_s)
         # After a pause the messages that wait are heard before time goes on: it does not all pass at once.
         ticks = max(1, min(due, TICKS_AT_ONCE_MAX))
+        if now - self._last_tick_at >= PAUSE_TICKS_MIN * tick_s:
+            self._paused_s = self._pause_s(now) + now - self._last_tick_at
+            self._woke_at = now
         self._last_tick_at = now
         self._ticked_at = now if due > TICKS_AT_ONCE_MAX else self._ticked_at + ticks * tick_s
         try:
@@ -329,9 +338,6 @@ class ReplicaLoop:
         replica = self.replica
         node = replica.node
         leader = replica.leader
-        age = node.leader_age_ticks
-        # Ticks stand still in a process that was paused: what has passed since the last one counts, too.
-        untold_ms = int((self._loop.time() - self._last_tick_at) * 1000)
         return ReplicaStatus(
             role=node.role,
             leader=leader[0] if leader else 0,
@@ -340,14 +346,30 @@ class ReplicaLoop:
             decided_slot=node.decided_through,
             applied_slot=replica.machine.applied_slot,
             compacted_slot=node.compacted_through,
-            leader_age_ms=NO_AGE_MS
-            if age is None
-            else min(age * replica.settings.tick_ms + untold_ms, NO_AGE_MS),
+            leader_age_ms=self._leader_age_ms(),
             log_bytes=self._log_bytes(),
             sessions=replica.machine.session_count,
             configuration=node.configuration,
             reachable=node.election.reach(),
         )
+
+    def _leader_age_ms(self) -> int:
+        """How old the leader's last word is, a pause of this process included.
+
+        Ticks stand still in a process that is paused, and what it hears first when it wakes was said while it slept:
+        a leader that was stopped still believes that it leads. So the pause counts until there has been time to hear
+        what happened meanwhile.
+        """
+        ticks = self.replica.node.leader_age_ticks
+        if ticks is None:
+            return NO_AGE_MS
+        now = self._loop.time()
+        age_s = ticks * self.replica.settings.tick_ms / 1000 + now - self._last_tick_at + self._pause_s(now)
+        return min(int(age_s * 1000), NO_AGE_MS)
+
+    def _pause_s(self, now: float) -> float:
+        """How long this process was paused of late."""
+        return self._paused_s if now - self._woke_at < PAUSE_FORGOTTEN_S else 0.0
 
     @property
     def durable_promise(self) -> Ballot:
