@@ -7,8 +7,9 @@ highest one seen is proposed again, with the value of the highest ballot reporte
 commands that wait come after.
 
 Phase 2 keeps a window of undecided slots. What waits when the window has room goes into one entry, so that batches
-grow with the load and a lone command never waits for company. An entry that changes the configuration goes alone:
-after everything before it is decided, and with nothing beyond it until it is decided itself (rule 10).
+grow with the load and a lone command never waits for company (see :meth:`Proposer._has_room`). An entry that changes
+the configuration goes alone: after everything before it is decided, and with nothing beyond it until it is decided
+itself (rule 10).
 
 Always holds: a proposer proposes in a ballot only after phase 1 of that ballot, and one entry a slot; once it has
 given the ballot up it never proposes in it again (rule 2).
@@ -89,6 +90,7 @@ class Proposer:
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._announced: Slot = 0
+        self._proposed_at = 0
 
     @property
     def leading(self) -> bool:
@@ -229,10 +231,7 @@ class Proposer:
         """Proposes what waits, as far as the window goes. Called once a turn, so that a turn fills one entry."""
         if self.phase is not Phase.LEADING:
             return
-        window = self._core.settings.window_slots
-        while len(self.in_flight) < window:
-            if self._next_is_barred():
-                return
+        while self._has_room() and not self._next_is_barred():
             if self.next_slot <= self._core.log.decided_through or self._core.log.is_decided(self.next_slot):
                 # Learned in phase 1 beyond a hole: it needs no proposal, only its place.
                 if self._recovered:
@@ -244,6 +243,22 @@ class Proposer:
                 self._propose(Batch(self._take_batch()))
             else:
                 return
+
+    def _has_room(self) -> bool:
+        """Whether another slot may be opened now.
+
+        Every entry costs every server a write and some messages, so what is small waits for the entry in flight, and
+        goes along with all that comes meanwhile; but not longer than a tick, lest a long way to the others keep the
+        window shut. A lone command finds nothing in flight and goes at once.
+        """
+        settings = self._core.settings
+        if not self.in_flight:
+            return True
+        if len(self.in_flight) >= settings.window_slots:
+            return False
+        if self._recovered or self._waiting_bytes >= settings.pipeline_bytes:
+            return True
+        return self._core.now > self._proposed_at
 
     def _next_is_barred(self) -> bool:
         """A change of configuration waits for all before it, and all after it waits for the change."""
@@ -271,6 +286,7 @@ class Proposer:
         slot = self.next_slot
         self.next_slot += 1
         self.in_flight[slot] = Proposal(entry, core.now)
+        self._proposed_at = core.now
         if len(self.in_flight) == 1:
             self.decided_at = max(self.decided_at, core.now)
         self._announced = core.log.decided_through

@@ -17,6 +17,8 @@ class Settings:
     retransmit_ticks: int = 8
     window_slots: int = 8
     """Slots that a leader has proposed and not decided yet, at most."""
+    pipeline_bytes: int = 64 << 10
+    """Of frames that wait: so many open another slot while earlier ones are in flight; fewer go with the next."""
     entry_bytes_max: int = 1_600_000
     chunk_bytes_max: int = 1 << 20
     """Of entries in one Promise or CatchUpReply (one entry always goes)."""

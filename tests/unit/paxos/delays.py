@@ -13,7 +13,7 @@ from paxos_rsm.paxos.settings import Settings
 from paxos_rsm.paxos.types import NO_BALLOT, Ballot, ConfigChange
 from tests.unit.paxos.harness import members
 
-SETTINGS = Settings(heartbeat_ticks=2, election_ticks=8, retransmit_ticks=3, window_slots=4)
+SETTINGS = Settings(heartbeat_ticks=2, election_ticks=8, retransmit_ticks=3, window_slots=4, pipeline_bytes=1)
 T = SETTINGS.election_ticks
 """One election time-out in ticks."""
 

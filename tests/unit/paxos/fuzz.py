@@ -63,6 +63,7 @@ class World:
                 election_ticks=ELECTION_TICKS,
                 retransmit_ticks=rnd.choice([2, 3, 5]),
                 window_slots=rnd.choice([1, 2, 4, 8]),
+                pipeline_bytes=rnd.choice([1, 1, 20, 1 << 16]),
                 chunk_bytes_max=rnd.choice([1, 1, 150, 400, 1 << 20]),
                 read_rounds_max=rnd.choice([1, 2, 4]),
             ),

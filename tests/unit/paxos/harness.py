@@ -20,7 +20,7 @@ from paxos_rsm.paxos.settings import Settings
 from paxos_rsm.paxos.types import Batch, Entry, Slot, split_frames
 from tests.unit.paxos.oracle import Disk, Oracle
 
-SETTINGS = Settings(heartbeat_ticks=1, election_ticks=8, retransmit_ticks=3, window_slots=4)
+SETTINGS = Settings(heartbeat_ticks=1, election_ticks=8, retransmit_ticks=3, window_slots=4, pipeline_bytes=1)
 
 MessageT = TypeVar("MessageT", bound=Message)
 

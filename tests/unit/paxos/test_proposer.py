@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 from paxos_rsm.paxos.messages import CatchUp, CatchUpReply, Prepare, Promise
-from paxos_rsm.paxos.types import NO_BALLOT
+from paxos_rsm.paxos.types import NO_BALLOT, Batch, split_frames
 from tests.unit.paxos.harness import SETTINGS, Cluster
 
 # ---- phase 1 -----------------------------------------------------------------------------------------------------
@@ -115,3 +115,46 @@ def test_compacted_slots_are_not_covered_but_fetched() -> None:
     cluster.hand(2, 1, Promise(ballot, 2, 5, (), (), compacted_through=5))
     assert cluster.leaders() == []
     assert cluster.take(CatchUp) == [(1, 2, CatchUp(2, 5))]
+
+
+# ---- the window --------------------------------------------------------------------------------------------------
+
+
+def leading(**measures: int) -> Cluster:
+    """Host 1 leads; nothing that it sends arrives, so that what it proposes stays in flight."""
+    cluster = Cluster(3, settings=replace(SETTINGS, **measures))
+    cluster.make_lead(1)
+    cluster.settle()
+    cluster.partition({1}, {2, 3})
+    return cluster
+
+
+def slots_in_flight(cluster: Cluster) -> list[int]:
+    return [len(split(p.entry)) for p in cluster.node(1).proposer.in_flight.values()]
+
+
+def split(entry: object) -> list[bytes]:
+    assert isinstance(entry, Batch)
+    return list(split_frames(entry.data))
+
+
+def test_a_lone_frame_goes_at_once_and_small_ones_wait_for_it() -> None:
+    cluster = leading(pipeline_bytes=100, window_slots=4)
+    for frame in (b"a", b"b", b"c"):
+        cluster.propose(1, frame)
+    assert slots_in_flight(cluster) == [1]
+
+
+def test_what_is_worth_an_entry_is_pipelined_up_to_the_window() -> None:
+    cluster = leading(pipeline_bytes=100, window_slots=4)
+    for _ in range(6):
+        cluster.propose(1, b"x" * 100)
+    assert slots_in_flight(cluster) == [1, 1, 1, 1]
+
+
+def test_small_frames_wait_no_longer_than_a_tick_for_a_far_quorum() -> None:
+    cluster = leading(pipeline_bytes=100, window_slots=4)
+    for frame in (b"a", b"b", b"c"):
+        cluster.propose(1, frame)
+    cluster.tick(1)
+    assert slots_in_flight(cluster) == [1, 2]

@@ -15,7 +15,7 @@ from paxos_rsm.paxos.quorum import QuorumSizes
 from paxos_rsm.paxos.settings import Settings
 from paxos_rsm.replica.replica import Effects, Replica, ReplicaSettings
 
-SETTINGS = Settings(heartbeat_ticks=1, election_ticks=8, retransmit_ticks=3, window_slots=4)
+SETTINGS = Settings(heartbeat_ticks=1, election_ticks=8, retransmit_ticks=3, window_slots=4, pipeline_bytes=1)
 
 
 class Journal:
