@@ -1,6 +1,7 @@
 """What holds for every test: reproducible properties, and one mark for all that starts processes."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,12 @@ settings.register_profile(
 )
 settings.register_profile("explore", deadline=None, max_examples=2_000, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+# A shell that starts pytest in the background has it ignore Ctrl-C, and its children inherit that; tests interrupt them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# gRPC's core reports the loss of a connection on stderr, which is what many tests are about.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
