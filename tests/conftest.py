@@ -17,7 +17,7 @@ settings.register_profile(
 settings.register_profile("explore", deadline=None, max_examples=2_000, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
-# A shell that starts pytest in the background has it ignore Ctrl-C, and its children inherit that; tests interrupt them.
+# A shell that starts pytest in the background has it ignore Ctrl-C, and its children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # gRPC's core reports the loss of a connection on stderr, which is what many tests are about.
