@@ -2,7 +2,8 @@
 
 ::
 
-    from paxos_rsm import AsyncClient, Client
+    from paxos_rsm import AsyncClient, Client        # to use a cluster
+    from paxos_rsm import Server, ServerConfig       # to be a member of one
 
 Every name is imported when it is first used. So the pure protocol and the state machines can be imported without gRPC,
 and a program that only needs the client never loads the server.
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
         RangeResult,
         TxnResult,
     )
+    from paxos_rsm.config import ServerConfig
+    from paxos_rsm.server import Server
 
 __all__ = [
     "AsyncClient",
@@ -54,6 +57,8 @@ __all__ = [
     "PutResult",
     "RangeResult",
     "ResourceExhausted",
+    "Server",
+    "ServerConfig",
     "SessionExpired",
     "TxnResult",
     "Unavailable",
@@ -73,6 +78,7 @@ _LAZY = {
     "RangeResult": "paxos_rsm.client",
     "TxnResult": "paxos_rsm.client",
     "Server": "paxos_rsm.server",
+    "ServerConfig": "paxos_rsm.config",
 }
 
 
