@@ -9,9 +9,19 @@ import pytest
 
 from paxos_rsm.testing.cluster import LocalCluster
 
-ROOT = Path(__file__).resolve().parents[2]
+FOLDER = Path(__file__).resolve().parent
+ROOT = FOLDER.parents[1]
 
 LOG_TAIL_LINES = 40
+TIMEOUT_S = 300
+"""Of a test that says nothing else: a net under what hangs, on a machine that does much else."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Clusters take longer to start than what a unit test takes."""
+    for item in items:
+        if FOLDER in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TIMEOUT_S))
 
 
 class NewCluster(Protocol):

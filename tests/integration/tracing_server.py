@@ -14,7 +14,7 @@ The trace lies beside the data directory, ``DIR.trace``, is appended to by every
 
 Environment: ``TRACE_WITHOUT_SYNC=1`` takes the sync out: fdatasync returns at once, and is not noted.
 ``TRACE_SYNC_DELAY_MS=N`` makes each sync last a random time up to N ms longer, so that a server which does not wait
-for it is seen to be ahead of it.
+for it is seen to be ahead of it. A file ``DIR.fail`` beside the data directory makes one sync fail.
 """
 
 import os
@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-__all__ = ["EVENT", "SEND", "START", "SYNC_BEGIN", "SYNC_END", "WRITE", "trace_path"]
+__all__ = ["EVENT", "SEND", "START", "SYNC_BEGIN", "SYNC_END", "WRITE", "fail_path", "trace_path"]
 
 EVENT = struct.Struct(">BQHIQ")
 """Kind, CLOCK_MONOTONIC in ns, length of the path, length of the data, number; then the path and the data.
@@ -35,6 +35,11 @@ The number is the offset of a write, the id of the stream of a frame, and the pr
 """
 
 START, WRITE, SYNC_BEGIN, SYNC_END, SEND = range(5)
+
+
+def fail_path(data_dir: Path) -> Path:
+    """A file with the number of an error in it: the next sync removes it, and fails with that error."""
+    return data_dir.with_name(data_dir.name + ".fail")
 
 
 def trace_path(data_dir: Path) -> Path:
@@ -62,8 +67,8 @@ def path_of(fd: int) -> str:
     return os.readlink(f"/proc/self/fd/{fd}")
 
 
-def wrap_storage(tracer: Tracer, *, without_sync: bool, delay_ms: float) -> None:
-    """Notes what is written to files, and what is synced."""
+def wrap_storage(tracer: Tracer, failure: Path, *, without_sync: bool, delay_ms: float) -> None:
+    """Notes what is written to files, and what is synced; a sync that fails has a beginning and no end."""
     pwrite, fdatasync = os.pwrite, os.fdatasync
 
     def traced_pwrite(fd: int, data: Any, offset: int) -> int:
@@ -77,6 +82,10 @@ def wrap_storage(tracer: Tracer, *, without_sync: bool, delay_ms: float) -> None
         path = path_of(fd)
         tracer.note(SYNC_BEGIN, path)
         time.sleep(random.uniform(0, delay_ms) / 1000)
+        if failure.exists():
+            number = int(failure.read_text())
+            failure.unlink()
+            raise OSError(number, os.strerror(number))
         fdatasync(fd)
         tracer.note(SYNC_END, path)
 
@@ -99,10 +108,12 @@ def wrap_streams(tracer: Tracer) -> None:
 def main() -> None:
     """Wraps, and becomes the ordinary server."""
     flags = sys.argv[1:]
-    tracer = Tracer(trace_path(Path(flags[flags.index("--data-dir") + 1])))
+    data_dir = Path(flags[flags.index("--data-dir") + 1])
+    tracer = Tracer(trace_path(data_dir))
     tracer.note(START, number=os.getpid())
     wrap_storage(
         tracer,
+        fail_path(data_dir),
         without_sync=os.environ.get("TRACE_WITHOUT_SYNC") == "1",
         delay_ms=float(os.environ.get("TRACE_SYNC_DELAY_MS", "0")),
     )

@@ -7,7 +7,7 @@ from typing import TypeVar
 from paxos_rsm._proto import admin_pb2
 from paxos_rsm.testing.cluster import LocalCluster, LocalClusterError, LocalServer
 
-__all__ = ["eventually", "leader_among", "same_state", "status_of"]
+__all__ = ["eventually", "leader_among", "same_state", "status_now", "status_of"]
 
 T = TypeVar("T")
 
@@ -24,6 +24,11 @@ def eventually(condition: Callable[[], T | None], what: str, timeout_s: float = 
             return found
         assert time.monotonic() < deadline, f"no {what} within {timeout_s:g} s"
         time.sleep(POLL_S)
+
+
+def status_now(server: LocalServer) -> admin_pb2.StatusResponse:
+    """What the server says of itself; a busy machine gets the time that it needs."""
+    return server.status(timeout_s=TIMEOUT_S)
 
 
 def status_of(server: LocalServer) -> admin_pb2.StatusResponse | None:
