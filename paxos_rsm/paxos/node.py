@@ -199,6 +199,8 @@ class Node:
     def ready(self) -> Ready:
         """What this turn asks the driver to do. To be called once a turn, when all that came has been stepped."""
         self.proposer.pump()
+        if self.proposer.outgrown:
+            self._stand()
         proposer, core = self.proposer, self._core
         if self.reads.begin_round(proposer.leading and core.log.decided_through >= proposer.recovery_end):
             core.out.send_all(core.others, self._beat())
@@ -340,7 +342,8 @@ class Node:
             # Rule 9: no vote beyond a genesis entry that this server does not know to be decided. Otherwise a minority
             # that alone knows it could take that knowledge along, and slot 1 needs every member to be decided anew.
             self._follow(sender, message.ballot, message.decided_through)
-            return
+            if self.configuration is None:
+                return
         if not self.acceptor.accept(sender, message):
             return
         self._overtaken(message.ballot)

@@ -23,6 +23,7 @@ from paxos_rsm.errors import InvariantViolation
 from paxos_rsm.paxos.acceptor import Acceptor
 from paxos_rsm.paxos.core import Core
 from paxos_rsm.paxos.learner import Learner
+from paxos_rsm.paxos.membership import Configuration
 from paxos_rsm.paxos.messages import Accept, CatchUp, Decide, Prepare, Promise
 from paxos_rsm.paxos.types import (
     NO_BALLOT,
@@ -50,13 +51,15 @@ class Phase(enum.Enum):
 class Proposal:
     """One undecided slot of the leader."""
 
-    __slots__ = ("acks", "decided", "entry", "sent_at")
+    __slots__ = ("acks", "decided", "entry", "patience", "sent_at")
 
-    def __init__(self, entry: Entry, sent_at: int) -> None:
+    def __init__(self, entry: Entry, sent_at: int, patience: int) -> None:
         self.entry = entry
         self.acks: set[NodeId] = set()
         self.decided = False
         self.sent_at = sent_at
+        self.patience = patience
+        """Ticks until it is sent again."""
 
 
 class Proposer:
@@ -69,7 +72,6 @@ class Proposer:
         self.phase = Phase.IDLE
         self.ballot = NO_BALLOT
         self.refused_by: set[NodeId] = set()
-        self.refused_with = NO_BALLOT
         self.refused_at = 0
         # phase 1
         self._next: dict[NodeId, Slot | None] = {}
@@ -91,6 +93,13 @@ class Proposer:
         self._waiting_bytes = 0
         self._announced: Slot = 0
         self._proposed_at = 0
+        self._changed_in: Slot = 0
+        """The last slot of this leadership that changes the configuration: nothing goes beyond it undecided."""
+        self._governed: Configuration | None = None
+        self._promised_by: frozenset[NodeId] = frozenset()
+        """Who promised this ballot: a phase-1 quorum of ``_governed``, and of every one that governs a slot of it."""
+        self.outgrown = False
+        """A change of configuration has been decided whose members have not promised this ballot: prepare again."""
 
     @property
     def leading(self) -> bool:
@@ -114,7 +123,6 @@ class Proposer:
         self._best = {}
         self._highest = core.log.max_slot
         self.refused_by = set()
-        self.refused_with = NO_BALLOT
         for node in core.others:
             core.out.send_after_writes(node, Prepare(ballot, first))
         # The node's own promise counts when it is durable, like anyone's; its votes are read from its own log.
@@ -176,12 +184,14 @@ class Proposer:
         if core.me not in covering:
             return
         self.phase = Phase.LEADING
+        self._governed = configuration
+        self._promised_by = frozenset(covering)
         self.first = self.next_slot = core.log.decided_through + 1
         self.in_flight = {}
         # The first decision may take twice as long: phase 1 has just shown that a quorum does answer.
         self.decided_at = core.now + core.settings.election_ticks
         self._announced = 0
-        for slot in range(self.first, self._highest + 1):
+        for slot in range(self.first, max(self._highest, core.log.max_slot) + 1):
             self._recovered.append(self._choose(slot))
         if not self._recovered:
             genesis = core.configurations.forming if self.first == 1 else None
@@ -232,11 +242,8 @@ class Proposer:
         if self.phase is not Phase.LEADING:
             return
         while self._has_room() and not self._next_is_barred():
-            if self.next_slot <= self._core.log.decided_through or self._core.log.is_decided(self.next_slot):
-                # Learned in phase 1 beyond a hole: it needs no proposal, only its place.
-                if self._recovered:
-                    self._recovered.popleft()
-                self.next_slot += 1
+            if self._core.log.is_decided(self.next_slot):
+                self._pass_decided()
             elif self._recovered:
                 self._propose(self._recovered.popleft())
             elif self._waiting:
@@ -260,13 +267,26 @@ class Proposer:
             return True
         return self._core.now > self._proposed_at
 
+    def _pass_decided(self) -> None:
+        """A slot that was learned in phase 1, beyond a hole: it needs no proposal, only its place."""
+        if self._recovered and type(self._recovered.popleft()) is ConfigChange:
+            self._changed_in = self.next_slot
+        self.next_slot += 1
+
     def _next_is_barred(self) -> bool:
-        """A change of configuration waits for all before it, and all after it waits for the change."""
-        if not self.in_flight:
-            return False
-        if self._recovered and type(self._recovered[0]) is ConfigChange:
+        """A change of configuration waits for all before it, and all after it waits for the change (rule 10)."""
+        core = self._core
+        if self._changed_in > core.log.decided_through:
             return True
-        return any(type(p.entry) is ConfigChange for p in self.in_flight.values())
+        if self.in_flight and self._recovered and type(self._recovered[0]) is ConfigChange:
+            return True
+        configuration = core.configurations.governing(self.next_slot)
+        if configuration is not None and configuration is not self._governed:
+            if not configuration.is_phase1_quorum(self._promised_by):
+                self.outgrown = True
+                return True
+            self._governed = configuration
+        return False
 
     def _take_batch(self) -> bytes:
         """The frames that go into one entry: all that wait, up to the size of an entry."""
@@ -285,7 +305,9 @@ class Proposer:
         core = self._core
         slot = self.next_slot
         self.next_slot += 1
-        self.in_flight[slot] = Proposal(entry, core.now)
+        self.in_flight[slot] = Proposal(entry, core.now, core.settings.retransmit_ticks)
+        if type(entry) is ConfigChange:
+            self._changed_in = slot
         self._proposed_at = core.now
         if len(self.in_flight) == 1:
             self.decided_at = max(self.decided_at, core.now)
@@ -295,11 +317,15 @@ class Proposer:
         self._acceptor.accept(core.me, accept)
 
     def retransmit(self) -> None:
-        """Sends again what has waited long for an answer, to those that owe it (on a tick)."""
+        """Sends again what has waited long for an answer, to those that owe it (on a tick).
+
+        The second time it waits longer: what is late because disks or links are busy must not make them busier.
+        """
         core = self._core
         for slot, proposal in self.in_flight.items():
-            if core.now - proposal.sent_at >= core.settings.retransmit_ticks:
+            if core.now - proposal.sent_at >= proposal.patience:
                 proposal.sent_at = core.now
+                proposal.patience = 2 * core.settings.retransmit_ticks
                 self._send_again(slot, proposal, core.others)
 
     def resend_to(self, node: NodeId) -> None:
@@ -329,14 +355,14 @@ class Proposer:
         if not self.refused_by:
             self.refused_at = self._core.now
         self.refused_by.add(sender)
-        self.refused_with = max(self.refused_with, promised)
 
     def give_up(self) -> None:
         """Proposes no more in this ballot. Frames that wait are dropped: their owners send them again."""
         self.phase = Phase.IDLE
         self.in_flight = {}
+        self.outgrown = False
+        self._changed_in = 0
         self.refused_by = set()
-        self.refused_with = NO_BALLOT
         self._next = {}
         self._best = {}
         self._recovered.clear()

@@ -17,7 +17,7 @@ from paxos_rsm.paxos.proposer import Phase
 from paxos_rsm.paxos.quorum import QuorumSizes
 from paxos_rsm.paxos.ready import Ready, Write
 from paxos_rsm.paxos.settings import Settings
-from paxos_rsm.paxos.types import Batch, Entry, Slot, split_frames
+from paxos_rsm.paxos.types import Batch, Entry, Slot, join_frames, split_frames
 from tests.unit.paxos.oracle import Disk, Oracle
 
 SETTINGS = Settings(heartbeat_ticks=1, election_ticks=8, retransmit_ticks=3, window_slots=4, pipeline_bytes=1)
@@ -30,6 +30,11 @@ def members(count: int, phase2: int = 0) -> Configuration:
     people = tuple(Member(i, 100 + i, f"n{i}", f"http://n{i}:2380") for i in range(1, count + 1))
     sizes = QuorumSizes.flexible(count, phase2) if phase2 else QuorumSizes.majority(count)
     return Configuration(7, people, sizes)
+
+
+def batch(*frames: bytes) -> Batch:
+    """The entry that frames make which go together."""
+    return Batch(join_frames(frames))
 
 
 @dataclass

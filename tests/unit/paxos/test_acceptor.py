@@ -7,15 +7,10 @@ from paxos_rsm.errors import InvariantViolation
 from paxos_rsm.paxos.messages import Accept, Accepted, Heartbeat, Nack, Prepare, Promise
 from paxos_rsm.paxos.node import Node
 from paxos_rsm.paxos.ready import WriteAccepted, WritePromise
-from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Batch, ConfigChange, Entry, Noop, Slot, join_frames
-from tests.unit.paxos.harness import SETTINGS, Cluster, members
+from paxos_rsm.paxos.types import NO_BALLOT, Ballot, ConfigChange, Entry, Noop, Slot
+from tests.unit.paxos.harness import SETTINGS, Cluster, batch, members
 
 GENESIS = ConfigChange(members(3))
-
-
-def batch(frame: bytes) -> Batch:
-    """The entry that a lone frame makes."""
-    return Batch(join_frames([frame]))
 
 
 def acceptor(

@@ -16,17 +16,12 @@ from paxos_rsm.paxos.messages import (
 )
 from paxos_rsm.paxos.node import Node
 from paxos_rsm.paxos.ready import WriteAccepted, WriteDecided, WriteDecidedThrough
-from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Batch, ConfigChange, Entry, Noop, Slot, join_frames
-from tests.unit.paxos.harness import SETTINGS, Cluster, members
+from paxos_rsm.paxos.types import NO_BALLOT, Ballot, ConfigChange, Entry, Noop, Slot
+from tests.unit.paxos.harness import SETTINGS, Cluster, batch, members
 
 GENESIS = ConfigChange(members(3))
 FIRST = Ballot(1, 2)
 SECOND = Ballot(2, 3)
-
-
-def batch(frame: bytes) -> Batch:
-    """The entry that a lone frame makes."""
-    return Batch(join_frames([frame]))
 
 
 def follower(

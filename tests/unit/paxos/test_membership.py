@@ -1,12 +1,14 @@
 from dataclasses import replace
+from random import Random
 
 import pytest
 
 from paxos_rsm.errors import ConfigError
 from paxos_rsm.paxos.membership import Configuration, ConfigurationHistory, Member
-from paxos_rsm.paxos.messages import Accept, Accepted, CatchUp, Decide, Heartbeat
+from paxos_rsm.paxos.messages import Accept, Accepted, CatchUp, Decide, Heartbeat, Prepare, Promise
+from paxos_rsm.paxos.node import Node
 from paxos_rsm.paxos.quorum import QuorumSizes
-from paxos_rsm.paxos.types import ConfigChange
+from paxos_rsm.paxos.types import NO_BALLOT, Ballot, ConfigChange
 from tests.unit.paxos.harness import SETTINGS, Cluster, members
 
 THREE = members(3)
@@ -145,7 +147,7 @@ def test_nobody_votes_beyond_a_genesis_entry_that_it_does_not_know_to_be_decided
     assert cluster.leaders() == [2]
     assert cluster.node(2).proposer.in_flight.keys() == {2}
     assert not any(2 in h.disk.votes for n, h in cluster.hosts.items() if n > 2)
-    cluster.run(4)  # CatchUp gets through: they learn slot 1, and vote in slot 2 when it is sent again
+    cluster.run(8)  # CatchUp gets through: they learn slot 1, and vote in slot 2 when it is sent again
     assert [cluster.node(n).decided_through for n in (2, 3, 4, 5)] == [2] * 4
 
 
@@ -158,3 +160,32 @@ def test_a_server_restarted_alone_in_a_formed_cluster_is_brought_up_before_it_me
     cluster.restart(3, meet=False)
     cluster.run(2)
     assert cluster.node(3).configuration == cluster.configuration
+
+
+def test_a_leader_prepares_again_when_a_recovered_change_names_members_that_did_not_promise() -> None:
+    """Two of three servers are wiped behind the back of the third, which alone holds a vote in slot 1.
+
+    It meets the new ones, recovers the old genesis entry with their votes, and must not go on in a ballot that the
+    members named there have not promised: they may hold votes in slot 2.
+    """
+    ballot = Ballot(1, 2)
+    node = Node(1, SETTINGS, Random(0), promised=ballot, votes={1: (ballot, ConfigChange(THREE))})
+    wiped = (Member(22, 102, "n2", "http://n2:2380"), Member(33, 103, "n3", "http://n3:2380"))
+    node.meet(replace(THREE, members=(THREE.members[0], *wiped)))
+    node.election.stand_at = 0
+    for peer in (22, 33):
+        node.step(peer, Heartbeat(NO_BALLOT, False, False, 0, 0, frozenset({1, 22, 33}), NO_BALLOT))
+    node.tick()
+    first = node.proposer.ballot
+    for sender in (1, 22, 33):
+        node.step(sender, Promise(first, 1, None, (), ()))
+    assert {e.to for e in node.ready().messages if isinstance(e.message, Accept)} == {22, 33}
+    for sender in (1, 22, 33):
+        node.step(sender, Accepted(first, (1,)))
+    node.propose([b"a"])
+    ready = node.ready()
+    assert node.configuration == THREE
+    assert not [e for e in ready.messages if isinstance(e.message, Accept)]
+    prepares = [(e.to, e.message) for e in ready.messages_after_writes if isinstance(e.message, Prepare)]
+    assert prepares == [(2, Prepare(node.proposer.ballot, 2)), (3, Prepare(node.proposer.ballot, 2))]
+    assert node.proposer.ballot > first

@@ -1,8 +1,14 @@
 from dataclasses import replace
+from random import Random
 
-from paxos_rsm.paxos.messages import CatchUp, CatchUpReply, Prepare, Promise
-from paxos_rsm.paxos.types import NO_BALLOT, Batch, split_frames
-from tests.unit.paxos.harness import SETTINGS, Cluster
+import pytest
+
+from paxos_rsm.errors import InvariantViolation
+from paxos_rsm.paxos.messages import Accept, Accepted, CatchUp, CatchUpReply, Prepare, Promise
+from paxos_rsm.paxos.node import Node
+from paxos_rsm.paxos.proposer import Phase
+from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Batch, ConfigChange, Entry, Noop, Slot, split_frames
+from tests.unit.paxos.harness import SETTINGS, Cluster, batch, members
 
 # ---- phase 1 -----------------------------------------------------------------------------------------------------
 
@@ -158,3 +164,148 @@ def test_small_frames_wait_no_longer_than_a_tick_for_a_far_quorum() -> None:
         cluster.propose(1, frame)
     cluster.tick(1)
     assert slots_in_flight(cluster) == [1, 2]
+
+
+def test_what_is_late_is_sent_again_less_and_less_often_and_to_those_that_owe_it() -> None:
+    cluster = leading(election_ticks=100)
+    cluster.propose(1, b"a", b"b")
+    cluster.take(Accept)
+    sent = []
+    for tick in range(1, 6 * SETTINGS.retransmit_ticks):
+        cluster.tick(1)
+        if again := cluster.take(Accept):
+            assert {to for _, to, _ in again} == {2, 3}
+            sent.append(tick)
+    assert sent == [3, 9, 15]
+
+
+def test_a_peer_whose_streams_are_back_gets_what_it_owes_at_once() -> None:
+    cluster = leading()
+    cluster.propose(1, b"a", b"b")
+    cluster.take(Accept)
+    cluster.node(1).peer_up(3)
+    cluster.turn(1)
+    assert [(to, m.slot) for _, to, m in cluster.take(Accept)] == [(3, 2)]
+
+
+def test_frames_are_refused_when_too_many_bytes_wait() -> None:
+    cluster = leading(waiting_bytes_max=10, window_slots=1)
+    node = cluster.node(1)
+    cluster.propose(1, b"first")  # in flight, not waiting
+    assert node.propose([b"x" * 20])  # one always fits
+    assert not node.propose([b"y"])
+
+
+def test_an_entry_holds_every_frame_that_waited_up_to_its_size() -> None:
+    cluster = leading(entry_bytes_max=60, window_slots=8)
+    cluster.propose(1, *(b"%02d" % i * 10 for i in range(5)), b"z" * 100)
+    assert slots_in_flight(cluster) == [2, 2, 1, 1]
+
+
+def test_nothing_is_proposed_beyond_a_change_of_configuration_until_it_is_decided() -> None:
+    """The genesis entry is one: frames wait for it (rules 9 and 10)."""
+    cluster = Cluster(3)
+    cluster.stand(1)
+    cluster.settle_but(Accepted)
+    cluster.propose(1, b"a")
+    assert list(cluster.node(1).proposer.in_flight) == [1]
+    cluster.settle()
+    assert cluster.hosts[1].frames() == [b"a"]
+
+
+# ---- the choice of values (rule 5) -------------------------------------------------------------------------------
+
+OLD, OLDER = Ballot(9, 3), Ballot(8, 2)
+
+
+def candidate(own: dict[Slot, tuple[Ballot | None, Entry]]) -> tuple[Node, Ballot]:
+    """Server 1 of three holds slot 1 and ``own``, and has just stood; its own promise is durable."""
+    held: dict[Slot, tuple[Ballot | None, Entry]] = {1: (None, ConfigChange(members(3))), **own}
+    node = Node(1, SETTINGS, Random(0), promised=OLD, votes=held, decided_through=1)
+    node._stand()
+    ready = node.ready()
+    for envelope in ready.messages_after_writes:
+        if envelope.to == 1:
+            node.step(1, envelope.message)
+    return node, node.proposer.ballot
+
+
+def proposed(node: Node) -> dict[Slot, Entry]:
+    return {e.message.slot: e.message.entry for e in node.ready().messages if isinstance(e.message, Accept)}
+
+
+def test_the_value_of_the_highest_ballot_reported_is_proposed_and_a_noop_where_none_was() -> None:
+    node, ballot = candidate({2: (OLDER, batch(b"mine")), 4: (OLD, batch(b"newer"))})
+    accepted = ((2, OLD, batch(b"theirs")), (4, OLDER, batch(b"old")), (5, OLDER, batch(b"5")))
+    node.step(2, Promise(ballot, 2, None, accepted, ()))
+    assert proposed(node) == {2: batch(b"theirs"), 3: Noop(), 4: batch(b"newer"), 5: batch(b"5")}
+    assert node.proposer.recovery_end == 5
+
+
+def test_a_decided_report_overrides_every_ballot_and_needs_no_proposal() -> None:
+    node, ballot = candidate({3: (OLD, batch(b"mine"))})
+    node.step(2, Promise(ballot, 2, None, (), ((3, batch(b"decided")),)))
+    assert proposed(node) == {2: Noop()}
+    assert node.log.slots[3].entry == batch(b"decided")
+    assert node.proposer.next_slot == 4
+
+
+def test_where_nothing_is_reported_the_leader_begins_with_an_entry_of_its_own_ballot() -> None:
+    """Rule 8: reads wait for an entry of the leader's own ballot."""
+    node, ballot = candidate({})
+    node.step(2, Promise(ballot, 2, None, (), ()))
+    assert proposed(node) == {2: Noop()}
+
+
+def test_new_commands_go_above_every_slot_seen() -> None:
+    node, ballot = candidate({})
+    node.step(2, Promise(ballot, 2, None, ((4, OLD, batch(b"4")),), ()))
+    node.propose([b"new"])
+    assert proposed(node) == {2: Noop(), 3: Noop(), 4: batch(b"4"), 5: batch(b"new")}
+
+
+def test_a_minority_of_promises_does_not_lead() -> None:
+    node, ballot = candidate({})
+    node.step(9, Promise(ballot, 2, None, (), ()))  # no member
+    node.step(2, Promise(Ballot(ballot.round, 3), 2, None, (), ()))  # of another ballot
+    node.step(2, Promise(ballot, 3, None, (), ()))  # slot 2 is not covered
+    node.step(2, Promise(ballot, 2, 2, (), ()))  # nor is what lies above it
+    assert not node.proposer.leading
+    node.step(2, Promise(ballot, 3, None, (), ()))
+    assert node.proposer.leading
+
+
+def test_the_own_promise_counts_when_it_is_durable() -> None:
+    cluster = Cluster(3)
+    cluster.make_lead(2)
+    cluster.node(2).proposer.give_up()
+    cluster.calm()
+    cluster.hold_writes = {1}
+    cluster.node(1).election.stand_at = 0
+    cluster.tick(1)
+    cluster.settle()
+    assert cluster.node(1).role == "candidate"
+    assert not cluster.take(Prepare)
+    cluster.hold_writes = set()
+    cluster.sync(1)
+    cluster.settle()
+    assert cluster.leaders() == [1]
+
+
+def test_a_ballot_is_never_prepared_twice() -> None:
+    node, ballot = candidate({})
+    with pytest.raises(InvariantViolation, match="rule 2"):
+        node.proposer.prepare(ballot)
+
+
+def test_check_finds_what_a_proposer_must_not_be() -> None:
+    node, ballot = candidate({})
+    node.step(2, Promise(ballot, 2, None, (), ()))
+    node.ready()
+    node.check()
+    node.proposer.next_slot = 2
+    with pytest.raises(InvariantViolation, match="next slot"):
+        node.check()
+    node.proposer.phase = Phase.IDLE
+    with pytest.raises(InvariantViolation, match="without leading"):
+        node.check()
