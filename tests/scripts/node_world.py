@@ -202,6 +202,11 @@ class NodeWorld:
             self.cluster.forget(number)
             self.cluster.restart(number)
 
+    def do_wipe(self, rest: str) -> None:
+        """``wipe 3 as 33``: the directory of 3 is emptied; what starts in its place is another incarnation."""
+        old, _, new = rest.split()
+        self.cluster.wipe(int(old), int(new))
+
     def do_pause(self, rest: str) -> None:
         """The process is stopped: no ticks, what is for it waits."""
         self.cluster.paused |= set(self._hosts(rest))
@@ -230,7 +235,8 @@ class NodeWorld:
 
     def do_stand(self, rest: str) -> None:
         """Time passes until this host stands; what it says then is on its way."""
-        self.cluster.until_standing(int(rest), PATIENCE)
+        number, _, lose = self._but(rest)
+        self.cluster.until_standing(int(number), PATIENCE, lose)
 
     def do_elect(self, rest: str) -> None:
         """This host stands, and comes to lead."""

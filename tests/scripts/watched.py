@@ -5,6 +5,8 @@ message that arrives, and below it, indented, what the receiver wrote, decided, 
 change nothing are not worth a line.
 """
 
+from dataclasses import replace
+
 from paxos_rsm.paxos.messages import Heartbeat, Message
 from paxos_rsm.paxos.proposer import Phase
 from paxos_rsm.paxos.ready import Ready
@@ -12,7 +14,7 @@ from paxos_rsm.paxos.settings import Settings
 from paxos_rsm.paxos.types import NO_BALLOT, Batch, Slot, split_frames
 from tests.scripts.patterns import Pattern, meant
 from tests.scripts.script import ScriptError
-from tests.scripts.words import ballot_words, entry_words, is_silent, message_words, own_words, write_words
+from tests.scripts.words import ballot_words, entry_words, frame_words, is_silent, message_words, own_words, write_words
 from tests.unit.paxos.harness import Cluster, Host
 
 NEVER = 1 << 40
@@ -148,7 +150,7 @@ class Watched(Cluster):
             if len(self.lines) > said and ticks > 1:
                 self.lines.insert(said, f"(tick {tick})")
 
-    def until_standing(self, number: int, limit: int) -> None:
+    def until_standing(self, number: int, limit: int, lose: list[Pattern]) -> None:
         """Time passes until this host stands, which it does as soon as it may."""
         if not self.hosts[number].up or number in self.paused:
             raise ScriptError(f"{number} is not running")
@@ -162,7 +164,7 @@ class Watched(Cluster):
             self.tick(number)
             standing = self.node(number).proposer.phase is Phase.PREPARING
             if not standing:
-                self.calm_wire([], [])
+                self.calm_wire([], lose)
             if len(self.lines) > said:
                 self.lines.insert(said, f"(tick {tick})")
             if standing:
@@ -174,6 +176,14 @@ class Watched(Cluster):
         self._roles.pop(number, None)
         self._decided.pop(number, None)
 
+    def wipe(self, old: int, new: int) -> None:
+        """A host loses its disk: another incarnation starts in its place, and the initial members are others."""
+        self.crash(old)
+        self.hosts[new] = Host(new, 0, self.hosts[old].settings)
+        people = tuple(replace(m, incarnation=new) if m.incarnation == old else m for m in self.configuration.members)
+        self.configuration = replace(self.configuration, members=people)
+        self.oracle.configuration = self.configuration
+
     # ---- views -------------------------------------------------------------------------------------------------
 
     def status(self, number: int) -> str:
@@ -184,7 +194,8 @@ class Watched(Cluster):
         node = host.node
         role = node.role
         if node.proposer.phase is not Phase.IDLE:
-            role = f"{role} of ballot {ballot_words(node.proposer.ballot)}"
+            kind = "leader" if node.proposer.leading else "candidate"
+            role = f"{kind} of ballot {ballot_words(node.proposer.ballot)}"
         elif node.leader is not None:
             role = f"{role} of {node.leader[0]}"
         applied = host.applied[-1][0] if host.applied else 0
@@ -221,5 +232,5 @@ class Watched(Cluster):
 
     def applied_line(self, host: Host) -> str:
         """The frames that a host has applied."""
-        frames = [f.decode() for _, e in host.applied if isinstance(e, Batch) for f in split_frames(e.data)]
+        frames = [frame_words(f) for _, e in host.applied if isinstance(e, Batch) for f in split_frames(e.data)]
         return f"{host.number} has applied: {' '.join(frames) or 'no command'}"
