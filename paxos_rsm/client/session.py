@@ -400,7 +400,7 @@ class Session:
     def _awaits(self) -> bool:
         """Whether the server owes something."""
         opening = self._open_sent and not self._opened
-        return opening or not self._heard or self._window.awaits_results or bool(self._reads.asked)
+        return opening or self._window.awaits_results or bool(self._reads.asked)
 
     def _look(self) -> None:
         self._next_look = None

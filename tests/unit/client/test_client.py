@@ -214,6 +214,31 @@ async def test_a_program_that_never_uses_it_starts_nothing(server: FakeServer) -
     assert server.streams == 0
 
 
+INTERRUPT = """
+import asyncio, signal, time
+def interrupt(*_):
+    raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, interrupt)
+signal.setitimer(signal.ITIMER_REAL, 0.3)
+try:
+    kv.put('k', 'v')
+except KeyboardInterrupt:
+    print('interrupted')
+ends = time.monotonic() + 20
+while any('AsyncClient.put' in repr(task) for task in asyncio.all_tasks(kv._background._loop)):
+    if time.monotonic() > ends:
+        raise SystemExit('the call goes on, and nobody waits for it')
+    time.sleep(0.01)
+"""
+
+
+async def test_ctrl_c_ends_the_call(server: FakeServer, cluster: FakeCluster) -> None:
+    server.working.clear()
+    assert await run(server, INTERRUPT) == "interrupted\n"
+    server.working.set()
+    assert cluster.executed == []
+
+
 FORK = """
 kv.put('k', 'v')
 child = os.fork()

@@ -10,6 +10,7 @@ from paxos_rsm._proto import session_pb2 as pb
 from paxos_rsm.client.watch import Patience
 from paxos_rsm.errors import (
     ClientError,
+    DeadlineExceeded,
     InvalidArgument,
     ResourceExhausted,
     Unavailable,
@@ -52,6 +53,34 @@ async def test_what_is_refused_until_the_deadline_was_not_executed(
     server.refusals.clear()
     assert await caller.submit("b") == b"2 raw:b"
     assert cluster.executed == [raw("before"), raw("b")]
+
+
+async def test_calls_that_come_during_the_pause_wait_for_its_end(
+    cluster: FakeCluster, server: FakeServer, connect: Connect
+) -> None:
+    caller = connect(server)
+    await caller.submit("before")
+    server.refusals.extend([(RESOURCE_EXHAUSTED, "full")] * 10_000)
+    calls = []
+    for n in range(200):
+        calls.append(caller.submit(n))
+        await asyncio.sleep(0.0005)
+    assert len(server.frames) < 50, "one for each pause, not one for each call"
+    server.refusals.clear()
+    assert await asyncio.gather(*calls) == [b"%d raw:%d" % (n + 2, n) for n in range(200)]
+
+
+async def test_what_happened_before_a_success_is_no_excuse_after_it(
+    cluster: FakeCluster, start_server: StartServer, connect: Connect
+) -> None:
+    one, two = await start_server(), await start_server()
+    caller = connect(one, two)
+    one.lose_results = 1
+    two.refusals.append((RESOURCE_EXHAUSTED, "full"))
+    assert await caller.submit("a") == b"1 raw:a"
+    two.working.clear()
+    with pytest.raises(DeadlineExceeded, match="has not answered in time"):
+        await caller.query(timeout_s=SHORT_S)
 
 
 async def test_a_server_that_is_stopping_hands_its_clients_on(
@@ -124,6 +153,19 @@ async def test_a_server_that_is_silent_is_left(
     assert await caller.submit("a") == b"2 raw:a"
     assert one.probes > 0
     assert cluster.executed == [raw("before"), raw("a")]
+    assert two.streams == 1
+
+
+@pytest.mark.parametrize("first", ["submit", "query"])
+async def test_a_server_that_falls_silent_in_between_is_left(
+    start_server: StartServer, connect: Connect, first: str
+) -> None:
+    """Whatever it owes then: to open a session, or to answer a query."""
+    one, two = await start_server(), await start_server()
+    caller = connect(one, two, patience=QUICK)
+    await (caller.submit("a") if first == "submit" else caller.query())
+    one.silent = True
+    await (caller.query() if first == "submit" else caller.submit("a"))
     assert two.streams == 1
 
 

@@ -315,6 +315,14 @@ def test_refused_commands_are_pending_again_in_their_order(loop: asyncio.Abstrac
     assert driver.sent() == [(3, "c d"), (5, "e f"), (7, "g")]
 
 
+def test_refused_commands_leave_their_room_in_the_window(loop: asyncio.AbstractEventLoop) -> None:
+    driver = Driver(loop, in_flight_bytes_max=10)
+    driver.add("xxxx", "yyyy")
+    assert driver.sent() == [(1, "xxxx yyyy")]
+    driver.window.refused(1, None)
+    assert driver.sent() == [(1, "xxxx yyyy")]
+
+
 def test_refused_commands_may_be_taken_out_by_their_deadline(driver: Driver) -> None:
     (early,) = driver.add("a", deadline=1.0)
     driver.add("b")
