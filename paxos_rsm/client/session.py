@@ -83,6 +83,9 @@ UNAVAILABLE = number_of(grpc.StatusCode.UNAVAILABLE)
 FAILED_PRECONDITION = number_of(grpc.StatusCode.FAILED_PRECONDITION)
 RESOURCE_EXHAUSTED = number_of(grpc.StatusCode.RESOURCE_EXHAUSTED)
 
+WRONG_FOR_EVER = (FAILED_PRECONDITION, number_of(grpc.StatusCode.INVALID_ARGUMENT))
+"""A stream that ends with one of these would end so again: another cluster, or settings that it does not take."""
+
 _Call: TypeAlias = "grpc.aio.StreamStreamCall[bytes, bytes]"
 
 log = logging.getLogger(__name__)
@@ -480,6 +483,7 @@ class Session:
 
     def _take_read_failure(self, read_id: int, failure: pb.Failure) -> None:
         if failure.code == FAILED_PRECONDITION:
+            # It is of another cluster. (INVALID_ARGUMENT speaks of the query alone.)
             self._reads.ask_again(read_id)
             self._refuse_endpoint(failure.message)
         elif failure.code == UNAVAILABLE:
@@ -506,7 +510,7 @@ class Session:
             )
             raise _LostError(said)
         if not failure.first_seq:
-            if failure.code == FAILED_PRECONDITION:
+            if failure.code in WRONG_FOR_EVER:
                 self._refuse_endpoint(failure.message)
             raise _LostError(said)
         if not failure.not_executed:

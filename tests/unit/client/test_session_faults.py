@@ -272,6 +272,20 @@ async def test_another_cluster_is_refused_and_left_alone(
     assert cluster.executed == []
 
 
+async def test_settings_that_no_server_takes_are_told_at_once(
+    cluster: FakeCluster, start_server: StartServer, connect: Connect
+) -> None:
+    servers = [await start_server() for _ in range(2)]
+    for server in servers:
+        server.open_failure = pb.Failure(
+            code=INVALID_ARGUMENT, message="a session time-out of 1 ms is too short"
+        )
+    caller = connect(*servers, session_timeout_ms=1)
+    with pytest.raises(InvalidArgument, match="a session time-out of 1 ms is too short"):
+        await caller.submit("a")
+    assert (await caller.query()).result == b"0"
+
+
 async def test_one_endpoint_of_another_cluster_does_not_hurt(
     cluster: FakeCluster, start_server: StartServer, connect: Connect
 ) -> None:
