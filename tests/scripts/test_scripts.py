@@ -11,11 +11,12 @@ import pytest
 
 from tests.scripts import script
 from tests.scripts.node_world import NodeWorld
+from tests.scripts.server_world import ServerWorld
 
 SCRIPTS = sorted(Path(__file__).parent.glob("*.txt"))
 REWRITE = bool(os.environ.get("PAXOS_RSM_REWRITE_SCRIPTS"))
 
-WORLDS: dict[str, Callable[[str], script.World]] = {"nodes": NodeWorld}
+WORLDS: dict[str, Callable[[str], script.World]] = {"nodes": NodeWorld, "servers": ServerWorld}
 
 
 class Stage:

@@ -6,6 +6,7 @@ change nothing are not worth a line.
 """
 
 from dataclasses import replace
+from itertools import filterfalse
 
 from paxos_rsm.paxos.messages import Heartbeat, Message
 from paxos_rsm.paxos.proposer import Phase
@@ -14,7 +15,15 @@ from paxos_rsm.paxos.settings import Settings
 from paxos_rsm.paxos.types import NO_BALLOT, Batch, Slot, split_frames
 from tests.scripts.patterns import Pattern, meant
 from tests.scripts.script import ScriptError
-from tests.scripts.words import ballot_words, entry_words, frame_words, is_silent, message_words, own_words, write_words
+from tests.scripts.words import (
+    ballot_words,
+    entry_words,
+    frame_words,
+    is_silent,
+    message_words,
+    own_words,
+    write_words,
+)
 from tests.unit.paxos.harness import Cluster, Host
 
 NEVER = 1 << 40
@@ -77,7 +86,7 @@ class Watched(Cluster):
         done = host.writing[:turns]
         if number in self.hold_writes:
             for turn in done:
-                for write in turn.writes:
+                for write in filterfalse(is_silent, turn.writes):
                     self.say(f"{number} has on disk {write_words(write)}")
         for turn in done:
             for envelope in turn.after:
@@ -180,7 +189,9 @@ class Watched(Cluster):
         """A host loses its disk: another incarnation starts in its place, and the initial members are others."""
         self.crash(old)
         self.hosts[new] = Host(new, 0, self.hosts[old].settings)
-        people = tuple(replace(m, incarnation=new) if m.incarnation == old else m for m in self.configuration.members)
+        people = tuple(
+            replace(m, incarnation=new) if m.incarnation == old else m for m in self.configuration.members
+        )
         self.configuration = replace(self.configuration, members=people)
         self.oracle.configuration = self.configuration
 
@@ -232,5 +243,7 @@ class Watched(Cluster):
 
     def applied_line(self, host: Host) -> str:
         """The frames that a host has applied."""
-        frames = [frame_words(f) for _, e in host.applied if isinstance(e, Batch) for f in split_frames(e.data)]
+        frames = [
+            frame_words(f) for _, e in host.applied if isinstance(e, Batch) for f in split_frames(e.data)
+        ]
         return f"{host.number} has applied: {' '.join(frames) or 'no command'}"

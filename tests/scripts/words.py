@@ -1,5 +1,7 @@
 """Messages, writes and entries in the words of the protocol."""
 
+from paxos_rsm.codec.frames import decode_frame
+from paxos_rsm.machines.frames import BadFrame
 from paxos_rsm.paxos import messages as m
 from paxos_rsm.paxos.ready import Write, WriteAccepted, WriteDecided, WriteDecidedThrough, WritePromise
 from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Batch, ConfigChange, Entry, Slot, split_frames
@@ -10,10 +12,27 @@ def ballot_words(ballot: Ballot) -> str:
     return "none" if ballot == NO_BALLOT else f"{ballot.round}.{ballot.node}"
 
 
+def session_words(session: int) -> str:
+    """A session is named by the slot that registered it, and the index of the frame there."""
+    return f"session {session >> 16}.{session & 0xFFFF}"
+
+
 def frame_words(frame: bytes) -> str:
-    """A frame of a script is text; a large one is shown by its size."""
-    text = frame.decode()
-    return text if len(text) <= 12 else f"{text[0]}...({len(text)} bytes)"
+    """A frame: text where a script made it (a large one is shown by its size), else what a client said in it."""
+    if frame.isascii() and frame.decode().isprintable():
+        text = frame.decode()
+        return text if len(text) <= 12 else f"{text[0]}...({len(text)} bytes)"
+    said = decode_frame(frame)
+    if isinstance(said, BadFrame):
+        return "no frame"
+    if said.register is not None:
+        return "register"
+    if said.expire is not None:
+        return f"expire {session_words(said.expire.session)} unless past {said.expire.last_seq}"
+    if not said.commands:
+        return f"{session_words(said.session)} lives"
+    commands = " ".join(command.decode() for command in said.commands)
+    return f"{session_words(said.session)} from {said.first_seq}: {commands}"
 
 
 def entry_words(entry: Entry) -> str:
