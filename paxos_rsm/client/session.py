@@ -132,7 +132,7 @@ class Session:
         self._open_sent = False
         self._opened = False
         self._heard = False
-        self._probe: bytes | None = None
+        self._probe_due = False
         self._frame_next = False
         # Pauses that the server asked for.
         self._frames_held = False
@@ -299,6 +299,8 @@ class Session:
         call: _Call = channel.stream_stream(METHOD)()
         self._call, self._loss = call, ""
         self._open_sent = self._opened = self._heard = False
+        self._probe_due = True  # first of all: is there anybody?
+        self._watch.connecting()
         writer = loop.create_task(self._write(call), name="paxos_rsm client writer")
         try:
             while True:
@@ -327,7 +329,8 @@ class Session:
             forks.closed(channel)
 
     def _stream_lost(self) -> None:
-        self._waker = self._probe = None
+        self._waker = None
+        self._probe_due = False
         self._heard = False
         self._window.stream_lost()
         self._reads.stream_lost()
@@ -373,9 +376,9 @@ class Session:
 
     def _next_message(self) -> bytes | None:
         """What to write next; None where there is nothing, or nothing that may be written now."""
-        if self._probe is not None:
-            probe, self._probe = self._probe, None
-            return probe
+        if self._probe_due:
+            self._probe_due = False
+            return read_message(PROBE_ID, True, self._cluster_id, [])
         window = self._window
         if not self._open_sent and window.has_commands:
             self._open_sent = True
@@ -415,7 +418,7 @@ class Session:
             self._drop(verdict.loss)
             return
         if verdict.probe:
-            self._probe = read_message(PROBE_ID, True, self._cluster_id, [])
+            self._probe_due = True
             self._wake()
         self._next_look = loop.call_at(self._watch.next_look(loop.time()), self._look)
 

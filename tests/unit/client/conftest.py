@@ -70,7 +70,9 @@ async def connect(cluster: FakeCluster) -> AsyncIterator[Connect]:
 
     def make(*servers: FakeServer, **settings: Any) -> Caller:
         # What hangs must fail here, not be healed by the last resort.
-        chosen = SessionSettings(**({"patience": Patience(stuck_s=10 * LONG_S)} | settings))
+        chosen = SessionSettings(
+            **({"patience": Patience(connect_s=LONG_S, silent_s=LONG_S, stuck_s=LONG_S)} | settings)
+        )
         session = Session([server.endpoint for server in servers], chosen)
         session._ring._order = [server.endpoint for server in servers]
         opened.append(session)

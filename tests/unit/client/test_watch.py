@@ -1,6 +1,8 @@
+from dataclasses import replace
+
 from paxos_rsm.client.watch import Patience, Verdict, Watch
 
-PATIENCE = Patience(tick_s=1, probe_s=2, silent_s=5, stuck_s=10)
+PATIENCE = Patience(tick_s=1, probe_s=2, connect_s=3, silent_s=5, stuck_s=10)
 
 
 def looks(
@@ -20,9 +22,12 @@ def looks(
     return verdicts
 
 
-def started(now: float = 0) -> Watch:
-    watch = Watch(PATIENCE)
-    assert watch.start(now) == now + 1
+def started(patience: Patience = PATIENCE) -> Watch:
+    """Of a server that spoke once, when the stream was new."""
+    watch = Watch(patience)
+    watch.connecting()
+    assert watch.start(0) == 1
+    watch.heard(0)
     return watch
 
 
@@ -30,6 +35,32 @@ def test_silence_is_asked_about_and_then_the_end() -> None:
     verdicts = looks(started(), 1, 100, set())
     assert [verdict.probe for verdict in verdicts] == [False, True, True, True, False]
     assert verdicts[-1].loss == "it has been silent for 5.0 s"
+
+
+def test_patience_with_silence_doubles_until_something_is_given() -> None:
+    watch = started(replace(PATIENCE, stuck_s=1_000))
+    for limit in (5, 10, 20, 40, 80, 80):
+        watch.start(0)
+        assert looks(watch, 1, 1_000, set())[-1].loss == f"it has been silent for {limit}.0 s"
+    watch.start(0)
+    watch.heard(0)
+    watch.progressed()
+    assert len(looks(watch, 1, 1_000, set())) == 5
+
+
+def test_a_server_that_never_spoke_is_left_earlier() -> None:
+    watch = started()
+    for limit in (3, 6, 12):
+        watch.connecting()
+        watch.start(0)
+        verdicts = looks(watch, 1, 1_000, set())
+        assert verdicts[-1].loss == f"it could not be reached within {limit}.0 s"
+    watch.connecting()
+    watch.start(0)
+    assert not watch.look(1).loss
+    watch.heard(1)
+    watch.next_look(1)
+    assert len(looks(watch, 2, 1_000, set())) == 5, "once it has spoken it has the time of any other"
 
 
 def test_whoever_gives_what_is_owed_is_never_left() -> None:
@@ -46,7 +77,7 @@ def test_signs_of_life_alone_are_not_enough_and_patience_doubles() -> None:
         watch.start(0)
         verdicts = looks(watch, 1, 1_000, always)
         assert len(verdicts) == limit
-        assert verdicts[-1].loss == f"it lives, and has given nothing that was asked of it for {limit}.0 s"
+        assert verdicts[-1].loss == f"it has given nothing that was asked of it for {limit}.0 s"
     watch.start(0)
     watch.heard(1)
     watch.progressed()
