@@ -102,7 +102,8 @@ def test_terminate_ends_in_order_even_where_stopped(cluster: LocalCluster) -> No
     with pytest.raises(LocalClusterError, match="does not answer"):
         cluster["n1"].status(timeout_s=0.3)
     assert cluster.terminate() == {"n1": 0, "n2": 0, "n3": 0}
-    assert all(log.rstrip().endswith("ended in order") for log in cluster.logs().values())
+    # Not the last line always: gRPC may say something of its own while the process ends.
+    assert all("ended in order" in log for log in cluster.logs().values())
 
 
 def test_stop_and_cont(cluster: LocalCluster) -> None:
