@@ -8,8 +8,9 @@ from collections.abc import Callable
 from paxos_rsm.errors import InvariantViolation
 from paxos_rsm.paxos.messages import Heartbeat
 from paxos_rsm.paxos.settings import Settings
+from tests.scripts.greetings import Greetings
 from tests.scripts.handmade import parse_message
-from tests.scripts.patterns import LINK, Pattern, meant, parse_patterns
+from tests.scripts.patterns import LINK, Pattern, meant, parse_ballot, parse_patterns
 from tests.scripts.script import ScriptError
 from tests.scripts.watched import Watched
 from tests.scripts.words import ballot_words, message_words
@@ -39,6 +40,7 @@ class NodeWorld:
         phase2 = given.pop("phase2", 0)
         settings = Settings(**{name: getattr(SETTINGS, name) for name in Settings.__slots__} | given)
         self.cluster = Watched(int(words[0]), settings, phase2, "apart" not in words)
+        self.greetings = Greetings(self.cluster)
         self._seen: list[object] = []
         self._delayed: dict[str, list[tuple[int, int, object]]] = {}
         self._reads = 0
@@ -201,6 +203,16 @@ class NodeWorld:
             self.cluster.say(f"{number} starts again; " + self.cluster.disk_lines(number)[0][2:])
             self.cluster.forget(number)
             self.cluster.restart(number)
+
+    def do_hello(self, rest: str) -> None:
+        """``hello 33 as 3 to 1 boots=1 [promised=1.1]``: 33 opens a stream to 1 in the name of member 3."""
+        words = [word for word in rest.split() if "=" not in word]
+        given = dict(word.split("=") for word in rest.split() if "=" in word)
+        incarnation, member, to = int(words[0]), int(words[2]), int(words[4])
+        promised = self.cluster.hosts[incarnation].disk.promised
+        if "promised" in given:
+            promised = parse_ballot(given["promised"])
+        self.greetings.greet(incarnation, member, to, int(given["boots"]), promised)
 
     def do_wipe(self, rest: str) -> None:
         """``wipe 3 as 33``: the directory of 3 is emptied; what starts in its place is another incarnation."""

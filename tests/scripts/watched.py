@@ -186,9 +186,11 @@ class Watched(Cluster):
         self._decided.pop(number, None)
 
     def wipe(self, old: int, new: int) -> None:
-        """A host loses its disk: another incarnation starts in its place, and the initial members are others."""
+        """A host loses its disk: another incarnation starts in its place. While the cluster forms, it is a member."""
         self.crash(old)
         self.hosts[new] = Host(new, 0, self.hosts[old].settings)
+        if 1 in self.oracle.chosen:
+            return
         people = tuple(
             replace(m, incarnation=new) if m.incarnation == old else m for m in self.configuration.members
         )
