@@ -271,6 +271,7 @@ class NodeWorld:
         """``met 1``: this host knows all the initial members."""
         for number in self._hosts(rest):
             self.cluster.node(number).meet(self.cluster.configuration)
+            self.cluster.turn(number)
 
     # ---- clients -----------------------------------------------------------------------------------------------
 
