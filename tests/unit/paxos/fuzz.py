@@ -47,7 +47,10 @@ class World:
     restart: float
     cut: float
     heal: float
+    coup: float
     streams: float
+    unruly: float
+    pause: float
     calm: float
 
     @classmethod
@@ -69,19 +72,22 @@ class World:
             ),
             rounds=rnd.choice([60, 120, 240]),
             fifo=rnd.random() < 0.4,
-            deliver=rnd.choice([0.3, 0.6, 0.9, 1.0]),
+            deliver=rnd.choice([0.4, 0.7, 0.9, 1.0]),
             drop=rnd.choice([0.0, 0.02, 0.1, 0.3]) * harsh,
             duplicate=rnd.choice([0.0, 0.05, 0.5]) * harsh,
             stash=rnd.choice([0.0, 0.02, 0.1]) * harsh,
             tick=tuple(rnd.choice([0.3, 0.9, 1.0, 1.0, 1.0]) for _ in range(count)),
             propose=rnd.choice([0.05, 0.3, 1.0]),
             read=rnd.choice([0.0, 0.1, 0.5]),
-            lag=rnd.choice([0.0, 0.0, 0.3, 0.9]),
+            lag=rnd.choice([0.0, 0.0, 0.2, 0.6]),
             crash=rnd.choice([0.0, 0.0, 0.01, 0.04]),
-            restart=rnd.choice([0.02, 0.1, 0.5]),
-            cut=rnd.choice([0.0, 0.02, 0.1]),
-            heal=rnd.choice([0.05, 0.2]),
+            restart=rnd.choice([0.05, 0.2, 0.5]),
+            cut=rnd.choice([0.0, 0.02, 0.05]),
+            heal=rnd.choice([0.1, 0.3]),
+            coup=rnd.choice([0.0, 0.02, 0.1]),
             streams=rnd.choice([0.0, 0.0, 0.02]),
+            unruly=rnd.choice([0.0, 0.0, 0.01, 0.05, 0.2]),
+            pause=rnd.choice([0.0, 0.0, 0.02, 0.1]),
             calm=rnd.choice([0.0, 0.3, 0.6]),
         )
 
@@ -98,6 +104,8 @@ class Fuzz:
         self._frame = 0
         self._read = 0
         self._calm = False
+        self._paused: dict[int, int] = {}
+        """Hosts that do not run, and for how many more rounds: what is sent to them waits."""
 
     # ---- one round -------------------------------------------------------------------------------------------
 
@@ -122,18 +130,23 @@ class Fuzz:
             self._calm = self._chance(world.calm)
         if not self._calm:
             self._weather()
+        self._paused = {n: rounds - 1 for n, rounds in self._paused.items() if rounds > 0 and not self._calm}
         for number, host in cluster.hosts.items():
             if not host.up:
                 if self._calm or self._chance(world.restart):
                     cluster.restart(number, meet=False)
                 continue
+            if number in self._paused:
+                continue
+            if not self._calm and self._chance(world.unruly):
+                self._disturb(number)
             if self._calm or self._chance(0.3):
                 host.node.meet(cluster.configuration)
             if self._chance(world.tick[number - 1]):
                 cluster.tick(number)
             self._ask(number)
         for number, host in cluster.hosts.items():
-            if host.up and (self._calm or not self._chance(world.lag)):
+            if host.up and number not in self._paused and (self._calm or not self._chance(world.lag)):
                 turns = None if self._calm or self._chance(0.5) else self.random.randint(0, len(host.writing))
                 cluster.sync(number, turns)
         self._deliver()
@@ -143,9 +156,28 @@ class Fuzz:
             for _ in range(self.random.randint(1, 3)):
                 self._frame += 1
                 self.cluster.propose(number, b"%d" % self._frame)
-        if self._chance(self.world.read):
+        if self._chance(self.world.read) or (self.world.coup and self.cluster.node(number).proposer.leading):
             self._read += 1
             self.cluster.read(number, self._read)
+
+    def _disturb(self, number: int) -> None:
+        """Stands out of turn, without asking anybody: safety must not depend on good manners."""
+        node = self.cluster.node(number)
+        if node.election.links() and node._core.next_configuration is not None:
+            self.seen["unruly"] += 1
+            node._stand()
+            self.cluster.turn(number)
+
+    def _coup(self) -> None:
+        """Another host takes over behind a leader's back: it hears nothing of it, and may still be heard by some."""
+        cluster, rnd = self.cluster, self.random
+        leaders = [n for n in cluster.leaders() if n not in self._paused]
+        others = [n for n, host in cluster.hosts.items() if host.up and n not in leaders]
+        if leaders and others:
+            old = rnd.choice(leaders)
+            cluster.cut |= {(n, old) for n in cluster.hosts if n != old}
+            cluster.cut |= {(old, n) for n in cluster.hosts if n != old and self._chance(0.5)}
+            self._disturb(rnd.choice(others))
 
     def _weather(self) -> None:
         """Crashes, cuts, broken streams."""
@@ -157,8 +189,12 @@ class Fuzz:
                 for other in cluster.hosts.values():
                     if other.up and self._chance(0.5):
                         other.node.peer_down(number)
+            elif host.up and self._chance(world.pause):
+                self._paused[number] = self.random.choice([2, 10, 30])
         if self._chance(world.heal):
             cluster.heal()
+        if self._chance(world.coup):
+            self._coup()
         if self._chance(world.cut):
             self._cut()
         for a in cluster.hosts:
@@ -203,6 +239,8 @@ class Fuzz:
                 cluster.deliver(len(cluster.wire) - 1)
             elif link in cluster.cut or self._chance(world.drop):
                 self.seen["lost"] += 1
+            elif to in self._paused:
+                stays.append((sender, to, message))
             elif (world.fifo and link in slow) or not self._chance(world.deliver):
                 slow.add(link)
                 stays.append((sender, to, message))
