@@ -9,9 +9,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.paxos-rsm-stamp
 
-# Test processes at once. One by default: an integration test starts three servers, which fill two cores alone.
-# `make test PYTEST_WORKERS=2` keeps each file's tests in one process.
-PYTEST_WORKERS ?= 1
+# Test processes at once: two, for much of an integration test is waiting. Each file's tests stay in one process.
+# `make test PYTEST_WORKERS=1` runs them one after the other.
+PYTEST_WORKERS ?= 2
 PYTEST_ARGS    ?=
 PYTEST := $(BIN)/pytest -q $(if $(filter-out 1,$(PYTEST_WORKERS)),-n $(PYTEST_WORKERS) --dist loadfile) $(PYTEST_ARGS)
 
@@ -32,7 +32,7 @@ setup: $(STAMP) ## make .venv with everything in it (every other target does so 
 demo: $(STAMP) ## three servers, a killed leader, a restart: shows that no acknowledged write is lost
 	$(BIN)/paxos-rsm demo
 
-test: $(STAMP) ## every test (PYTEST_WORKERS=2 runs two files at once, PYTEST_ARGS='-k lease -x' goes to pytest)
+test: $(STAMP) ## every test (PYTEST_WORKERS=1: one after the other; PYTEST_ARGS='-k lease -x' goes to pytest)
 	$(PYTEST) tests
 
 test-unit: $(STAMP) ## the tests that start no server processes
@@ -41,9 +41,8 @@ test-unit: $(STAMP) ## the tests that start no server processes
 test-integration: $(STAMP) ## the tests with real server processes
 	$(PYTEST) tests -m integration
 
-bench: $(STAMP) ## measure writes and reads against a local cluster (benchmarks/run.sh)
-	@if [ ! -f benchmarks/run.sh ]; then echo "bench: there is no benchmarks/run.sh yet" >&2; exit 1; fi
-	PATH="$(CURDIR)/$(BIN):$$PATH" bash benchmarks/run.sh
+bench: $(STAMP) ## measure loads and a killed leader against a local cluster (BENCH_ARGS='--runs 1 --kills 0')
+	bash benchmarks/run.sh $(BENCH_ARGS)
 
 check: lint types floors check-gen ## everything that CI checks before the tests
 
