@@ -209,6 +209,7 @@ class RawSession:
         self._incoming: queue.SimpleQueue[session_pb2.ServerMessage | _End] = queue.SimpleQueue()
         stub = session_pb2_grpc.SessionStub(self._channel)
         self._call = stub.Stream(iter(self._outgoing.get, None), wait_for_ready=True)
+        self._early: list[session_pb2.ServerMessage] = []
         self._reads = 0
         self._thread = threading.Thread(target=self._receive, name=f"session at {endpoint}", daemon=True)
         self._thread.start()
@@ -216,12 +217,16 @@ class RawSession:
     # ---- to the server -----------------------------------------------------------------------------------
 
     def open(self, session: int = 0, cluster_id: int = 0) -> session_pb2.Opened:
-        """Opens a new session, or goes on with one, and waits until that is done."""
+        """Opens a new session, or goes on with one, and waits until that is done.
+
+        Results may come before: of what was on its way when the session was open elsewhere, and is applied here now.
+        """
         self.send(session_pb2.ClientMessage(open=session_pb2.Open(session=session, cluster_id=cluster_id)))
-        opened = self.receive()
-        assert opened.WhichOneof("message") == "opened", opened
-        self.session = opened.opened.session
-        return opened.opened
+        while (message := self.receive()).WhichOneof("message") == "results":
+            self._early.append(message)
+        assert message.WhichOneof("message") == "opened", message
+        self.session = message.opened.session
+        return message.opened
 
     def submit(self, first_seq: int, *commands: bytes, received_below: int = 1) -> None:
         """Sends a frame; see :meth:`results`."""
@@ -264,7 +269,7 @@ class RawSession:
         found: dict[int, bytes] = {}
         wanted = range(first_seq, first_seq + count)
         while not all(seq in found for seq in wanted):
-            message = self.receive()
+            message = self._early.pop(0) if self._early else self.receive()
             assert message.WhichOneof("message") == "results", message
             for seq, result in enumerate(message.results.results, message.results.first_seq):
                 assert found.get(seq, result) == result, f"command {seq} was answered in two ways"
