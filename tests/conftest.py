@@ -8,6 +8,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 INTEGRATION = Path(__file__).parent / "integration"
+MEASURED = "measured"
+"""The property of a test under which the fixture `tell` keeps what it has measured."""
 
 # Nothing may be flaky: the same examples in every run, and no limit on how long one takes on a busy machine.
 # HYPOTHESIS_PROFILE=explore draws new ones, to look for what the fixed ones miss.
@@ -29,3 +31,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if INTEGRATION in item.path.parents:
             item.add_marker(pytest.mark.integration)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What was measured belongs in the output of every run, wherever its test ran (see `tell` in integration/)."""
+    reports = [each for each in terminalreporter.getreports("passed") if each.when == "call"]
+    lines = [f"  {value}" for each in reports for name, value in each.user_properties if name == MEASURED]
+    if lines:
+        terminalreporter.section("measured")
+        terminalreporter.write_line("\n".join(lines))

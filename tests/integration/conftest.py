@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import pytest
 
 from paxos_rsm.testing.cluster import LocalCluster
+from tests.conftest import MEASURED
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parents[1]
@@ -77,12 +78,6 @@ def cluster(_shared: LocalCluster) -> LocalCluster:
 
 
 @pytest.fixture
-def tell(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    """Prints a line past pytest's capture: what was measured belongs in the output of every run."""
-
-    def say(line: str) -> None:
-        with capsys.disabled():
-            sys.stdout.write(f"\n    {line}")
-            sys.stdout.flush()
-
-    return say
+def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Has a line printed at the end of the run: what was measured belongs in the output of every run."""
+    return lambda line: record_property(MEASURED, line)
