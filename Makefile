@@ -41,7 +41,7 @@ test-unit: $(STAMP) ## the tests that start no server processes
 test-integration: $(STAMP) ## the tests with real server processes
 	$(PYTEST) tests -m integration
 
-bench: $(STAMP) ## measure loads and a killed leader against a local cluster (BENCH_ARGS='--runs 1 --kills 0')
+bench: $(STAMP) ## measure loads and a killed leader against a local cluster (BENCH_ARGS='--runs 1 --seconds 2')
 	bash benchmarks/run.sh $(BENCH_ARGS)
 
 check: lint types floors check-gen ## everything that CI checks before the tests

@@ -1,7 +1,7 @@
-"""Measures a local three-server cluster: throughput and latency of writes and reads, and the gap of a killed leader.
+"""Measures a local three-server cluster: throughput, latency and processor time of writes and reads.
 
-    make bench                                  # a few minutes
-    python benchmarks/run.py --runs 5 --seconds 5 --kills 20
+    make bench                                  # this, failover.py and follower_latency.py: a few minutes
+    python benchmarks/run.py --runs 5 --seconds 5
 
 Every figure is the median of several runs, with the lowest and the highest behind it: machines are shared and noisy.
 The client and all three servers share this machine, and the log is synced to its disk. The load is
@@ -9,20 +9,16 @@ The client and all three servers share this machine, and the log is synced to it
 """
 
 import argparse
-import asyncio
-import itertools
 import json
 import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
-from paxos_rsm import AsyncClient
 from paxos_rsm.testing import LocalCluster
 
 LOADS = (
@@ -89,53 +85,15 @@ def measure_loads(runs: int, seconds: float, console: Console) -> None:
     console.print(table)
 
 
-async def kill_once(cluster: LocalCluster) -> float:
-    """The longest time without an acknowledged write while the leader is killed, in seconds."""
-    name = await asyncio.to_thread(cluster.wait_for_leader, everyone=True)
-    acknowledged: list[float] = []
-    async with AsyncClient(cluster.endpoints, timeout_s=20) as client:
-        stop = asyncio.Event()
-
-        async def write() -> None:
-            number = 0
-            while not stop.is_set():
-                number += 1
-                await client.put(f"k{number % 100}", str(number))
-                acknowledged.append(time.monotonic())
-
-        writers = [asyncio.create_task(write()) for _ in range(8)]
-        await asyncio.sleep(0.5)
-        killed = time.monotonic()
-        cluster[name].kill()
-        await asyncio.sleep(3)
-        stop.set()
-        await asyncio.gather(*writers)
-    after = [killed, *(moment for moment in acknowledged if moment > killed)]
-    return max(later - earlier for earlier, later in itertools.pairwise(after))
-
-
-def measure_kills(kills: int, console: Console) -> None:
-    """Leader SIGKILLed, again and again, in one cluster whose dead server comes back each time."""
-    gaps: list[float] = []
-    with LocalCluster(3) as cluster:
-        for _ in range(kills):
-            gaps.append(asyncio.run(kill_once(cluster)) * 1000)
-            cluster.start()
-    console.print(f"leader killed, longest gap between acknowledged writes, {kills} kills: {spread(gaps)} ms")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--kills", type=int, default=10)
     arguments = parser.parse_args()
     console = Console()
     measure_loads(arguments.runs, arguments.seconds, console)
-    if arguments.kills:
-        measure_kills(arguments.kills, console)
 
 
 if __name__ == "__main__":
