@@ -39,6 +39,7 @@ class Learner:
         self._scanned: Slot = 0
         self._asked_at: int | None = None
         self._asked_from: NodeId | None = None
+        self._asked_first: Slot = 0
 
     # ---- the leader's tally ----------------------------------------------------------------------------------
 
@@ -129,7 +130,7 @@ class Learner:
             return
         # The one that did not answer last time is not the first choice now.
         node, through = next((c for c in able if c[0] != self._asked_from), able[0])
-        self._asked_at, self._asked_from = core.now, node
+        self._asked_at, self._asked_from, self._asked_first = core.now, node, first
         core.out.send(node, CatchUp(first, through))
 
     def answer(self, sender: NodeId, message: CatchUp, promised: Ballot) -> None:
@@ -140,13 +141,18 @@ class Learner:
         self._core.out.send(sender, reply)
 
     def caught(self, sender: NodeId, message: CatchUpReply) -> None:
-        """Stores a chunk, and asks for the next where there is one."""
+        """Stores a chunk, and asks for the next where there is one.
+
+        Only the answer to what was asked last leads to the next question: an answer that comes twice must not lead to
+        two, each of which may be doubled again.
+        """
         for slot, entry in message.entries:
             self.learn(slot, entry)
-        if sender == self._asked_from:
-            self._asked_at = self._asked_from = None
-            if message.entries:
-                self.ask([(sender, message.decided_through)])
+        if sender != self._asked_from or (message.entries and message.entries[0][0] != self._asked_first):
+            return
+        self._asked_at = self._asked_from = None
+        if message.entries:
+            self.ask([(sender, message.decided_through)])
 
     def check(self) -> None:
         """Raises InvariantViolation where the type's invariants do not hold."""

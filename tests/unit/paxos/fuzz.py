@@ -153,9 +153,7 @@ class Fuzz:
 
     def _ask(self, number: int) -> None:
         if self._chance(self.world.propose):
-            for _ in range(self.random.randint(1, 3)):
-                self._frame += 1
-                self.cluster.propose(number, b"%d" % self._frame)
+            self._propose(number)
         if self._chance(self.world.read) or (self.world.coup and self.cluster.node(number).proposer.leading):
             self._read += 1
             self.cluster.read(number, self._read)
@@ -168,16 +166,26 @@ class Fuzz:
             node._stand()
             self.cluster.turn(number)
 
+    def _propose(self, number: int) -> None:
+        for _ in range(self.random.randint(1, 3)):
+            self._frame += 1
+            self.cluster.propose(number, b"%d" % self._frame)
+
     def _coup(self) -> None:
-        """Another host takes over behind a leader's back: it hears nothing of it, and may still be heard by some."""
+        """Another host takes over behind a leader's back, which hears nothing of it, or only from those between."""
         cluster, rnd = self.cluster, self.random
         leaders = [n for n in cluster.leaders() if n not in self._paused]
         others = [n for n, host in cluster.hosts.items() if host.up and n not in leaders]
-        if leaders and others:
-            old = rnd.choice(leaders)
+        if not leaders or not others:
+            return
+        old, new = rnd.choice(leaders), rnd.choice(others)
+        cluster.cut |= {(old, new), (new, old)}
+        if self._chance(0.5):
             cluster.cut |= {(n, old) for n in cluster.hosts if n != old}
             cluster.cut |= {(old, n) for n in cluster.hosts if n != old and self._chance(0.5)}
-            self._disturb(rnd.choice(others))
+        self._disturb(new)
+        for number in (old, new):
+            self._propose(number)
 
     def _weather(self) -> None:
         """Crashes, cuts, broken streams."""

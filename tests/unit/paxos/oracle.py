@@ -186,9 +186,10 @@ class Oracle:
     def _promises(self, host: int, disk: Disk, message: Promise) -> None:
         if disk.promised < message.ballot:
             raise Broken(f"rule 4: host {host} says it promised {message.ballot}, its disk {disk.promised}")
-        for slot, ballot, entry in message.accepted:
-            if not self._holds(disk, slot, ballot, entry):
-                raise Broken(f"rule 4: host {host} reports a vote in slot {slot} that its disk does not hold")
+        for slot, ballot, _ in message.accepted:
+            # The vote may have been replaced since, by what the same turn learned to be decided.
+            if host not in self._votes.get((slot, ballot), ()):
+                raise Broken(f"rule 4: host {host} reports a vote in slot {slot} that was never on its disk")
         for slot, entry in message.decided:
             self._expect_chosen(host, slot, entry)
 
@@ -196,23 +197,13 @@ class Oracle:
         if disk.promised < message.ballot:
             raise Broken(f"rule 4: host {host} voted in {message.ballot}, its disk promised {disk.promised}")
         for slot in message.slots:
-            proposed = self._proposed.get(
-                (message.ballot, slot)
-            )  # none seen where there is nobody to send it to
-            if proposed is not None and not self._holds(disk, slot, message.ballot, proposed):
-                raise Broken(
-                    f"rule 4: host {host} says it voted in slot {slot}, which its disk does not hold"
-                )
-
-    @staticmethod
-    def _holds(disk: Disk, slot: Slot, ballot: Ballot, entry: Entry) -> bool:
-        """Whether the disk has a vote of ``ballot`` in ``slot``, a later one, or the decision."""
-        held = disk.votes.get(slot)
-        if held is None:
-            return False
-        if held[0] is None or slot <= disk.decided_through or held[0] == ballot:
-            return held[1] == entry
-        return held[0] > ballot
+            if host in self._votes.get((slot, message.ballot), ()):
+                continue
+            # A slot known on disk to be decided is voted for without being written again.
+            ballot, entry = disk.votes.get(slot, (NO_BALLOT, None))
+            proposed = self._proposed.get((message.ballot, slot), entry)
+            if entry != proposed or not (ballot is None or slot <= disk.decided_through):
+                raise Broken(f"rule 4: host {host} says it voted in slot {slot}, its disk does not")
 
     def _proposes(self, host: int, boot: int, message: Accept) -> None:
         ballot, slot = message.ballot, message.slot

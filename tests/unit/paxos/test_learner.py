@@ -341,3 +341,14 @@ def test_the_mark_on_disk_is_never_above_what_is_known() -> None:
 def test_a_refusal_names_the_ballot_in_the_way() -> None:
     node = follower(promised=SECOND)
     assert (2, Nack(FIRST, SECOND)) in said(node, 2, beat(FIRST, 1))
+
+
+def test_an_answer_that_comes_twice_leads_to_one_question() -> None:
+    """Found by the fuzz: each copy of an answer led to a question of its own, and copies became an avalanche."""
+    node = follower()
+    said(node, 2, Decide(FIRST, 9))
+    answer = CatchUpReply(FIRST, ((2, Noop()), (3, Noop())), 9)
+    assert said(node, 2, answer) == [(2, CatchUp(4, 9))]
+    for _ in range(5):
+        assert said(node, 2, answer) == []
+    assert said(node, 2, CatchUpReply(FIRST, ((4, Noop()),), 9)) == [(2, CatchUp(5, 9))]
