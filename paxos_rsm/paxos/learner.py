@@ -36,7 +36,6 @@ class Learner:
         self._marked_through = marked_through
         self._watermark_ballot = NO_BALLOT
         self._watermark: Slot = 0
-        self._scanned: Slot = 0
         self._asked_at: int | None = None
         self._asked_from: NodeId | None = None
         self._asked_first: Slot = 0
@@ -71,17 +70,15 @@ class Learner:
     def watermark(self, ballot: Ballot, through: Slot) -> bool:
         """The watermark of ``ballot``'s leader. True where it covers a slot that must be fetched (rule 6).
 
-        Votes in a slot that come after the watermark are for :meth:`voted`; so each slot is looked at once a ballot.
+        Votes that come after the watermark are for :meth:`voted`.
         """
         log = self._core.log
         if ballot > self._watermark_ballot:
-            self._watermark_ballot, self._watermark, self._scanned = ballot, 0, 0
+            self._watermark_ballot, self._watermark = ballot, 0
         if ballot == self._watermark_ballot and through > self._watermark:
             self._watermark = through
-            last = min(through, log.max_slot)
-            for slot in range(max(log.decided_through, self._scanned) + 1, last + 1):
+            for slot in [s for s in log.undecided if s <= through]:
                 self._take(slot)
-            self._scanned = max(self._scanned, last)
             self.advance()
         return log.decided_through < through
 

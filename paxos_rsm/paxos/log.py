@@ -8,7 +8,8 @@ Always holds:
 
 - ``compacted_through <= released_through <= decided_through``;
 - a decided entry never changes (rule 1), and the ballot of a vote never goes down (rule 3);
-- the slot after ``decided_through`` is not decided.
+- the slot after ``decided_through`` is not decided;
+- ``undecided`` are the slots that hold a vote and are not decided; they are few, however long the log is.
 """
 
 from collections.abc import Iterator
@@ -44,6 +45,7 @@ class SlotLog:
 
     def __init__(self) -> None:
         self.slots: dict[Slot, SlotState] = {}
+        self.undecided: set[Slot] = set()
         self.max_slot: Slot = 0
         self.decided_through: Slot = 0
         self.released_through: Slot = 0
@@ -60,12 +62,18 @@ class SlotLog:
         state = self.slots.get(slot)
         return state is not None and state.decided
 
+    def put(self, slot: Slot, state: SlotState) -> None:
+        """Fills an empty slot."""
+        self.slots[slot] = state
+        self.max_slot = max(self.max_slot, slot)
+        if not state.decided:
+            self.undecided.add(slot)
+
     def accept(self, slot: Slot, ballot: Ballot, entry: Entry) -> None:
         """Records this server's vote. Raises InvariantViolation where it breaks rule 1 or 3."""
         state = self.slots.get(slot)
         if state is None:
-            self.slots[slot] = SlotState(ballot, entry, False)
-            self.max_slot = max(self.max_slot, slot)
+            self.put(slot, SlotState(ballot, entry, False))
             return
         if ballot < state.ballot:
             raise InvariantViolation(
@@ -83,6 +91,7 @@ class SlotLog:
     def decide_vote(self, slot: Slot) -> None:
         """The entry that this server voted for in ``slot`` is decided."""
         self.slots[slot].decided = True
+        self.undecided.discard(slot)
 
     def decide(self, slot: Slot, entry: Entry) -> bool:
         """Stores a decision learned from others, without a ballot. False where it was known already.
@@ -93,8 +102,7 @@ class SlotLog:
             return False
         state = self.slots.get(slot)
         if state is None:
-            self.slots[slot] = SlotState(NO_BALLOT, entry, True)
-            self.max_slot = max(self.max_slot, slot)
+            self.put(slot, SlotState(NO_BALLOT, entry, True))
             return True
         if state.decided:
             if state.entry != entry:
@@ -103,6 +111,7 @@ class SlotLog:
         state.ballot = NO_BALLOT
         state.entry = entry
         state.decided = True
+        self.undecided.discard(slot)
         return True
 
     def advance(self) -> bool:
@@ -157,4 +166,9 @@ class SlotLog:
         if above is not None and above.decided:
             raise InvariantViolation(
                 f"slot {self.decided_through + 1} is decided and the watermark stopped below it"
+            )
+        undecided = {slot for slot, state in self.slots.items() if not state.decided}
+        if undecided != self.undecided:
+            raise InvariantViolation(
+                f"the undecided votes are in {sorted(undecided)}, the log counts {sorted(self.undecided)}"
             )

@@ -52,8 +52,7 @@ class Node:
         self._core = core = Core(me, settings, random)
         for slot, (ballot, entry) in (votes or {}).items():
             decided = ballot is None or slot <= decided_through
-            core.log.slots[slot] = SlotState(NO_BALLOT if decided else ballot or NO_BALLOT, entry, decided)
-            core.log.max_slot = max(core.log.max_slot, slot)
+            core.log.put(slot, SlotState(NO_BALLOT if decided else ballot or NO_BALLOT, entry, decided))
         self.acceptor = Acceptor(core, promised)
         self.learner = Learner(core, decided_through)
         self.learner.advance()
