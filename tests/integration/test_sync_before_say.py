@@ -104,8 +104,8 @@ class Story:
         self._clock = clock
         self.events: list[Event] = []
 
-    def write(self, *votes: Vote, promise: Ballot = FIRST) -> None:
-        self._add(Event(WRITE, next(self._clock), LOG, votes, promise))
+    def write(self, *votes: Vote, decided: tuple[int, ...] = (), promise: Ballot = FIRST) -> None:
+        self._add(Event(WRITE, next(self._clock), LOG, votes, decided, promise))
 
     @contextmanager
     def sync(self) -> Iterator[None]:
@@ -183,6 +183,20 @@ def test_the_check_knows_a_vote_of_another_ballot_or_a_part_of_the_slots() -> No
             pass
         story.say(ACCEPTED)
         assert check({"n1": story.events}, quorum=1).kinds() == {"Accepted"}
+
+
+def test_the_check_takes_what_was_learned_as_decided_for_a_vote() -> None:
+    def with_promise(promise: Ballot, *decided: int) -> set[str]:
+        story = Story(iter(range(100)))
+        story.write(decided=decided, promise=promise)
+        with story.sync():
+            pass
+        story.say(ACCEPTED)
+        return check({"n1": story.events}, quorum=1).kinds()
+
+    assert with_promise(FIRST, 1, 2) == set()
+    assert with_promise(FIRST, 1) == {"Accepted"}
+    assert with_promise(Ballot(0, 7), 1, 2) == {"Accepted"}
 
 
 @pytest.mark.parametrize(

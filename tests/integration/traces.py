@@ -5,7 +5,8 @@ What is checked, for every frame to a peer that a server wrote:
 =====================  ===============================================================================
 ``Prepare(b)``         a promise of b, or above, was durable (the candidate's own)
 ``Promise(b)``         a promise of b, or above, was durable, and so was every vote that it reports
-``Accepted(b, slots)`` this server's vote of ballot b in each of these slots was durable
+``Accepted(b, slots)`` this server's vote of ballot b in each of these slots was durable; or, where it had learned
+                       that the slot is decided, that, and a promise of b or above
 ``Hello``              a promise as high as it tells was durable
 a watermark            for every slot up to it a quorum had durable votes in one ballot: so a leader that
 (Accept, Decide,       counts its own vote too early is seen, by the traces of all servers laid side by
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from paxos_rsm._proto import paxos_pb2
-from paxos_rsm.paxos.ready import WriteAccepted, WritePromise
+from paxos_rsm.paxos.ready import WriteAccepted, WriteDecided, WritePromise
 from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Slot
 from paxos_rsm.storage.headers import HEADER_BYTES, RECORDS_START, decode_header
 from paxos_rsm.storage.payloads import decode_write
@@ -47,12 +48,13 @@ class Vote(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event of a trace. Of a write: what it wrote, as votes and the highest promise in it."""
+    """One event of a trace. Of a write: what it wrote, as votes, slots learned as decided, and the highest promise."""
 
     kind: int
     at_ns: int
     path: str = ""
     votes: tuple[Vote, ...] = ()
+    decided: tuple[Slot, ...] = ()
     promise: Ballot = NO_BALLOT
     frame: paxos_pb2.PeerFrame = field(default_factory=paxos_pb2.PeerFrame)
 
@@ -114,6 +116,7 @@ def _write(at_ns: int, file: str, offset: int, data: bytes, formats: dict[str, R
             formats[file] = RecordFormat(header.salt)
         return Event(WRITE, at_ns, file)
     votes: list[Vote] = []
+    decided: list[Slot] = []
     promise = NO_BALLOT
     # A record is read at its place in the segment: its layout knows of sectors.
     at, segment = offset, bytes(offset) + data
@@ -124,9 +127,11 @@ def _write(at_ns: int, file: str, offset: int, data: bytes, formats: dict[str, R
         write = decode_write(record.payload)
         if isinstance(write, WriteAccepted):
             votes.append(Vote(write.slot, write.ballot))
+        elif isinstance(write, WriteDecided):
+            decided.append(write.slot)
         if isinstance(write, WriteAccepted | WritePromise):
             promise = max(promise, write.ballot)
-    return Event(WRITE, at_ns, file, tuple(votes), promise)
+    return Event(WRITE, at_ns, file, tuple(votes), tuple(decided), promise)
 
 
 # ---- checking --------------------------------------------------------------------------------------------
@@ -179,6 +184,7 @@ class _Server:
         self.durable_at: dict[Vote, int] = {}
         self._checked = checked
         self._promise = NO_BALLOT
+        self._decided: set[Slot] = set()
         self._written: dict[str, list[Event]] = defaultdict(list)
         self._syncing: dict[str, int] = {}
         self._before_this_process = NO_BALLOT
@@ -203,6 +209,7 @@ class _Server:
 
     def _durable(self, write: Event, at_ns: int) -> None:
         self._promise = max(self._promise, write.promise)
+        self._decided.update(write.decided)
         for vote in write.votes:
             self.durable_at.setdefault(vote, at_ns)
 
@@ -258,7 +265,8 @@ class _Server:
         self._checked.seen["Accepted"] += 1
         ballot = _ballot(accepted.ballot)
         for slot in accepted.slots:
-            if Vote(slot, ballot) not in self.durable_at:
+            learned = slot in self._decided and ballot <= self._promise
+            if Vote(slot, ballot) not in self.durable_at and not learned:
                 self._violation(f"Accepted of slot {slot} in {ballot} left before the vote was durable")
 
     def _claim(self, event: Event, through: Slot, what: str) -> None:
