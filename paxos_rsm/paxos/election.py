@@ -205,7 +205,7 @@ class Election:
 
     def should_stand(self, configuration: Configuration) -> bool:
         """Whether the wait is over, the links are there, and a quorum of them misses a leader, too."""
-        if self._core.now < self.stand_at or self._core.me not in configuration.nodes:
+        if self._core.now < self.stand_at or self.supports or self._core.me not in configuration.nodes:
             return False
         links = self.links()
         if not configuration.is_phase2_quorum(links):

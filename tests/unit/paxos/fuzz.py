@@ -22,7 +22,7 @@ from paxos_rsm.paxos.settings import Settings
 from tests.unit.paxos.harness import Cluster
 
 ELECTION_TICKS = 8
-HEAL_ELECTIONS = 16
+HEAL_ELECTIONS = 8
 """Election time-outs after which a healed cluster must have a leader and have applied a new frame everywhere."""
 
 

@@ -254,6 +254,8 @@ class Cluster:
 
     def stand(self, number: int, *lost: type[Message]) -> None:
         """This host, and nobody else, stands now; nothing that it says has arrived yet."""
+        for host in self.hosts.values():
+            host.node.election.supports_until = 0
         self.calm(3, *lost)
         self.node(number).election.stand_at = 0
         self.tick(number)

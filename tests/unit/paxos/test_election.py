@@ -198,6 +198,22 @@ def test_a_promise_gives_the_candidate_time() -> None:
     assert not mine.supports
 
 
+def test_who_supports_a_candidate_does_not_stand_though_its_leader_goes_missing_meanwhile() -> None:
+    mine, configuration = election(), members(3)
+    mine._core.random = Always(largest=False)
+    mine.content()
+    mine._core.now = 100
+    mine.support()
+    mine.missing()
+    mine._core.now = 102
+    for peer in (2, 3):
+        mine.heartbeat(peer, beat())
+    assert mine.stand_at < mine._core.now
+    assert not mine.should_stand(configuration)
+    mine._core.now = 100 + T
+    assert mine.should_stand(configuration)
+
+
 def test_a_ballot_is_above_every_one_heard_of() -> None:
     mine = election()
     mine.heartbeat(2, beat(Ballot(7, 2)))

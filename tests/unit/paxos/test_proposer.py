@@ -242,6 +242,20 @@ def test_the_value_of_the_highest_ballot_reported_is_proposed_and_a_noop_where_n
     assert node.proposer.recovery_end == 5
 
 
+@pytest.mark.parametrize("order", [(2, 3), (3, 2)])
+def test_of_two_reports_that_of_the_higher_ballot_wins_whichever_comes_first(order: tuple[int, int]) -> None:
+    held: dict[Slot, tuple[Ballot | None, Entry]] = {1: (None, ConfigChange(members(5)))}
+    node = Node(1, SETTINGS, Random(0), promised=OLD, votes=held, decided_through=1)
+    node._stand()
+    node.ready()
+    ballot = node.proposer.ballot
+    node.step(1, Promise(ballot, 2, None, (), ()))
+    for sender in order:
+        report = (2, OLD, batch(b"newer")) if sender == 2 else (2, OLDER, batch(b"older"))
+        node.step(sender, Promise(ballot, 2, None, (report,), ()))
+    assert proposed(node) == {2: batch(b"newer")}
+
+
 def test_a_decided_report_overrides_every_ballot_and_needs_no_proposal() -> None:
     node, ballot = candidate({3: (OLD, batch(b"mine"))})
     node.step(2, Promise(ballot, 2, None, (), ((3, batch(b"decided")),)))
@@ -279,10 +293,8 @@ def test_the_own_promise_counts_when_it_is_durable() -> None:
     cluster = Cluster(3)
     cluster.make_lead(2)
     cluster.node(2).proposer.give_up()
-    cluster.calm()
     cluster.hold_writes = {1}
-    cluster.node(1).election.stand_at = 0
-    cluster.tick(1)
+    cluster.stand(1)
     cluster.settle()
     assert cluster.node(1).role == "candidate"
     assert not cluster.take(Prepare)
