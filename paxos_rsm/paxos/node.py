@@ -199,7 +199,7 @@ class Node:
         """What this turn asks the driver to do. To be called once a turn, when all that came has been stepped."""
         self.proposer.pump()
         if self.proposer.outgrown:
-            self._stand()
+            self.campaign()
         proposer, core = self.proposer, self._core
         if self.reads.begin_round(proposer.leading and core.log.decided_through >= proposer.recovery_end):
             core.out.send_all(core.others, self._beat())
@@ -237,7 +237,7 @@ class Node:
             self._step_down()
         elif proposer.refused_by and core.now - proposer.refused_at > patience:
             # A member has promised to somebody who never came to lead: without this it would be shut out for ever.
-            self._stand()
+            self.campaign()
         elif proposer.in_flight and core.now - proposer.decided_at > patience:
             # Its disk or its links are too slow to lead: others go first.
             election.attempts += 1
@@ -267,10 +267,13 @@ class Node:
             return
         self.election.missing()
         if self.election.should_stand(configuration):
-            self._stand()
+            self.campaign()
 
-    def _stand(self) -> None:
-        """A new ballot: promised by this node itself first, durably, before anybody is asked (rule 2)."""
+    def campaign(self) -> None:
+        """Stands for leadership now, in a new ballot: promised by this node itself first, durably (rule 2).
+
+        :meth:`tick` does so in good manners, when it is time and a quorum agrees; safety does not depend on that.
+        """
         self.reads.step_down()
         ballot = self.election.next_ballot(self.acceptor.promised)
         self.acceptor.promise(ballot)

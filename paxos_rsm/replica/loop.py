@@ -16,13 +16,13 @@ from typing import Any, Protocol
 from paxos_rsm.errors import RefusedByCluster, Unavailable
 from paxos_rsm.paxos.membership import Configuration, Member
 from paxos_rsm.paxos.messages import Envelope, Message
-from paxos_rsm.paxos.quorum import QuorumSizes
 from paxos_rsm.paxos.types import Ballot, NodeId, Slot
 from paxos_rsm.replica.api import ReplicaStatus, SessionHandle, SessionSink
+from paxos_rsm.replica.forming import InitialCluster
 from paxos_rsm.replica.replica import Effects, Replica
 from paxos_rsm.storage.base import LogWriter
 
-__all__ = ["InitialCluster", "Network", "ReplicaLoop"]
+__all__ = ["Network", "ReplicaLoop"]
 
 log = logging.getLogger(__name__)
 
@@ -53,33 +53,6 @@ class Network(Protocol):
     async def close(self) -> None:
         """Ends every stream."""
         ...
-
-
-class InitialCluster:
-    """The members that must all have met before slot 1 can be decided (rule 9)."""
-
-    def __init__(
-        self, cluster_id: int, member_ids: Sequence[int], me: Member, phase2_quorum: int = 0
-    ) -> None:
-        self._cluster_id = cluster_id
-        self._wanted = frozenset(member_ids)
-        self._phase2 = phase2_quorum
-        self.met: dict[int, Member] = {me.member_id: me}
-
-    def meet(self, member: Member) -> Configuration | None:
-        """Notes a member; the configuration to form with once all have met."""
-        if member.member_id in self._wanted:
-            self.met[member.member_id] = member
-        return self.complete()
-
-    def complete(self) -> Configuration | None:
-        """The configuration to form with, or None while somebody is missing."""
-        if self._wanted != self.met.keys():
-            return None
-        members = tuple(self.met[i] for i in sorted(self.met))
-        count = len(members)
-        sizes = QuorumSizes.flexible(count, self._phase2) if self._phase2 else QuorumSizes.majority(count)
-        return Configuration(self._cluster_id, members, sizes)
 
 
 class ReplicaLoop:

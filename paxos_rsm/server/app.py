@@ -46,7 +46,8 @@ from paxos_rsm.machines.sessions import SessionMachine
 from paxos_rsm.paxos.membership import Member
 from paxos_rsm.paxos.node import Node
 from paxos_rsm.paxos.settings import Settings
-from paxos_rsm.replica.loop import InitialCluster, ReplicaLoop
+from paxos_rsm.replica.forming import InitialCluster
+from paxos_rsm.replica.loop import ReplicaLoop
 from paxos_rsm.replica.replica import Replica, ReplicaSettings
 from paxos_rsm.server import admin_service, session_service
 from paxos_rsm.server.admin_service import AdminService, ServerIdentity
@@ -246,7 +247,7 @@ class Server:
         ids = config.member_ids
         loop.network = Transport(
             hello=hello,
-            peers={ids[name]: url for name, url in config.members.items()},
+            peers={ids[name]: config.peer_dial.get(name, url) for name, url in config.members.items()},
             listen_urls=config.listen_peer_urls,
             on_messages=loop.on_messages,
             on_peer_up=loop.on_peer_up,

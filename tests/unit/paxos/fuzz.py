@@ -163,7 +163,7 @@ class Fuzz:
         node = self.cluster.node(number)
         if node.election.links() and node._core.next_configuration is not None:
             self.seen["unruly"] += 1
-            node._stand()
+            node.campaign()
             self.cluster.turn(number)
 
     def _propose(self, number: int) -> None:

@@ -121,7 +121,7 @@ def test_a_leader_is_outranked_by_what_a_member_follows() -> None:
 # ---- when to stand -----------------------------------------------------------------------------------------------
 
 
-def test_who_has_no_quorum_of_links_does_not_stand() -> None:
+def test_who_has_no_quorum_of_links_does_notcampaign() -> None:
     mine, configuration = election(5), members(5)
     mine._core.now = T
     mine.heartbeat(2, beat(reach=[1, 2]))
@@ -142,7 +142,7 @@ def test_a_candidate_asks_before_it_disturbs() -> None:
     assert mine.should_stand(configuration)
 
 
-def test_who_is_no_member_does_not_stand() -> None:
+def test_who_is_no_member_does_notcampaign() -> None:
     mine = election()
     mine._core.now = T
     for peer in (2, 3):
@@ -261,7 +261,7 @@ def test_what_was_in_flight_when_a_leader_prepares_again_is_recovered_from_its_o
     cluster.propose(1, b"a")
     cluster.propose(1, b"b")
     cluster.take(Accept)
-    cluster.node(1)._stand()
+    cluster.node(1).campaign()
     cluster.turn(1)
     assert cluster.leaders() == []
     cluster.hold_writes = set()

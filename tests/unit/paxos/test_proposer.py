@@ -222,7 +222,7 @@ def candidate(own: dict[Slot, tuple[Ballot | None, Entry]]) -> tuple[Node, Ballo
     """Server 1 of three holds slot 1 and ``own``, and has just stood; its own promise is durable."""
     held: dict[Slot, tuple[Ballot | None, Entry]] = {1: (None, ConfigChange(members(3))), **own}
     node = Node(1, SETTINGS, Random(0), promised=OLD, votes=held, decided_through=1)
-    node._stand()
+    node.campaign()
     ready = node.ready()
     for envelope in ready.messages_after_writes:
         if envelope.to == 1:
@@ -246,7 +246,7 @@ def test_the_value_of_the_highest_ballot_reported_is_proposed_and_a_noop_where_n
 def test_of_two_reports_that_of_the_higher_ballot_wins_whichever_comes_first(order: tuple[int, int]) -> None:
     held: dict[Slot, tuple[Ballot | None, Entry]] = {1: (None, ConfigChange(members(5)))}
     node = Node(1, SETTINGS, Random(0), promised=OLD, votes=held, decided_through=1)
-    node._stand()
+    node.campaign()
     node.ready()
     ballot = node.proposer.ballot
     node.step(1, Promise(ballot, 2, None, (), ()))

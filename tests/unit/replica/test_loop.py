@@ -17,7 +17,8 @@ from paxos_rsm.paxos.node import Node
 from paxos_rsm.paxos.ready import Write
 from paxos_rsm.paxos.settings import Settings
 from paxos_rsm.paxos.types import Ballot, Batch
-from paxos_rsm.replica.loop import InitialCluster, ReplicaLoop
+from paxos_rsm.replica.forming import InitialCluster
+from paxos_rsm.replica.loop import ReplicaLoop
 from paxos_rsm.replica.replica import Replica, ReplicaSettings
 from tests.unit.replica.harness import Journal, Sink
 
