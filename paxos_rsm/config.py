@@ -275,6 +275,12 @@ class ServerConfig:
     initial_cluster: str = _option(
         "", _check_initial_cluster, "all members, n1=http://host:2380,...; this one alone where not given"
     )
+    peer_dial_urls: str = _option(
+        "",
+        _check_initial_cluster,
+        "where this server dials some peers in place of what --initial-cluster says (NAT, a proxy), "
+        "n2=http://host:port,...",
+    )
     initial_cluster_token: str = _option(
         "paxos-cluster", _check_text, "keeps clusters that were started alike apart"
     )
@@ -322,6 +328,12 @@ class ServerConfig:
                 f"--initial-cluster says {self.name}={members[self.name]}, "
                 f"--initial-advertise-peer-urls says {advertised[0]}; they must be the same"
             )
+        for name in self.peer_dial:
+            if name == self.name or name not in members:
+                raise ConfigError(
+                    f"--peer-dial-urls names {name}, which is no peer of {self.name}: the peers are "
+                    f"{', '.join(other for other in members if other != self.name) or 'none'}"
+                )
         phase2 = self.tuning.phase2_quorum
         if phase2 > len(members):
             raise ConfigError(f"--phase2-quorum {phase2} is more than the {len(members)} members there are")
@@ -338,6 +350,11 @@ class ServerConfig:
             return parse_initial_cluster(self.initial_cluster)
         own = self.initial_advertise_peer_urls or self.listen_peer_urls
         return {self.name: own[0].rstrip("/")}
+
+    @cached_property
+    def peer_dial(self) -> Mapping[str, str]:
+        """Name to URL, of the peers that are dialed elsewhere than where they say they are reached."""
+        return parse_initial_cluster(self.peer_dial_urls) if self.peer_dial_urls else {}
 
     @property
     def peer_url(self) -> str:

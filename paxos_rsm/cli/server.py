@@ -42,9 +42,12 @@ def _metavar(option: Option) -> str:
         return "N"
     if option.kind is tuple:
         return "URL,..."
-    return {"data_dir": "DIR", "initial_cluster": "NAME=URL,...", "machine": "MODULE:CLASS"}.get(
-        option.field, "TEXT"
-    )
+    return {
+        "data_dir": "DIR",
+        "initial_cluster": "NAME=URL,...",
+        "peer_dial_urls": "NAME=URL,...",
+        "machine": "MODULE:CLASS",
+    }.get(option.field, "TEXT")
 
 
 def _help(option: Option) -> str:

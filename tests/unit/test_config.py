@@ -65,6 +65,7 @@ def test_every_option_can_be_set_from_every_source(tmp_path: Path) -> None:
         "listen_peer_urls": ("http://127.0.0.1:4",),
         "initial_advertise_peer_urls": ("http://127.0.0.1:2380",),
         "initial_cluster": THREE,
+        "peer_dial_urls": "n2=http://127.0.0.1:9",
         "initial_cluster_token": "t",
         "initial_cluster_state": "existing",
         "machine": "package.module:Class",
@@ -146,6 +147,13 @@ def test_options_have_etcds_flags_and_no_two_alike() -> None:
         ({"initial_cluster": THREE}, {}, "", ["--initial-cluster names n1, n2, n3", "--name default"]),
         ({"initial_cluster": "n1"}, {}, "", ["--initial-cluster", "'n1' is not name=URL"]),
         ({"initial_cluster": "a=http://h:1,a=http://h:2"}, {}, "", ["'a' is named twice"]),
+        ({"peer_dial_urls": "n1"}, {}, "", ["--peer-dial-urls", "'n1' is not name=URL"]),
+        (
+            {"name": "n1", "initial_cluster": THREE, "peer_dial_urls": "n1=http://h:1"},
+            {},
+            "",
+            ["--peer-dial-urls names n1", "the peers are n2, n3"],
+        ),
         ({"initial_cluster": "a=http://h:1,b=http://h:1"}, {}, "", ["share the peer address h:1"]),
         (
             {"name": "n1", "initial_cluster": THREE, "initial_advertise_peer_urls": "http://127.0.0.1:9"},
