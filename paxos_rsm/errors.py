@@ -23,7 +23,8 @@
     │   ├── InvariantViolation      a rule of docs/PROTOCOL.md does not hold: a bug
     │   └── UnknownEntry            an entry of a kind that this version does not know
     ├── RefusedByCluster            the peers will not work with this server; fatal, says what to do
-    └── MachineFailed               the state machine raised out of apply; fatal
+    ├── MachineFailed               the state machine raised out of apply; fatal
+    └── HistoryError                a history to be checked cannot be read or contradicts itself
 
 A message says what happened, to what, and what to do about it.
 """
@@ -35,6 +36,7 @@ __all__ = [
     "DirectoryLocked",
     "DirectoryUnusable",
     "DiskFull",
+    "HistoryError",
     "IdentityMismatch",
     "InvalidArgument",
     "InvariantViolation",
@@ -140,3 +142,7 @@ class RefusedByCluster(PaxosRsmError):
 
 class MachineFailed(PaxosRsmError):
     """The state machine raised out of ``apply``: every replica would fail alike, so this one stops."""
+
+
+class HistoryError(PaxosRsmError):
+    """A history to be checked cannot be read, contradicts itself, or does not fit the model."""
