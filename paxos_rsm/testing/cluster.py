@@ -8,6 +8,12 @@
         cluster.wait_for_leader()
         cluster[leader].start()
 
+What goes wrong in the world around the servers is an option each::
+
+    LocalCluster(5, proxied=True)                  # cluster.links: cut, delay, partition (links.py)
+    LocalCluster(shim=True)                        # cluster["n1"].faults: sync errors, a wrong clock (shim.py)
+    LocalCluster(disk_bytes=96 << 20)              # cluster["n1"].fill_disk(): a small disk each (disks.py)
+
 Everything here blocks; from a coroutine, call it by ``asyncio.to_thread``. It needs no test framework.
 
 No process outlives its cluster: leaving the ``with`` block ends them, the end of this interpreter does too,
@@ -33,8 +39,11 @@ from typing import Self, TypeVar
 import grpc
 
 from paxos_rsm._proto import admin_pb2, admin_pb2_grpc
-from paxos_rsm.errors import PaxosRsmError
+from paxos_rsm.testing.disks import SmallDisk
+from paxos_rsm.testing.errors import LocalClusterError
+from paxos_rsm.testing.links import CLIENTS, Links
 from paxos_rsm.testing.ports import PortHolder, port_is_free
+from paxos_rsm.testing.shim import ServerFaults, preload_library
 
 __all__ = ["LocalCluster", "LocalClusterError", "LocalServer"]
 
@@ -55,16 +64,6 @@ CHANNEL_OPTIONS = (
 )
 
 
-class LocalClusterError(PaxosRsmError):
-    """The cluster did not do what was asked, in time; the message has the end of the log where that helps."""
-
-    @property
-    def headline(self) -> str:
-        """The message in one line: of the log only the last line, where there is one."""
-        first, *log = str(self).splitlines()
-        return f"{first}: {log[-1].partition('| ')[2]}" if log else first
-
-
 class LocalServer:
     """One server: its ports, its directory, its log, and its process, which may come and go."""
 
@@ -78,11 +77,17 @@ class LocalServer:
         command: Sequence[str],
         flags: Sequence[str],
         environment: Mapping[str, str],
+        proxy_port: int | None = None,
+        disk_bytes: int | None = None,
+        shim: bool = False,
     ) -> None:
         self.name = name
         self.client_port = client_port
         self.peer_port = peer_port
-        self.data_dir = directory / name
+        self._proxy_port = proxy_port
+        self._disk = None if disk_bytes is None else SmallDisk(directory / f"{name}.disk", disk_bytes)
+        self._faults = ServerFaults(directory / f"{name}.faults") if shim else None
+        self.data_dir = (directory if self._disk is None else self._disk.path) / name
         self.log_path = directory / f"{name}.log"
         self.flags = [
             *("--name", name),
@@ -91,8 +96,12 @@ class LocalServer:
             *("--listen-peer-urls", f"http://{HOST}:{peer_port}"),
             *flags,
         ]
+        if proxy_port is not None:
+            self.flags += ["--advertise-client-urls", f"http://{self.endpoint}"]
         self.environment = dict(environment)
-        """Of the next start: change it to load a shim into one server, say."""
+        """Of the next start."""
+        if self._faults is not None:
+            self.environment |= self._faults.environment(preload_library(), self.data_dir)
         self._command = list(command)
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: grpc.Channel | None = None
@@ -100,8 +109,20 @@ class LocalServer:
 
     @property
     def endpoint(self) -> str:
-        """Where clients reach it, ``host:port``."""
+        """Where clients reach it, ``host:port``; by way of the proxy where clients' links are proxied, too."""
+        return f"{HOST}:{self._proxy_port or self.client_port}"
+
+    @property
+    def direct_endpoint(self) -> str:
+        """Its own port, whatever stands between: what this bench itself asks."""
         return f"{HOST}:{self.client_port}"
+
+    @property
+    def faults(self) -> ServerFaults:
+        """Of its disk and clock. Raises LocalClusterError unless the cluster was made with ``shim=True``."""
+        if self._faults is None:
+            raise LocalClusterError(f"{self.name} runs without the shim: make the cluster with shim=True")
+        return self._faults
 
     @property
     def pid(self) -> int | None:
@@ -126,6 +147,8 @@ class LocalServer:
             if not port_is_free(port, HOST):
                 raise LocalClusterError(f"port {port} of {HOST} is in use: {self.name} cannot have it")
         self._asked_to_end = False
+        if self._disk is not None:
+            self._disk.mount()
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
@@ -185,6 +208,27 @@ class LocalServer:
             self._process.terminate()
             self._process.send_signal(signal.SIGCONT)  # a stopped process sees no SIGTERM
 
+    def restart(self, *, kill: bool = False) -> None:
+        """Ends the process where it runs, in order or (``kill``) by SIGKILL, and starts it. Does not wait for it."""
+        if kill:
+            self.kill()
+        elif self.running:
+            self.terminate()
+        self.start()
+
+    def fill_disk(self) -> None:
+        """Leaves no byte free. Raises LocalClusterError unless the cluster was made with ``disk_bytes``."""
+        self._small_disk().fill()
+
+    def free_disk(self) -> None:
+        """Takes back what :meth:`fill_disk` did. Raises LocalClusterError as it does."""
+        self._small_disk().free()
+
+    def _small_disk(self) -> SmallDisk:
+        if self._disk is None:
+            raise LocalClusterError(f"{self.name} has no disk of its own: make the cluster with disk_bytes")
+        return self._disk
+
     def wipe(self) -> None:
         """Deletes the data directory. Raises LocalClusterError while the process runs."""
         if self.running:
@@ -213,14 +257,16 @@ class LocalServer:
     ) -> admin_pb2.StatusResponse:
         """What the server says of itself. Raises LocalClusterError where it does not answer."""
         if self._channel is None:
-            self._channel = grpc.insecure_channel(self.endpoint, options=CHANNEL_OPTIONS)
+            self._channel = grpc.insecure_channel(self.direct_endpoint, options=CHANNEL_OPTIONS)
         stub = admin_pb2_grpc.AdminStub(self._channel)
         try:
             return stub.Status(admin_pb2.StatusRequest(digest=digest), timeout=timeout_s)
         except grpc.RpcError as error:
             # What a call raises is a grpc.Call as well, which the types do not say.
             details = error.details() if hasattr(error, "details") else error
-            raise LocalClusterError(f"{self.name} at {self.endpoint} does not answer: {details}") from None
+            raise LocalClusterError(
+                f"{self.name} at {self.direct_endpoint} does not answer: {details}"
+            ) from None
 
     def raise_if_ended(self) -> None:
         """Raises LocalClusterError, with the end of the log, where the process was started and has ended."""
@@ -245,6 +291,10 @@ class LocalServer:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
+        if self._disk is not None:
+            self._disk.unmount()
+        if self._faults is not None:
+            self._faults.close()
 
     def _reap(self) -> None:
         if self._process is not None:
@@ -270,6 +320,10 @@ class LocalCluster:
     Without ``directory`` the data lies in a temporary one that :meth:`close` removes. ``options`` are
     further flags of the server, without dashes in front; ``environment`` is added to this process's, from
     which PAXOS_RSM_* is left out.
+
+    ``proxied`` puts every link between servers under :attr:`links`, ``proxied_clients`` those of the clients too.
+    ``shim`` preloads the library behind :attr:`LocalServer.faults`; ``disk_bytes`` gives each server (or those
+    that are named) a disk of that size. Where the machine cannot show these, FaultUnavailable says why.
     """
 
     def __init__(
@@ -282,6 +336,10 @@ class LocalCluster:
         options: Mapping[str, str | int] | None = None,
         environment: Mapping[str, str] | None = None,
         command: Sequence[str] | None = None,
+        proxied: bool = False,
+        proxied_clients: bool = False,
+        shim: bool = False,
+        disk_bytes: int | Mapping[str, int] | None = None,
     ) -> None:
         if size < 1:
             raise LocalClusterError(f"a cluster of {size} servers cannot be: it needs one at least")
@@ -290,27 +348,52 @@ class LocalCluster:
         self.directory = Path(tempfile.mkdtemp(prefix="paxos-rsm-")) if directory is None else Path(directory)
         ports = list(range(base_port, base_port + 2 * size)) if base_port else self._ports.take(2 * size)
         names = [f"n{number}" for number in range(1, size + 1)]
-        peers = ",".join(
-            f"{name}=http://{HOST}:{port}" for name, port in zip(names, ports[1::2], strict=True)
-        )
+        flags = self._flags(dict(zip(names, ports[1::2], strict=True)), machine, options or {})
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("PAXOS_RSM_")}
+        self._servers: dict[str, LocalServer] = {}
+        self._links: Links | None = None
+        try:
+            if proxied or proxied_clients:
+                self._links = Links(
+                    dict(zip(names, ports[1::2], strict=True)),
+                    self._ports,
+                    client_ports=dict(zip(names, ports[::2], strict=True)) if proxied_clients else None,
+                )
+            for name, client_port, peer_port in zip(names, ports[::2], ports[1::2], strict=True):
+                self._servers[name] = LocalServer(
+                    name,
+                    client_port,
+                    peer_port,
+                    self.directory,
+                    command=command or server_command(),
+                    flags=[*flags, *self._dialing(name)],
+                    environment={**inherited, **(environment or {})},
+                    proxy_port=self.links.port(CLIENTS, name) if proxied_clients else None,
+                    disk_bytes=disk_bytes.get(name) if isinstance(disk_bytes, Mapping) else disk_bytes,
+                    shim=shim,
+                )
+        except BaseException:
+            self.close()
+            raise
+
+    def _flags(
+        self, peer_ports: Mapping[str, int], machine: str | None, options: Mapping[str, str | int]
+    ) -> list[str]:
+        peers = ",".join(f"{name}=http://{HOST}:{port}" for name, port in peer_ports.items())
         flags = ["--initial-cluster", peers]
         if machine is not None:
             flags += ["--machine", machine]
-        for option, value in (options or {}).items():
+        for option, value in options.items():
             flags += [f"--{option}", str(value)]
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("PAXOS_RSM_")}
-        self._servers = {
-            name: LocalServer(
-                name,
-                client_port,
-                peer_port,
-                self.directory,
-                command=command or server_command(),
-                flags=flags,
-                environment={**inherited, **(environment or {})},
-            )
-            for name, client_port, peer_port in zip(names, ports[::2], ports[1::2], strict=True)
-        }
+        return flags
+
+    def _dialing(self, name: str) -> list[str]:
+        """How one server is told to go through the proxy."""
+        if self._links is None:
+            return []
+        others = [other for other in self._links.names if other != name]
+        dialed = [f"{other}=http://{HOST}:{self._links.port(name, other)}" for other in others]
+        return ["--peer-dial-urls", ",".join(dialed)] if dialed else []
 
     # ---- who is there ------------------------------------------------------------------------------------
 
@@ -332,6 +415,15 @@ class LocalCluster:
     def endpoints(self) -> list[str]:
         """Where clients reach the servers, running or not, each ``host:port``."""
         return [server.endpoint for server in self]
+
+    @property
+    def links(self) -> Links:
+        """The links between the servers. Raises LocalClusterError unless the cluster was made ``proxied``."""
+        if self._links is None:
+            raise LocalClusterError(
+                "the servers of this cluster reach each other directly: make it with proxied=True"
+            )
+        return self._links
 
     @property
     def running(self) -> list[LocalServer]:
@@ -385,6 +477,8 @@ class LocalCluster:
         atexit.unregister(self.close)
         for server in self:
             server.close()
+        if self._links is not None:
+            self._links.close()
         self._ports.close()
         if self._temporary:
             shutil.rmtree(self.directory, ignore_errors=True)
