@@ -119,6 +119,12 @@ class Node:
         ]
 
     @property
+    def may_campaign(self) -> bool:
+        """Whether there is a configuration to stand in, and this node is in it."""
+        configuration = self._core.next_configuration
+        return configuration is not None and self.me in configuration.nodes
+
+    @property
     def leader(self) -> tuple[NodeId, Ballot] | None:
         """Who leads, as far as this node knows, and in which ballot."""
         if self.proposer.leading:

@@ -209,12 +209,29 @@ class MemoryFiles:
         """
         self._failures.append((call, self.counts[call] + nth, code))
 
+    def forget_failures(self) -> None:
+        """No call that was planned to fail will."""
+        self._failures.clear()
+
     def power_off_after(self, changes: int | None) -> None:
         """So many more calls that change something are done; the next, and all after it, raise :class:`PowerLost`.
 
         None: the power stays.
         """
         self._changes_left = changes
+
+    @property
+    def used_bytes(self) -> int:
+        """The sum of the sizes of all files."""
+        return sum(len(inode.cached) for inode in self._names.values())
+
+    def paths(self, directory: str) -> list[str]:
+        """The files below a directory, in order."""
+        return sorted(
+            path
+            for path, inode in self._names.items()
+            if path.startswith(f"{directory}/") and not inode.is_directory
+        )
 
     def unsynced_bytes(self, path: str) -> int:
         """How many bytes were written to the file since its last sync."""

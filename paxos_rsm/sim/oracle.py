@@ -1,0 +1,315 @@
+"""The oracle: sees every disk and every message, and says when one of the rules of the protocol is broken.
+
+Nothing that it knows is known to any server. An entry is *chosen* once a phase-2 quorum has it on disk, in one
+ballot (slot 1: every initial member); the oracle sees that the moment it happens, before any server can know. From
+then on nobody may propose, report, apply or name anything else in that slot. It keeps its own picture of every disk
+from the writes that went there, apart from what the log's own recovery makes of it.
+
+The rules are those of docs/PROTOCOL.md; what state machines and sessions make of the log is for
+:mod:`paxos_rsm.sim.executions`. Every check costs the same however long the log is.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from paxos_rsm.paxos.membership import Configuration
+from paxos_rsm.paxos.messages import Accept, Accepted, Decide, Envelope, Heartbeat, Message, Prepare, Promise
+from paxos_rsm.paxos.ready import Write, WriteAccepted, WriteDecided, WriteDecidedThrough, WritePromise
+from paxos_rsm.paxos.types import NO_BALLOT, Ballot, ConfigChange, Entry, NodeId, Slot
+from paxos_rsm.sim.failure import Broken
+from paxos_rsm.storage.base import Recovered
+
+__all__ = ["DiskModel", "Oracle"]
+
+
+class DiskModel:
+    """What one incarnation has on disk, as far as the writes that went there tell.
+
+    ``unsynced`` are the writes handed to the log since its last sync, in order: after a loss of power any prefix of
+    them may have survived, and nothing else.
+    """
+
+    __slots__ = ("decided_through", "host", "promised", "unsynced", "votes")
+
+    def __init__(self, host: NodeId) -> None:
+        self.host = host
+        self.promised = NO_BALLOT
+        self.votes: dict[Slot, tuple[Ballot | None, Entry]] = {}
+        """A vote without a ballot was learned as decided."""
+        self.decided_through: Slot = 0
+        self.unsynced: list[Write] = []
+
+    def write(self, write: Write) -> None:
+        """Makes one write durable. Raises Broken where anything goes down (rule 3) or a decision changes (rule 1)."""
+        kind = type(write)
+        if kind is WriteAccepted:
+            self._accept(write)  # type: ignore[arg-type]
+        elif kind is WritePromise:
+            self._promise(write.ballot)  # type: ignore[union-attr]
+        elif kind is WriteDecided:
+            slot, entry = write.slot, write.entry  # type: ignore[union-attr]
+            held = self.votes.get(slot)
+            if held is not None and held[1] != entry and (held[0] is None or slot <= self.decided_through):
+                raise Broken("1", f"slot {slot} was decided on the disk of {self.host:x} and changes")
+            self.votes[slot] = None, entry
+        elif kind is WriteDecidedThrough:
+            self._mark(write.slot)  # type: ignore[union-attr]
+
+    def _promise(self, ballot: Ballot) -> None:
+        if ballot < self.promised:
+            raise Broken(
+                "3", f"the promise on the disk of {self.host:x} goes from {self.promised} to {ballot}"
+            )
+        self.promised = ballot
+
+    def _accept(self, write: WriteAccepted) -> None:
+        self._promise(write.ballot)
+        held = self.votes.get(write.slot)
+        if held is not None:
+            ballot, entry = held
+            if ballot is None:
+                return
+            where = f"slot {write.slot} on the disk of {self.host:x}"
+            if write.ballot < ballot:
+                raise Broken("3", f"{where} goes from ballot {ballot} to {write.ballot}")
+            if entry != write.entry and write.ballot == ballot:
+                raise Broken("2", f"{where} gets a second entry in ballot {ballot}")
+            if entry != write.entry and write.slot <= self.decided_through:
+                raise Broken("1", f"{where} was decided and changes")
+        self.votes[write.slot] = write.ballot, write.entry
+
+    def _mark(self, through: Slot) -> None:
+        if through < self.decided_through:
+            raise Broken(
+                "3", f"the mark on the disk of {self.host:x} goes from {self.decided_through} to {through}"
+            )
+        missing = [slot for slot in range(self.decided_through + 1, through + 1) if slot not in self.votes]
+        if missing:
+            raise Broken(
+                "7", f"the disk of {self.host:x} marks {through} and does not hold slot {missing[0]}"
+            )
+        self.decided_through = through
+
+    def is_what(self, recovered: Recovered) -> bool:
+        """Whether the log's own recovery found just this."""
+        return (
+            self.promised == recovered.promised
+            and self.decided_through == recovered.decided_through
+            and self.votes == recovered.slots
+        )
+
+
+class Oracle:
+    """See the module's docstring."""
+
+    def __init__(self) -> None:
+        self.configuration: Configuration | None = None
+        """What the genesis entry says, once that is chosen."""
+        self.chosen: dict[Slot, Entry] = {}
+        self.chosen_through: Slot = 0
+        self.applied_through: Slot = 0
+        """The highest slot that any server has ever applied: what a client may have seen."""
+        self.ballots: dict[Ballot, tuple[NodeId, int]] = {}
+        """Who has used a ballot: incarnation and boot."""
+        self._chosen_in: dict[Slot, Ballot] = {}
+        self._proposed: dict[Slot, dict[Ballot, Entry]] = defaultdict(dict)
+        self._votes: defaultdict[tuple[Slot, Ballot], set[NodeId]] = defaultdict(set)
+        self._named: defaultdict[Ballot, Slot] = defaultdict(int)
+        """The highest watermark that each ballot has named."""
+        self._checks: dict[type, Callable[[NodeId, int, DiskModel, Any], None]] = {
+            Prepare: self._prepares,
+            Promise: self._promises,
+            Accept: self._proposes,
+            Accepted: self._accepts,
+            Decide: self._leads,
+            Heartbeat: self._beats,
+        }
+
+    # ---- disks -----------------------------------------------------------------------------------------------
+
+    def synced(self, disk: DiskModel) -> None:
+        """Everything that was written to a disk is durable."""
+        writes, disk.unsynced = disk.unsynced, []
+        for write in writes:
+            self._durable(disk, write)
+
+    def recovered(self, disk: DiskModel, found: Recovered) -> int:
+        """A log was read back: it must hold all that was synced, and of what was not a prefix.
+
+        Returns how many unsynced writes were lost.
+        """
+        writes, disk.unsynced = disk.unsynced, []
+        for at in range(len(writes) + 1):
+            if disk.is_what(found):
+                return len(writes) - at
+            if at < len(writes):
+                self._durable(disk, writes[at])
+        raise Broken(
+            "4",
+            f"the log of {disk.host:x} came back with promise {found.promised}, {len(found.slots)} slots, decided "
+            f"through {found.decided_through}: not what was synced and some of what was written after it (which, all "
+            f"together, is {disk.promised}, {len(disk.votes)}, {disk.decided_through})",
+        )
+
+    def _durable(self, disk: DiskModel, write: Write) -> None:
+        marked = disk.decided_through
+        disk.write(write)
+        kind = type(write)
+        if kind is WriteAccepted:
+            slot, ballot = write.slot, write.ballot  # type: ignore[union-attr]
+            voters = self._votes[slot, ballot]
+            voters.add(disk.host)
+            if slot not in self.chosen and self._is_quorum(slot, voters, write.entry):  # type: ignore[union-attr]
+                self._choose(slot, ballot, write.entry)  # type: ignore[union-attr]
+        elif kind is WriteDecided:
+            self._expect_chosen(disk.host, write.slot, write.entry)  # type: ignore[union-attr]
+        elif kind is WriteDecidedThrough:
+            for slot in range(marked + 1, write.slot + 1):  # type: ignore[union-attr]
+                self._expect_chosen(disk.host, slot, disk.votes[slot][1])
+
+    def _is_quorum(self, slot: Slot, voters: set[NodeId], entry: Entry) -> bool:
+        if slot == 1:
+            return type(entry) is ConfigChange and voters >= entry.configuration.nodes
+        return self.configuration is not None and self.configuration.is_phase2_quorum(voters)
+
+    def _choose(self, slot: Slot, ballot: Ballot, entry: Entry) -> None:
+        self.chosen[slot] = entry
+        self._chosen_in[slot] = ballot
+        if slot == 1 and type(entry) is ConfigChange:
+            self.configuration = entry.configuration
+        while self.chosen_through + 1 in self.chosen:
+            self.chosen_through += 1
+        for other, proposed in self._proposed[slot].items():
+            if other > ballot and proposed != entry:
+                raise Broken(
+                    "5", f"{other} proposed {_said(proposed)} in slot {slot}, {ballot} chose {_said(entry)}"
+                )
+
+    def _expect_chosen(self, host: NodeId, slot: Slot, entry: Entry) -> None:
+        chosen = self.chosen.get(slot)
+        if chosen is None:
+            raise Broken("1", f"{host:x} takes slot {slot} as decided, and no quorum has it on disk")
+        if chosen is not entry and chosen != entry:
+            raise Broken("1", f"{host:x} takes {_said(entry)} as decided in slot {slot}, not {_said(chosen)}")
+
+    # ---- applying and reading --------------------------------------------------------------------------------
+
+    def applies(self, host: NodeId, before: Slot, slot: Slot, entry: Entry) -> None:
+        """A server is about to apply ``slot`` after ``before``."""
+        if slot != before + 1:
+            raise Broken("7", f"{host:x} was told to apply slot {slot} after {before}")
+        self._expect_chosen(host, slot, entry)
+        if slot > self.applied_through:
+            self.applied_through = slot
+
+    def reads(self, host: NodeId, asked_at: Slot, applied: Slot) -> None:
+        """A read is served at ``applied``; ``asked_at`` is what had been applied anywhere when it was asked."""
+        if applied < asked_at:
+            raise Broken(
+                "8",
+                f"{host:x} serves a read at slot {applied}, and {asked_at} had been applied when it was asked",
+            )
+
+    # ---- messages --------------------------------------------------------------------------------------------
+
+    def says(self, host: NodeId, boot: int, disk: DiskModel, envelopes: Iterable[Envelope]) -> None:
+        """Messages leave: what they claim must be on disk (rule 4), and their ballots the sender's own (rule 2)."""
+        last: Message | None = None
+        checks = self._checks
+        for envelope in envelopes:
+            message = envelope.message
+            if message is last:
+                continue  # the same to several peers
+            last = message
+            check = checks.get(type(message))
+            if check is not None:
+                check(host, boot, disk, message)
+
+    def _owns(self, host: NodeId, boot: int, ballot: Ballot) -> None:
+        if ballot.node != host:
+            raise Broken("2", f"{host:x} uses ballot {ballot} of another")
+        if self.ballots.setdefault(ballot, (host, boot)) != (host, boot):
+            raise Broken("2", f"{host:x} uses ballot {ballot} again after a restart")
+
+    def _prepares(self, host: NodeId, boot: int, disk: DiskModel, message: Prepare) -> None:
+        self._owns(host, boot, message.ballot)
+        if disk.promised < message.ballot:
+            raise Broken("4", f"{host:x} prepares {message.ballot} with {disk.promised} promised on its disk")
+
+    def _promises(self, host: NodeId, boot: int, disk: DiskModel, message: Promise) -> None:
+        if disk.promised < message.ballot:
+            raise Broken("4", f"{host:x} says that it promised {message.ballot}, its disk {disk.promised}")
+        for slot, ballot, _ in message.accepted:
+            # The vote may have been replaced since, by what the same turn learned to be decided.
+            if host not in self._votes.get((slot, ballot), ()):
+                raise Broken("4", f"{host:x} reports a vote in slot {slot} that was never on its disk")
+        for slot, entry in message.decided:
+            self._expect_chosen(host, slot, entry)
+        told = {slot for slot, _, _ in message.accepted}.union(slot for slot, _ in message.decided)
+        for slot, (voted_in, _) in disk.votes.items():
+            # Votes in this ballot and decisions may have come after the promise, while that waited for the disk.
+            if slot < message.first or slot in told or voted_in is None or voted_in >= message.ballot:
+                continue
+            covered = slot > message.compacted_through and (message.last is None or slot <= message.last)
+            if covered and slot not in message.unreadable:
+                raise Broken("5", f"{host:x} covers slot {slot} in its promise and leaves out its vote there")
+
+    def _accepts(self, host: NodeId, boot: int, disk: DiskModel, message: Accepted) -> None:
+        if disk.promised < message.ballot:
+            raise Broken("4", f"{host:x} voted in {message.ballot}, its disk has promised {disk.promised}")
+        for slot in message.slots:
+            if host in self._votes.get((slot, message.ballot), ()):
+                continue
+            # A slot known on disk to be decided is voted for without being written again.
+            ballot, entry = disk.votes.get(slot, (NO_BALLOT, None))
+            proposed = self._proposed[slot].get(message.ballot, entry)
+            if entry != proposed or not (ballot is None or slot <= disk.decided_through):
+                raise Broken("4", f"{host:x} says that it voted in slot {slot}, its disk does not")
+
+    def _proposes(self, host: NodeId, boot: int, disk: DiskModel, message: Accept) -> None:
+        ballot, slot, entry = message.ballot, message.slot, message.entry
+        self._owns(host, boot, ballot)
+        earlier = self._proposed[slot].setdefault(ballot, entry)
+        if earlier is not entry and earlier != entry:
+            raise Broken("2", f"two entries are proposed in slot {slot} of ballot {ballot}")
+        if slot > 1 and 1 not in self.chosen:
+            raise Broken("9", f"slot {slot} is proposed before the genesis entry is chosen")
+        chosen = self.chosen.get(slot)
+        if chosen is not None and chosen is not entry and ballot > self._chosen_in[slot] and entry != chosen:
+            raise Broken("5", f"{ballot} proposes {_said(entry)} in slot {slot}, {_said(chosen)} is chosen")
+        self._watermark(ballot, message.decided_through)
+
+    def _leads(self, host: NodeId, boot: int, disk: DiskModel, message: Decide) -> None:
+        self._owns(host, boot, message.ballot)
+        self._watermark(message.ballot, message.decided_through)
+
+    def _beats(self, host: NodeId, boot: int, disk: DiskModel, message: Heartbeat) -> None:
+        if message.leading:
+            self._owns(host, boot, message.ballot)
+            self._watermark(message.ballot, message.decided_through)
+        elif message.decided_through > self.chosen_through:
+            raise Broken(
+                "6", f"{host:x} names {message.decided_through} decided; {self.chosen_through} are chosen"
+            )
+
+    def _watermark(self, ballot: Ballot, through: Slot) -> None:
+        """Rule 6: every slot is decided, and those that the ballot proposed with what it proposed."""
+        named = self._named[ballot]
+        if through <= named:
+            return
+        for slot in range(named + 1, through + 1):
+            chosen = self.chosen.get(slot)
+            if chosen is None:
+                raise Broken(
+                    "6", f"the watermark {through} of {ballot} names slot {slot}, which is not chosen"
+                )
+            if self._proposed[slot].get(ballot, chosen) != chosen:
+                raise Broken("6", f"the watermark {through} of {ballot} names slot {slot}, which it lost")
+        self._named[ballot] = through
+
+
+def _said(entry: Entry) -> str:
+    """An entry, short enough for a sentence."""
+    text = repr(entry)
+    return text if len(text) <= 80 else f"{text[:77]}..."

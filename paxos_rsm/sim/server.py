@@ -1,0 +1,426 @@
+"""One simulated server: a data directory, a replica and its driver, which may die between any two effects.
+
+This is what ``replica/loop.py`` and ``server/app.py`` are in a process: it opens the directory, makes the replica
+from what the log remembers, performs the effects of each turn in their order, and tells the replica when writes are
+durable. Every effect is shown to the oracle before it is done.
+
+An *armed* server loses its power after so many more effects, or so many more operations of its disk: between a write
+and the message that needed it, in the middle of a new segment, after half of a broadcast.
+"""
+
+import errno
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from paxos_rsm.codec.frames import FrameCodec
+from paxos_rsm.errors import DiskFull, LogIOError, StorageError
+from paxos_rsm.machines.sessions import SessionMachine
+from paxos_rsm.paxos.membership import Member
+from paxos_rsm.paxos.messages import Message
+from paxos_rsm.paxos.node import Node
+from paxos_rsm.paxos.types import NodeId
+from paxos_rsm.replica.forming import InitialCluster
+from paxos_rsm.replica.replica import Effects, Replica
+from paxos_rsm.sim.disk import SimDisk
+from paxos_rsm.sim.executions import Executions, Watched
+from paxos_rsm.sim.failure import Broken
+from paxos_rsm.sim.network import Network
+from paxos_rsm.sim.oracle import DiskModel, Oracle
+from paxos_rsm.sim.stage import Stage
+from paxos_rsm.sim.workload import Workload
+from paxos_rsm.sim.world import TICK_UNITS
+from paxos_rsm.storage.directory import DataDirectory
+from paxos_rsm.storage.memory import CrashMode, MemoryFiles, PowerLost
+from paxos_rsm.transport.handshake import Hello, PeerBook, Refusal
+
+__all__ = ["CLUSTER_ID", "SimServer"]
+
+CLUSTER_ID = 7
+DIRECTORY = "/data"
+TURNS_MAX = 200
+CHECK_TURNS = 64
+"""The node's own invariants, which cost time in proportion to the log, are checked every so many turns."""
+
+TICK, WRITTEN, CALLED, BOOTED, DIED = 1, 2, 3, 4, 5
+"""Kinds of events, for the record."""
+
+CRASH_MODES = (CrashMode.DROP, CrashMode.KEEP, CrashMode.TEAR, CrashMode.SCATTER, CrashMode.MIXED)
+
+
+class SimServer:
+    """See the module's docstring. ``lost`` says why it will never come back; empty while it may."""
+
+    def __init__(
+        self,
+        number: int,
+        stage: Stage,
+        network: Network,
+        oracle: Oracle,
+        executions: Executions,
+        workload: Workload,
+    ) -> None:
+        self.number = number
+        self.stage = stage
+        self._network = network
+        self._oracle = oracle
+        self._executions = executions
+        self._workload = workload
+        self._random = stage.chance(f"server {number}")
+        self._disk_random = stage.chance(f"disk {number}")
+        self.files = MemoryFiles()
+        self.up = False
+        self.life = 0
+        self.lost = ""
+        self.spoilt = False
+        """Bits of its files have been flipped, or they were wiped: it may refuse to start, or be refused."""
+        self.paused_until = 0
+        self.sync_units = network.world.sync_units
+        self.armed: int | None = None
+        self.book = PeerBook(set())
+        self.node: NodeId = 0
+        self.boot_count = 0
+        self._models: dict[NodeId, DiskModel] = {}
+        self._turn_due = False
+        self._turns = 0
+
+    # ---- life ------------------------------------------------------------------------------------------------
+
+    def boot(self) -> None:
+        """Starts on what the disk holds. Stays down where that cannot be; see ``lost``."""
+        if self.up or self.lost:
+            return
+        world = self._network.world
+        self.life += 1
+        try:
+            directory = DataDirectory.open(
+                DIRECTORY,
+                self.files,
+                cluster_id=CLUSTER_ID,
+                member_id=100 + self.number,
+                name=f"n{self.number}",
+                draw_bits=self._random.getrandbits,
+                segment_bytes=world.segment_bytes,
+            )
+        except PowerLost:
+            self._lose_power()
+            return
+        except StorageError as error:
+            self._cannot_start(error)
+            return
+        self.node = directory.identity.incarnation
+        self.boot_count = directory.identity.boot_count
+        model = self._models.setdefault(self.node, DiskModel(self.node))
+        found = directory.recovered
+        if self._oracle.recovered(model, found):
+            self.stage.fire("unsynced writes lost")
+        self._member = Member(self.node, 100 + self.number, f"n{self.number}", f"http://n{self.number}:2380")
+        self.book = PeerBook({100 + number for number in self._network.peers})
+        self._initial = InitialCluster(
+            CLUSTER_ID, [100 + number for number in self._network.peers], self._member, world.phase2
+        )
+        self._process = self._random.getrandbits(63) | 1
+        self._model = model
+        self._disk = SimDisk(directory.log, model, self._write_later)
+        self._watched = Watched(self.node, self._workload.machine(), self._executions)
+        node = Node(
+            self.node,
+            world.settings,
+            self._random,
+            promised=found.promised,
+            votes=dict(found.slots),
+            decided_through=found.decided_through,
+        )
+        machine = SessionMachine(self._watched, FrameCodec())
+        self.replica = Replica(node, machine, world.replica, self._nonce)
+        self._start()
+
+    def _start(self) -> None:
+        self.up = True
+        self.formed = False
+        self._turn_due = False
+        self.stage.event(BOOTED, self.number, self.boot_count)
+        if self.stage.trace is not None:
+            self.stage.tell(f"n{self.number} starts, boot {self.boot_count}, incarnation {self.node:x}")
+        self.feed(_nothing)
+        if not self.up:
+            return
+        self._network.came_up(self)
+        forming = self._initial.complete()
+        if forming is not None:
+            self.feed(self.replica.meet, forming)
+        self._tick_later()
+
+    def _cannot_start(self, error: StorageError) -> None:
+        if isinstance(error, DiskFull | LogIOError):
+            self.stage.fire("cannot start now")
+        elif self.spoilt:
+            self.lost = str(error)
+            self.stage.fire("damage found")
+        else:
+            raise Broken(
+                "liveness", f"n{self.number} does not start on a sound directory: {error}"
+            ) from error
+        self.files.kill()
+        self.stage.tell(f"n{self.number} does not start: {error}")
+
+    def _nonce(self) -> int:
+        return self._random.getrandbits(63) or 1
+
+    def kill(self) -> None:
+        """The process dies; what it wrote stays in the page cache."""
+        self._die()
+        self.files.kill()
+        self.stage.tell(f"n{self.number} is killed")
+
+    def crash(self) -> None:
+        """The machine loses its power."""
+        self._die()
+        self._lose_power()
+
+    def _die(self) -> None:
+        if self.up:
+            self.up = False
+            self.stage.event(DIED, self.number)
+            self._network.went_down(self)
+        self.life += 1
+        self.armed = None
+        self.paused_until = 0
+
+    def _lose_power(self) -> None:
+        mode = self._disk_random.choice(CRASH_MODES)
+        self.stage.fire(f"power loss: {mode.value}")
+        self.files.crash(self._disk_random, mode)
+        self.stage.tell(f"n{self.number} loses its power ({mode.value})")
+
+    def stop(self, why: Exception) -> None:
+        """It stops by itself, because of an error of its disk."""
+        self._die()
+        self.files.kill()
+        self.stage.tell(f"n{self.number} stops: {why}")
+
+    def refused(self, refusal: Refusal) -> None:
+        """See :class:`~paxos_rsm.sim.network.Peer`."""
+        if not self.spoilt:
+            raise Broken("9", f"n{self.number}, on its own directory, is refused: {refusal.message}")
+        self.lost = refusal.message
+        self.kill()
+
+    def arm(self, effects: int, disk_operations: int | None = None) -> None:
+        """It loses its power after so many more effects, or (where given) operations of its disk."""
+        self.armed = effects
+        if disk_operations is not None:
+            self.files.power_off_after(disk_operations)
+
+    # ---- inputs ----------------------------------------------------------------------------------------------
+
+    def feed(self, action: Callable[..., Any], *args: Any) -> bool:
+        """Gives the replica one input and lets it take its turn. Whether that had any effect."""
+        try:
+            action(*args)
+            return self._turn()
+        except PowerLost:
+            self.crash()
+        except (LogIOError, DiskFull) as error:
+            self.stage.fire("stopped by its disk")
+            self.stop(error)
+        return True
+
+    def receive(self, sender: NodeId, message: Message) -> None:
+        """See :class:`~paxos_rsm.sim.network.Peer`."""
+        lazy = self._network.world.lazy
+        if lazy and self._random.random() < lazy:
+            self.replica.receive(sender, (message,))
+            if not self._turn_due:
+                self._turn_due = True
+                self.stage.schedule(self._random.randint(1, TICK_UNITS // 4), self._late_turn, self.life)
+        else:
+            self.feed(self.replica.receive, sender, (message,))
+
+    def _late_turn(self, life: int) -> None:
+        if life == self.life and self.up and not self._wait(self._late_turn, life):
+            self._turn_due = False
+            self.feed(_nothing)
+
+    def call(self, action: Callable[..., Any], *args: Any) -> None:
+        """A client asks something of this server. What the server refuses is raised."""
+        self.stage.event(CALLED, self.number)
+        self.feed(action, *args)
+
+    def _tick_later(self) -> None:
+        units = self._network.world.tick_units[self.number - 1]
+        self.stage.schedule(units, self._tick, self.life)
+
+    def _tick(self, life: int) -> None:
+        if life != self.life or not self.up or self._wait(self._tick, life):
+            return
+        leader = self.replica.leader
+        changed = self.feed(self.replica.tick)
+        if changed or self.replica.leader != leader:
+            self.stage.event(TICK, self.number, self.replica.node.decided_through)
+        if self.up:
+            self._tick_later()
+
+    def _wait(self, action: Callable[[int], None], life: int) -> bool:
+        """Whether the process is paused; what was to happen then happens when it goes on."""
+        if self.paused_until <= self.stage.now:
+            return False
+        self.stage.schedule(self.paused_until - self.stage.now, action, life)
+        return True
+
+    def peer_up(self, member: Member) -> None:
+        """See :class:`~paxos_rsm.sim.network.Peer`."""
+        forming = self._initial.meet(member)
+        if forming is not None and not self.formed:
+            self.replica.meet(forming)
+        self.feed(self.replica.peer_up, member.incarnation)
+
+    def peer_down(self, node: NodeId) -> None:
+        """See :class:`~paxos_rsm.sim.network.Peer`."""
+        self.feed(self.replica.peer_down, node)
+
+    def hello(self) -> Hello:
+        """See :class:`~paxos_rsm.sim.network.Peer`."""
+        return Hello(
+            CLUSTER_ID,
+            self._member,
+            self.boot_count,
+            self.replica.durable_promise,
+            self.replica.node.configuration is not None,
+            process=self._process,
+        )
+
+    # ---- the disk --------------------------------------------------------------------------------------------
+
+    def _write_later(self) -> None:
+        delay = 1 + int(self._disk_random.random() * 2 * self.sync_units)
+        self.stage.schedule(delay, self._written, self.life)
+
+    def _written(self, life: int) -> None:
+        if life == self.life and self.up and not self._wait(self._written, life):
+            self.stage.event(WRITTEN, self.number)
+            self.feed(self._durable)
+
+    def _durable(self) -> None:
+        batch, synced = self._disk.finish()
+        if synced:
+            self._oracle.synced(self._model)
+        self._disk.go_on()
+        if self.stage.trace is not None:
+            self.stage.tell(f"n{self.number} has batch {batch} {'on disk' if synced else 'written'}")
+        self.replica.durable(batch)
+
+    def fail_next_sync(self) -> None:
+        """The next sync reports an error, once."""
+        self.files.fail("fdatasync", 1, errno.EIO)
+
+    # ---- turns -----------------------------------------------------------------------------------------------
+
+    def _turn(self) -> bool:
+        replica = self.replica
+        changed = False
+        for _ in range(TURNS_MAX):
+            effects = replica.turn()
+            if effects:
+                changed = True
+                self._perform(effects)
+            if effects.decided:
+                self._apply(effects)
+            elif replica.has_grants:
+                replica.apply(effects)
+            if not replica.needs_turn:
+                break
+        else:
+            raise Broken("liveness", f"n{self.number} does not come to rest in {TURNS_MAX} turns")
+        self._turns += 1
+        if self._turns % CHECK_TURNS == 0:
+            replica.node.check()
+        return changed
+
+    def _perform(self, effects: Effects) -> None:
+        if effects.batch:
+            self._effect()
+            self._disk.submit(effects.batch, effects.writes, effects.sync)
+        messages = effects.messages
+        if not messages:
+            return
+        if self.armed is not None:
+            self._oracle.says(self.node, self.boot_count, self._model, messages)
+            for envelope in messages:
+                self._effect()
+                self._network.send(self, [envelope])
+            return
+        self._oracle.says(self.node, self.boot_count, self._model, messages)
+        self._network.send(self, messages)
+
+    def _effect(self) -> None:
+        if self.armed is not None:
+            self.armed -= 1
+            if self.armed < 0:
+                raise PowerLost("the power goes between two effects")
+
+    def _apply(self, effects: Effects) -> None:
+        replica, executions, watched = self.replica, self._executions, self._watched
+        digest_slots = self._network.world.digest_slots
+        for slot, entry in effects.decided:
+            self._effect()
+            self._oracle.applies(self.node, replica.machine.applied_slot, slot, entry)
+            executions.applies(slot, entry)
+            watched.ran = 0
+            replica.apply(Effects(decided=[(slot, entry)]))
+            executions.applied(self.node, slot, watched.ran)
+            if slot % digest_slots == 0:
+                self.compare_digest()
+        if not self.formed:
+            self._look_at_configuration()
+
+    def compare_digest(self) -> None:
+        """Equal applied slot, equal state."""
+        machine = self.replica.machine
+        digest = machine.digest()
+        self.stage.mix(digest)
+        self._executions.digest(self.node, machine.applied_slot, digest)
+
+    def _look_at_configuration(self) -> None:
+        configuration = self.replica.node.configuration
+        if configuration is None:
+            return
+        self.formed = True
+        self.book.form(configuration)
+        if configuration.by_incarnation(self.node) is None:
+            raise Broken(
+                "9", f"n{self.number} learns of a cluster that was formed with another incarnation of it"
+            )
+
+    # ---- views -----------------------------------------------------------------------------------------------
+
+    @property
+    def leads(self) -> bool:
+        """Whether it believes that it leads."""
+        return self.up and self.replica.node.proposer.leading
+
+    def describe(self) -> str:
+        """What it is at, in a line."""
+        if not self.up:
+            return f"n{self.number} is down ({self.lost or 'not started'})"
+        node = self.replica.node
+        leader = self.replica.leader
+        return (
+            f"n{self.number}: {node.role}, follows {leader[1] if leader else 'nobody'}, "
+            f"promised {node.acceptor.promised}, decided {node.decided_through}, applied {self.replica.machine.applied_slot}"
+        )
+
+    @property
+    def knows_genesis(self) -> bool:
+        """Whether its disk says that the genesis entry is decided."""
+        model = self._models.get(self.node)
+        return model is not None and model.decided_through >= 1
+
+    @property
+    def chance(self) -> Random:
+        """Its own stream of chance."""
+        return self._random
+
+
+def _nothing() -> None:
+    """No input: just a turn."""

@@ -1,0 +1,187 @@
+"""One seed, from the first boot to the check that all is well again.
+
+A run has two parts. In the first, the weather does what it likes until so many events have happened. Then everything
+heals (but for disks that are lost), and within ``HEAL_ELECTIONS`` election time-outs there must be one leader, every
+command in flight must have its result, a client at every server must have written and read, and all servers must have
+applied the same slots and hold the same state.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from paxos_rsm.errors import InvariantViolation, MachineFailed
+from paxos_rsm.sim.client import Asked, SimClient
+from paxos_rsm.sim.executions import Executions
+from paxos_rsm.sim.failure import Broken, Failure, Result
+from paxos_rsm.sim.network import Network
+from paxos_rsm.sim.oracle import Oracle
+from paxos_rsm.sim.server import SimServer
+from paxos_rsm.sim.stage import Stage
+from paxos_rsm.sim.weather import Weather
+from paxos_rsm.sim.workload import KvWorkload, Workload
+from paxos_rsm.sim.world import ELECTION_TICKS, TICK_UNITS, World
+
+__all__ = ["HEAL_ELECTIONS", "Simulation", "run_seed"]
+
+HEAL_ELECTIONS = 40
+"""Election time-outs after which a cluster that has healed must be whole."""
+IDLE_TICKS_MAX = 200_000
+"""A run in which so little happens that its events do not come together is ended after so many ticks."""
+PROBE_COMMANDS = 2
+
+
+class Simulation:
+    """See the module's docstring. One object plays one seed, once.
+
+    ``changes`` are fields of the world, or names of faults and their rates, that take the place of what the seed
+    draws. ``history`` asks for what every client was answered.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        events: int = 1000,
+        changes: Mapping[str, Any] | None = None,
+        workload: Workload | None = None,
+        traced: bool = False,
+        history: bool = False,
+    ) -> None:
+        self.stage = stage = Stage(seed, traced)
+        self.world = World.draw(stage.chance("world")).but(changes or {})
+        self.events_wanted = events
+        self.oracle = Oracle()
+        self.executions = Executions()
+        self.workload = workload or KvWorkload()
+        self.history: list[Asked] | None = [] if history else None
+        self.network = Network(stage, self.world)
+        self.servers = {
+            number: SimServer(number, stage, self.network, self.oracle, self.executions, self.workload)
+            for number in range(1, self.world.servers + 1)
+        }
+        self.network.peers = dict(self.servers)
+        self.clients = [self._client(number) for number in range(1, self.world.clients + 1)]
+        self.weather = Weather(stage, self.world, self.network, self.servers)
+
+    def _client(self, number: int) -> SimClient:
+        return SimClient(
+            number,
+            self.stage,
+            self.world,
+            self.servers,
+            self.oracle,
+            self.executions,
+            self.workload,
+            self.history,
+        )
+
+    def run(self) -> Result:
+        """Plays the seed to its end."""
+        failure: Failure | None = None
+        stage = self.stage
+        try:
+            self._play()
+            self._heal()
+        except Broken as broken:
+            failure = Failure(broken.rule, str(broken), stage.events, stage.tick)
+        except (InvariantViolation, MachineFailed) as error:
+            failure = Failure("invariant", f"invariant: {error}", stage.events, stage.tick)
+        except Exception as error:
+            failure = Failure("error", f"{type(error).__name__}: {error}", stage.events, stage.tick)
+        stage.fired["slots"] += self.oracle.chosen_through
+        stage.fired["ballots"] += len(self.oracle.ballots)
+        stage.fired["commands answered"] += sum(client.answered for client in self.clients)
+        stage.fired["reads answered"] += sum(client.read for client in self.clients)
+        return Result(stage.seed, stage.events, stage.trace_hash, failure, stage.fired, stage.trace or [])
+
+    def _play(self) -> None:
+        stage = self.stage
+        for client in self.clients:
+            client.start()
+        self.weather.begin()
+        while stage.events < self.events_wanted and stage.tick < IDLE_TICKS_MAX:
+            stage.next()
+
+    # ---- the end ---------------------------------------------------------------------------------------------
+
+    def _heal(self) -> None:
+        """Everything stands again; see the module's docstring."""
+        stage = self.stage
+        if stage.trace is not None:
+            stage.tell("the weather clears up")
+        self.network.world = calm = replace(
+            self.world, delay_units=20, loss=0.0, duplicate=0.0, late=0.0, lazy=0.0, moves=0.0, reads=0.5
+        )
+        self.weather.heal()
+        for client in self.clients:
+            client.commands_left, client.may_read = 0, False
+        probes = []
+        for number, server in self.servers.items():
+            if not server.spoilt:
+                probe = SimClient(
+                    100 + number,
+                    stage,
+                    calm,
+                    self.servers,
+                    self.oracle,
+                    self.executions,
+                    self.workload,
+                    self.history,
+                )
+                probe.home, probe.commands_left = number, PROBE_COMMANDS
+                probe.start()
+                probes.append(probe)
+        deadline = stage.now + HEAL_ELECTIONS * ELECTION_TICKS * TICK_UNITS
+        next_look = stage.now
+        while not self._is_whole(probes):
+            if stage.now > deadline:
+                raise Broken("liveness", self._story(probes))
+            next_look += TICK_UNITS
+            while stage.now < next_look:
+                stage.next()
+        stage.fired["ticks to heal"] += (stage.now - deadline) // TICK_UNITS + HEAL_ELECTIONS * ELECTION_TICKS
+        for server in self._members():
+            server.compare_digest()
+            server.replica.node.check()
+
+    def _members(self) -> list[SimServer]:
+        """Those that must be whole again: all whose disks were spared, and whoever came back all the same."""
+        return [server for server in self.servers.values() if not server.spoilt]
+
+    def _is_whole(self, probes: list[SimClient]) -> bool:
+        members = self._members()
+        if not all(server.up for server in members):
+            return False
+        if any(client.in_flight for client in self.clients):
+            return False
+        if not all(probe.answered >= PROBE_COMMANDS and probe.read for probe in probes):
+            return False
+        leaders = {server.replica.leader for server in members}
+        applied = {server.replica.machine.applied_slot for server in members}
+        return len(leaders) == 1 and None not in leaders and len(applied) == 1
+
+    def _story(self, probes: list[SimClient]) -> str:
+        servers = "; ".join(server.describe() for server in self.servers.values())
+        waiting = [c.number for c in self.clients if c.in_flight]
+        starved = [p.home for p in probes if p.answered < PROBE_COMMANDS or not p.read]
+        return (
+            f"{HEAL_ELECTIONS} election time-outs after everything healed: {servers}; "
+            f"clients without results: {waiting}; servers that have not served their own: {starved}"
+        )
+
+
+def run_seed(
+    seed: int,
+    *,
+    events: int = 1000,
+    changes: Mapping[str, Any] | None = None,
+    workload: Workload | None = None,
+    traced: bool = False,
+) -> Result:
+    """Plays one seed: ``events`` events under faults, then the healing.
+
+    Never raises for what is broken: that is the result's ``failure``. Raises ConfigError for a change of something that
+    there is not.
+    """
+    return Simulation(seed, events=events, changes=changes, workload=workload, traced=traced).run()

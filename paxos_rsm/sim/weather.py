@@ -1,0 +1,322 @@
+"""What goes wrong, and when it is over: one draw a tick for each kind of fault of :data:`~paxos_rsm.sim.world.FAULTS`.
+
+Faults come in spells: for a share of the time nothing new begins, so that a cluster also gets to work with what the
+last spell left it. What would lose the data of more servers than quorums allow is not done, for no protocol survives
+that: of ``World.losable`` servers the disks may be wiped or damaged for good, and of the others every synced byte
+stays.
+"""
+
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+
+from paxos_rsm.sim.network import Network
+from paxos_rsm.sim.server import DIRECTORY, SimServer
+from paxos_rsm.sim.stage import Stage
+from paxos_rsm.sim.world import ELECTION_TICKS, TICK_UNITS, World
+from paxos_rsm.storage.memory import MemoryFiles
+
+__all__ = ["Weather"]
+
+SPELL = 0.04
+"""The probability, per tick, that the weather changes between calm and not."""
+
+
+class Weather:
+    """See the module's docstring."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        world: World,
+        network: Network,
+        servers: Mapping[int, SimServer],
+    ) -> None:
+        self._stage = stage
+        self._world = world
+        self._network = network
+        self._servers = servers
+        self._random = stage.chance("weather")
+        self._is_calm = False
+        self._coming: set[int] = set()
+        """Servers that are down and will be started again."""
+        self.over = False
+        makers: dict[str, Callable[[], bool]] = {
+            "crash": self._crash,
+            "kill": self._kill,
+            "blackout": self._blackout,
+            "pause": self._pause,
+            "usurp": self._usurp,
+            "slow-disk": self._slow_disk,
+            "sync-error": self._sync_error,
+            "full-disk": self._full_disk,
+            "flip": self._flip,
+            "wipe": self._wipe,
+            "isolate": self._isolate,
+            "one-way": self._one_way,
+            "partition": self._partition,
+            "ragged": self._ragged,
+            "quorum-loss": self._quorum_loss,
+            "chain": self._chain,
+            "constrained": self._constrained,
+            "coup": self._coup,
+            "streams": self._break_streams,
+            "reconnect": self._reconnect,
+        }
+        self._faults = [(name, rate, makers[name]) for name, rate in world.rates.items() if rate]
+
+    def begin(self) -> None:
+        """From now on, things go wrong."""
+        self._stage.schedule(TICK_UNITS, self._tick)
+
+    def _tick(self) -> None:
+        if self.over:
+            return
+        rnd = self._random
+        for server in self._servers.values():
+            if not server.up and not server.lost and server.number not in self._coming:
+                self._coming.add(server.number)
+                self._stage.schedule(self._ticks(2 * self._world.restart_ticks), self._restart, server)
+        if rnd.random() < SPELL:
+            self._is_calm = rnd.random() < self._world.calm
+        if not self._is_calm:
+            for name, rate, make in self._faults:
+                if rnd.random() < rate and make():
+                    self._stage.fire(name)
+        self._stage.schedule(TICK_UNITS, self._tick)
+
+    def heal(self) -> None:
+        """Nothing goes wrong any more, and what did is put right, but for disks that are lost."""
+        self.over = True
+        self._network.cut = set()
+        for server in self._servers.values():
+            server.paused_until = 0
+            server.sync_units = 1
+            server.armed = None
+            server.files.power_off_after(None)
+            server.files.forget_failures()
+            server.files.capacity_bytes = None
+            if not server.up:
+                server.boot()
+
+    # ---- choosing --------------------------------------------------------------------------------------------
+
+    def _up(self) -> list[SimServer]:
+        return [server for server in self._servers.values() if server.up]
+
+    def _someone(self) -> SimServer | None:
+        """A server that runs; the leader more often than chance would have it."""
+        up = self._up()
+        if not up:
+            return None
+        leaders = [server for server in up if server.leads]
+        if leaders and self._random.random() < 0.4:
+            return self._random.choice(leaders)
+        return self._random.choice(up)
+
+    def _shuffled(self) -> list[int]:
+        numbers = list(self._servers)
+        self._random.shuffle(numbers)
+        return numbers
+
+    def _ticks(self, most: int) -> int:
+        return self._random.randint(1, most) * TICK_UNITS
+
+    def _restart(self, server: SimServer) -> None:
+        self._coming.discard(server.number)
+        if not (self.over or server.up or server.lost):
+            server.boot()
+
+    # ---- servers ---------------------------------------------------------------------------------------------
+
+    def _crash(self) -> bool:
+        server = self._someone()
+        if server is None:
+            return False
+        draw = self._random.random()
+        if draw < 0.4:
+            server.crash()
+        elif draw < 0.7:
+            server.arm(self._random.randint(0, 6))
+        else:
+            server.arm(1 << 30, self._random.randint(0, 4))
+        return True
+
+    def _kill(self) -> bool:
+        server = self._someone()
+        if server is None:
+            return False
+        server.kill()
+        return True
+
+    def _blackout(self) -> bool:
+        for server in self._up():
+            server.crash()
+        return True
+
+    def _pause(self) -> bool:
+        server = self._someone()
+        if server is None:
+            return False
+        server.paused_until = self._stage.now + self._ticks(3 * ELECTION_TICKS)
+        return True
+
+    def _usurp(self) -> bool:
+        """Stands out of turn, without asking anybody: safety must not depend on good manners."""
+        server = self._someone()
+        if server is None or not server.replica.node.may_campaign:
+            return False
+        server.feed(server.replica.node.campaign)
+        return True
+
+    # ---- disks -----------------------------------------------------------------------------------------------
+
+    def _slow_disk(self) -> bool:
+        server = self._someone()
+        if server is None:
+            return False
+        server.sync_units = self._random.choice((1, 500, 3000, 20_000))
+        return True
+
+    def _sync_error(self) -> bool:
+        server = self._someone()
+        if server is None:
+            return False
+        server.fail_next_sync()
+        return True
+
+    def _full_disk(self) -> bool:
+        server = self._someone()
+        if server is None:
+            return False
+        server.files.capacity_bytes = server.files.used_bytes
+        self._stage.schedule(self._ticks(6 * ELECTION_TICKS), self._free_disk, server.files)
+        return True
+
+    @staticmethod
+    def _free_disk(files: MemoryFiles) -> None:
+        files.capacity_bytes = None
+
+    def _may_lose(self, server: SimServer) -> bool:
+        """Whether the others could go on without it: enough of them, and one that knows for good who they are."""
+        others = [other for other in self._servers.values() if other is not server and not other.spoilt]
+        enough = len(self._servers) - len(others) <= self._world.losable
+        return server.spoilt or (enough and any(other.knows_genesis for other in others))
+
+    def _flip(self) -> bool:
+        """A bit on the disk of a server turns over while it is down."""
+        down = [s for s in self._servers.values() if not s.up and not s.lost and s.node]
+        if not down or not self._may_lose(server := self._random.choice(down)):
+            return False
+        paths = [path for path in server.files.paths(DIRECTORY) if not path.endswith("/lock")]
+        if not paths:
+            return False
+        server.spoilt = True
+        path = self._random.choice(paths)
+        used = max(1, len(server.files.read(path).rstrip(b"\0")))
+        server.files.flip(path, self._random.randrange(8 * used))
+        return True
+
+    def _wipe(self) -> bool:
+        """A server comes back with an empty directory."""
+        server = self._someone()
+        if server is None or not self._may_lose(server):
+            return False
+        server.spoilt = True
+        server.kill()
+        server.files = MemoryFiles()
+        return True
+
+    # ---- links -----------------------------------------------------------------------------------------------
+
+    def _only(self, *links: tuple[int, int]) -> bool:
+        """Only these links stand, both ways."""
+        kept = {*links, *((b, a) for a, b in links)}
+        self._network.cut = {(a, b) for a in self._servers for b in self._servers if a != b} - kept
+        return len(self._servers) > 1
+
+    def _isolate(self) -> bool:
+        server = self._someone()
+        if server is None:
+            return False
+        for other in self._servers:
+            if other != server.number:
+                self._network.cut |= {(server.number, other), (other, server.number)}
+        return len(self._servers) > 1
+
+    def _one_way(self) -> bool:
+        """A server can send and not receive, or the reverse, to some or all of the others."""
+        server = self._someone()
+        if server is None:
+            return False
+        deaf = self._random.random() < 0.5
+        share = self._random.choice((0.5, 1.0))
+        for other in self._servers:
+            if other != server.number and self._random.random() < share:
+                self._network.cut.add((other, server.number) if deaf else (server.number, other))
+        return len(self._servers) > 1
+
+    def _partition(self) -> bool:
+        numbers = self._shuffled()
+        at = self._random.randint(0, len(numbers))
+        one, other = numbers[:at], numbers[at:]
+        self._network.cut = {(a, b) for a in one for b in other} | {(b, a) for a in one for b in other}
+        return bool(one and other)
+
+    def _ragged(self) -> bool:
+        self._network.cut = {
+            (a, b) for a in self._servers for b in self._servers if a != b and self._random.random() < 0.4
+        }
+        return bool(self._network.cut)
+
+    def _quorum_loss(self) -> bool:
+        """Everybody reaches one server only, which is not the leader (OmniPaxos, EuroSys 2023, section 2)."""
+        numbers = self._shuffled()
+        numbers.sort(key=lambda n: self._servers[n].leads)
+        hub = numbers[0]
+        return self._only(*((hub, n) for n in numbers[1:]))
+
+    def _chain(self) -> bool:
+        """Each server reaches its neighbours only."""
+        return self._only(*pairwise(self._shuffled()))
+
+    def _constrained(self) -> bool:
+        """One server that is behind is the only one that all the others but the leader reach."""
+        leaders = [n for n, server in self._servers.items() if server.leads]
+        numbers = [n for n in self._shuffled() if n not in leaders[:1]]
+        if not leaders or len(numbers) < 2:
+            return False
+        hub = min(
+            numbers,
+            key=lambda n: self._servers[n].replica.node.decided_through if self._servers[n].up else -1,
+        )
+        return self._only(*((hub, n) for n in numbers if n != hub))
+
+    def _coup(self) -> bool:
+        """Another takes over behind a leader's back, which hears nothing of it, or only from those between."""
+        leaders = [server for server in self._up() if server.leads and server.paused_until <= self._stage.now]
+        others = [server for server in self._up() if not server.leads and server.replica.node.may_campaign]
+        if not leaders or not others:
+            return False
+        old, new = self._random.choice(leaders), self._random.choice(others)
+        self._network.cut |= {(old.number, new.number), (new.number, old.number)}
+        if self._random.random() < 0.5:
+            for number in self._servers:
+                if number != old.number:
+                    self._network.cut.add((number, old.number))
+                    if self._random.random() < 0.5:
+                        self._network.cut.add((old.number, number))
+        new.feed(new.replica.node.campaign)
+        return True
+
+    def _break_streams(self) -> bool:
+        standing = self._network.connected()
+        if not standing:
+            return False
+        a, b = self._random.choice(standing)
+        self._network.break_stream(self._servers[a], self._servers[b])
+        return True
+
+    def _reconnect(self) -> bool:
+        """All links stand again."""
+        was_cut, self._network.cut = bool(self._network.cut), set()
+        return was_cut

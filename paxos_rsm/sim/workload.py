@@ -1,0 +1,85 @@
+"""What the clients of a simulation ask for."""
+
+from random import Random
+from typing import Any, Protocol
+
+from paxos_rsm.codec.kv import KvCodec, encode_command
+from paxos_rsm.machines.base import StateMachine
+from paxos_rsm.machines.kv.machine import KeyValueMachine
+from paxos_rsm.machines.kv.types import (
+    ALL_FROM,
+    Compact,
+    Compare,
+    CompareTarget,
+    DeleteRange,
+    Put,
+    PutResult,
+    Range,
+    Txn,
+)
+
+__all__ = ["KvWorkload", "Workload"]
+
+
+class Workload(Protocol):
+    """A state machine, and the commands and queries that clients send it."""
+
+    def machine(self) -> StateMachine:
+        """A new machine, for one server."""
+        ...
+
+    def command(self, rnd: Random, client: int, number: int) -> bytes:
+        """The ``number``-th command of a client, drawn from ``rnd`` and nothing else."""
+        ...
+
+    def query(self, rnd: Random) -> bytes:
+        """A query, drawn likewise."""
+        ...
+
+    def answered(self, command: bytes, result: Any) -> None:
+        """A client has been given the result of a command, encoded or as ``apply_batch`` gave it.
+
+        May raise :class:`~paxos_rsm.sim.failure.Broken` where that cannot be right.
+        """
+        ...
+
+
+class KvWorkload:
+    """Puts, deletes, transactions, ranges and compactions on a few keys of the key-value store."""
+
+    def __init__(self, keys: int = 8) -> None:
+        self._keys = keys
+        self._revision = 1
+
+    def machine(self) -> StateMachine:
+        """An empty store."""
+        return KeyValueMachine(KvCodec())
+
+    def command(self, rnd: Random, client: int, number: int) -> bytes:
+        """Two puts of three commands; each value is written once."""
+        key, value = self._key(rnd), b"%d/%d" % (client, number)
+        draw = rnd.random()
+        if draw < 0.65:
+            return encode_command(Put(key, value, prev_kv=draw < 0.1))
+        if draw < 0.75:
+            return encode_command(DeleteRange(key, ALL_FROM if draw < 0.66 else b"", prev_kv=True))
+        if draw < 0.95:
+            compare = Compare(key, CompareTarget.VERSION, operand=rnd.randint(0, 3))
+            return encode_command(
+                Txn((compare,), (Put(key, value),), (Range(key), Put(self._key(rnd), value)))
+            )
+        if draw < 0.98:
+            return encode_command(Range(key, ALL_FROM))
+        return encode_command(Compact(max(1, self._revision - rnd.randint(0, 20))))
+
+    def query(self, rnd: Random) -> bytes:
+        """One key, or all of them."""
+        return encode_command(Range(self._key(rnd), ALL_FROM if rnd.random() < 0.2 else b""))
+
+    def answered(self, command: bytes, result: Any) -> None:
+        """Notes how far revisions have come, for compactions."""
+        if type(result) is PutResult:
+            self._revision = max(self._revision, result.revision)
+
+    def _key(self, rnd: Random) -> bytes:
+        return b"k%d" % rnd.randrange(self._keys)

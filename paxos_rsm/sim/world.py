@@ -1,0 +1,177 @@
+"""What a seed is played under: how many servers, how patient, how fast, and how often what goes wrong.
+
+Each seed draws a :class:`World` of its own, so that a campaign meets combinations that nobody would think of: a
+flexible quorum on slow disks, a window of one slot under duplication, seven servers of which two have clocks that
+run a quarter too fast. One world in eight has no fault at all, for what only happens when nothing does.
+
+Time is in *units*, ``TICK_UNITS`` to a tick of a server whose clock is right.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from random import Random
+from types import MappingProxyType
+from typing import Any
+
+from paxos_rsm.errors import ConfigError
+from paxos_rsm.paxos.settings import Settings
+from paxos_rsm.replica.replica import ReplicaSettings
+
+__all__ = ["FAULTS", "TICK_UNITS", "World"]
+
+TICK_UNITS = 1000
+ELECTION_TICKS = 8
+
+FAULTS: Mapping[str, tuple[float, ...]] = MappingProxyType(
+    {
+        # What happens to a server.
+        "crash": (0.0, 0.002, 0.01, 0.03),
+        "kill": (0.0, 0.002, 0.01),
+        "blackout": (0.0, 0.0, 0.002, 0.005),
+        "pause": (0.0, 0.0, 0.005, 0.02),
+        "usurp": (0.0, 0.0, 0.002, 0.01, 0.05),
+        # What happens to its disk.
+        "slow-disk": (0.0, 0.005, 0.02),
+        "sync-error": (0.0, 0.0, 0.005),
+        "full-disk": (0.0, 0.0, 0.005),
+        "flip": (0.0, 0.0, 0.002),
+        "wipe": (0.0, 0.0, 0.002),
+        # What happens to the links.
+        "isolate": (0.0, 0.005, 0.02),
+        "one-way": (0.0, 0.005, 0.02),
+        "partition": (0.0, 0.005, 0.02),
+        "ragged": (0.0, 0.005, 0.01),
+        "quorum-loss": (0.0, 0.0, 0.005),
+        "chain": (0.0, 0.0, 0.005),
+        "constrained": (0.0, 0.0, 0.005),
+        "coup": (0.0, 0.0, 0.01, 0.05),
+        "streams": (0.0, 0.0, 0.01),
+        "reconnect": (0.0, 0.005, 0.02),
+    }
+)
+"""Every kind of fault that comes and goes, with the rates (per tick of the cluster) that a world draws from."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """See the module's docstring. Probabilities are per message unless it says otherwise."""
+
+    servers: int
+    phase2: int
+    """The phase-2 quorum; 0 for a majority."""
+    settings: Settings
+    replica: ReplicaSettings
+    segment_bytes: int
+    tick_units: tuple[int, ...]
+    """How long a tick takes by the clock of each server."""
+    # links
+    delay_units: int
+    fifo: bool
+    """Whether what one server says to another arrives in that order."""
+    loss: float
+    duplicate: float
+    late: float
+    """Sent again, and delivered up to fifty election time-outs later."""
+    streams_carry: bool
+    """Whether what was sent before a restart of either end may still arrive after it."""
+    encoded: bool
+    """Whether messages pass through their wire format."""
+    # servers
+    sync_units: int
+    lazy: float
+    """A server takes several inputs before its turn."""
+    restart_ticks: int
+    # clients
+    clients: int
+    client_units: int
+    """Between two acts of a client."""
+    in_flight_max: int
+    frame_commands_max: int
+    reads: float
+    moves: float
+    """Per act: the client goes to another server."""
+    patience_ticks: int
+    # faults
+    rates: Mapping[str, float] = field(default_factory=dict)
+    """Of each of ``FAULTS``, per tick."""
+    calm: float = 0.5
+    """The share of the time in which no fault begins."""
+    digest_slots: int = 32
+    """Digests of the whole state are compared at every slot that this divides."""
+
+    @classmethod
+    def draw(cls, rnd: Random) -> "World":
+        """A world."""
+        servers = rnd.choice((1, 2, 3, 3, 3, 3, 4, 5, 5, 5, 6, 7))
+        harsh = rnd.choice((0.0, 0.3, 0.6, 1.0))
+        fair = harsh == 0.0 and rnd.random() < 0.5
+        drawn = {name: rnd.choice(rates) for name, rates in FAULTS.items()}
+        return cls(
+            servers=servers,
+            phase2=rnd.choice((0, 0, 0, rnd.randint(1, servers))),
+            settings=Settings(
+                heartbeat_ticks=rnd.choice((1, 2)),
+                election_ticks=ELECTION_TICKS,
+                retransmit_ticks=rnd.choice((2, 3, 5)),
+                window_slots=rnd.choice((1, 2, 4, 8)),
+                pipeline_bytes=rnd.choice((1, 1, 200, 1 << 16)),
+                chunk_bytes_max=rnd.choice((1, 150, 600, 1 << 20)),
+                read_rounds_max=rnd.choice((1, 2, 4)),
+            ),
+            replica=ReplicaSettings(
+                tick_ms=25,
+                resend_ticks=rnd.choice((10, 16, 30)),
+                session_timeout_ms=rnd.choice((1_000, 3_000, 60_000)),
+            ),
+            segment_bytes=rnd.choice((16 << 10, 16 << 10, 64 << 10)),
+            tick_units=tuple(
+                TICK_UNITS if fair else rnd.choice((800, 950, TICK_UNITS, TICK_UNITS, 1050, 1250))
+                for _ in range(servers)
+            ),
+            delay_units=rnd.choice((20, 200, 600, 1500)),
+            fifo=rnd.random() < 0.4,
+            loss=rnd.choice((0.0, 0.01, 0.1, 0.3)) * harsh,
+            duplicate=rnd.choice((0.0, 0.02, 0.2, 0.5)) * harsh,
+            late=rnd.choice((0.0, 0.01, 0.05)) * harsh,
+            streams_carry=rnd.random() < 0.5,
+            encoded=rnd.random() < 0.1,
+            sync_units=rnd.choice((1, 50, 300, 2000)),
+            lazy=rnd.choice((0.0, 0.1, 0.4)),
+            restart_ticks=rnd.choice((2, 10, 40)),
+            clients=rnd.randint(1, 5),
+            client_units=rnd.choice((150, 400, 1000)),
+            in_flight_max=rnd.choice((1, 4, 12)),
+            frame_commands_max=rnd.choice((1, 3)),
+            reads=rnd.choice((0.1, 0.3, 0.6)),
+            moves=rnd.choice((0.0, 0.01, 0.05)),
+            patience_ticks=rnd.choice((12, 30)),
+            rates={name: 0.0 if fair else rate for name, rate in drawn.items()},
+            calm=rnd.choice((0.2, 0.5, 0.8)),
+            digest_slots=rnd.choice((8, 32, 32)),
+        )
+
+    @property
+    def phase2_quorum(self) -> int:
+        """How many votes decide a slot after the first."""
+        return self.phase2 or self.servers // 2 + 1
+
+    @property
+    def losable(self) -> int:
+        """How many servers may lose their disks for good, and the others still go on."""
+        phase1 = self.servers - self.phase2 + 1 if self.phase2 else self.phase2_quorum
+        return self.servers - max(phase1, self.phase2_quorum)
+
+    def but(self, changes: Mapping[str, Any]) -> "World":
+        """This world with some of it changed: a name of a fault is its rate, any other one that of a field.
+
+        Raises ConfigError for a name that is neither.
+        """
+        fields = dict(changes)
+        rates = {name: fields.pop(name) for name in changes if name in FAULTS}
+        unknown = [name for name in fields if name not in self.__dataclass_fields__]
+        if unknown:
+            raise ConfigError(
+                f"the world of a simulation has nothing called {unknown[0]!r}; it has "
+                f"{', '.join([*self.__dataclass_fields__, *FAULTS])}"
+            )
+        return replace(self, **fields, rates={**self.rates, **rates})
