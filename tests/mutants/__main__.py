@@ -39,10 +39,11 @@ class Plan:
     events: int = 1000
 
 
-def hunt(name: str, plan: Plan, first: int = 1, last: int = 0) -> Found:
+def hunt(name: str, plan: Plan, first: int = 1, last: int = 0, hashes: bool = False) -> Found:
     """Plays seeds with one bug planted, in a process of its own. Raises RuntimeError where that breaks down."""
     command = [sys.executable, "-m", "tests.mutants.hunt", name, str(first), str(last or plan.limit)]
     command += ["--events", str(plan.events), "--seconds", str(plan.seconds)]
+    command += ["--hashes"] if hashes else []
     # The same hashes in every hunt, so that a seed that found a bug finds it again.
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -57,21 +58,33 @@ def hunt(name: str, plan: Plan, first: int = 1, last: int = 0) -> Found:
 def hunt_all(mutants: Sequence[Mutant], plan: Plan, workers: int) -> Iterator[tuple[Mutant, Found]]:
     """The hunts, as they end."""
     with ThreadPoolExecutor(workers) as pool:
-        running: dict[Future[Found], Mutant] = {pool.submit(hunt, m.name, plan): m for m in mutants}
+        running: dict[Future[Found], Mutant] = {
+            pool.submit(hunt, m.name, plan, hashes=m.hash_seeds): m for m in mutants
+        }
         for future in as_completed(running):
             yield running[future], future.result()
 
 
-def control(seeds: int, plan: Plan, workers: int) -> list[Found]:
-    """Plays the seeds 1..``seeds`` with nothing planted, in as many parts as there are workers."""
-    size = -(-seeds // workers)
-    firsts = range(1, seeds + 1, size)
+def control(results: Sequence[tuple[Mutant, Found]], plan: Plan, workers: int) -> list[str]:
+    """Plays, with nothing planted, as many seeds as any of the bugs took; what fails there, which must be nothing."""
+    plan = Plan(plan.limit, events=plan.events)
+    seeds = _hardest(results)
+    size = max(1, -(-seeds // workers))
+    hashed = _hardest([(mutant, found) for mutant, found in results if mutant.hash_seeds])
     with ThreadPoolExecutor(workers) as pool:
         parts = [
-            pool.submit(hunt, NOTHING, Plan(plan.limit, events=plan.events), f, min(f + size - 1, seeds))
-            for f in firsts
+            pool.submit(hunt, NOTHING, plan, first, min(first + size - 1, seeds))
+            for first in range(1, seeds + 1, size)
         ]
-        return [part.result() for part in parts]
+        if hashed:
+            parts.append(pool.submit(hunt, NOTHING, plan, 1, hashed, hashes=True))
+        found = [part.result() for part in parts]
+    return [f"seed {each.seed}: {each.failure}" for each in found if each.seed is not None]
+
+
+def _hardest(results: Sequence[tuple[Mutant, Found]]) -> int:
+    """How many seeds it took to find the bug that was found last; 0 where none was."""
+    return max((found.seeds for _, found in results if found.seed is not None), default=0)
 
 
 def _row(mutant: Mutant, found: Found, width: int) -> str:
@@ -131,9 +144,8 @@ def main(arguments: list[str]) -> int:
         results.append((mutant, found))
         _tell(_row(mutant, found, width))
     missed = [mutant.name for mutant, found in results if found.seed is None]
-    hardest = max((found.seeds for _, found in results if found.seed is not None), default=0)
-    parts = control(hardest, plan, given.workers) if hardest else []
-    red = [f"seed {part.seed}: {part.failure}" for part in parts if part.seed is not None]
+    hardest = _hardest(results)
+    red = control(results, plan, given.workers)
     note = (
         f"{len(results) - len(missed)} of {len(results)} found, the hardest in {hardest} seeds of {plan.events} "
         f"events; without a bug, {'the same seeds are green' if not red else 'NOT GREEN: ' + '; '.join(red)}."

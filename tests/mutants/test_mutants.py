@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutants.__main__ import main
 from tests.mutants.catalogue import MUTANTS
 from tests.mutants.mutant import DoesNotApply, Edit, Mutant, mutated, source_of
 
@@ -67,3 +68,21 @@ except DoesNotApply as error:
     from paxos_rsm.paxos.quorum import QuorumSizes
 
     assert QuorumSizes.majority(5).phase1 == 3
+
+
+def test_a_few_are_found_in_no_time(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A slice of `make mutants`: one of the protocol, one of the disk, one of the sessions, and the control."""
+    report = tmp_path / "report.md"
+    names = ["phase-2-majority-minus-one", "sync-skipped-now-and-then", "result-of-another-command"]
+    only = [word for name in names for word in ("--only", name)]
+    assert main([*only, "--limit", "200", "--report", str(report)]) == 0, capfd.readouterr().out
+    told = capfd.readouterr().out
+    assert "3 of 3 found" in told
+    assert "the same seeds are green" in told
+    lines = report.read_text(encoding="utf-8").splitlines()
+    assert sum(line.startswith("| ") and line.split(" | ")[0][2:] in names for line in lines) == 3
+
+
+def test_what_is_not_found_is_said(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["--only", "deposed-leader-learns-and-announces", "--limit", "1", "--events", "10"]) == 1
+    assert "not found: deposed-leader-learns-and-announces" in capfd.readouterr().out
