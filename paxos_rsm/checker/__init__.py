@@ -8,7 +8,7 @@ it judges: it imports the errors and the standard library, and can check the his
 from paxos_rsm.checker import models
 from paxos_rsm.checker.history import Operation, Recorder, read_history, write_history
 from paxos_rsm.checker.linearizability import check
-from paxos_rsm.checker.models import Model
+from paxos_rsm.checker.model import Model
 from paxos_rsm.checker.result import Result, Verdict
 
 __all__ = [

@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 from paxos_rsm.checker.history import Operation, validate
-from paxos_rsm.checker.models import ILLEGAL, Model
+from paxos_rsm.checker.model import ILLEGAL, Model
 from paxos_rsm.checker.partition import Partition, sort_by_call
 from paxos_rsm.checker.result import Result, Verdict
 from paxos_rsm.checker.wgl import Search

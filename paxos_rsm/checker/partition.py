@@ -18,7 +18,7 @@ from collections.abc import Hashable, Sequence
 from operator import attrgetter
 
 from paxos_rsm.checker.history import Operation
-from paxos_rsm.checker.models import ANY, BLIND, Model
+from paxos_rsm.checker.model import ANY, BLIND, Model
 
 __all__ = ["Partition", "sort_by_call"]
 

@@ -21,7 +21,7 @@ event, state and placed writes, but a read missing that the other has placed, or
 has spared. What the worse one can do, the better one can.
 
 **Open operations** come last of the candidates; among those that do the same, only the first is tried; and one that
-was placed must be seen by the next (``models.Model.needs``), or it need not have been placed.
+was placed must be seen by the next (``model.Model.needs``), or it need not have been placed.
 
 The search is iterative, takes no clock, and can be stopped and taken up again after any number of steps.
 
@@ -34,7 +34,7 @@ from collections.abc import Hashable, Iterator
 from typing import Any, TypeAlias
 
 from paxos_rsm.checker.history import Operation
-from paxos_rsm.checker.models import ANY, ILLEGAL, Model
+from paxos_rsm.checker.model import ANY, ILLEGAL, Model
 from paxos_rsm.checker.partition import Partition
 
 __all__ = ["Search"]
