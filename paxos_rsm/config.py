@@ -177,6 +177,9 @@ class Tuning:
     entry_bytes_max: int = _option(
         1_572_864 + 64 * 1024, _between(4_096, 128 * MIB), "largest entry of the log in bytes"
     )
+    log_segment_bytes: int = _option(
+        64 * MIB, _between(64 * 1024, 1_024 * MIB), "bytes that the log takes from the disk at a time"
+    )
     window_entries: int = _option(
         8, _between(1, 4_096), "entries that the leader has proposed and not decided, at most"
     )

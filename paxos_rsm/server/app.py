@@ -195,6 +195,7 @@ class Server:
             member_id=config.member_id,
             name=config.name,
             draw_bits=secrets.randbits,
+            segment_bytes=config.tuning.log_segment_bytes,
         )
 
     def _make_replica(self, directory: DataDirectory, machine: StateMachine) -> ReplicaLoop:
