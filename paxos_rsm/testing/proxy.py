@@ -176,8 +176,8 @@ class _Pipe:
 
     def _deliver(self, item: Any) -> None:
         sink = self.sink
-        if sink is None or self._dead:
-            return
+        if sink is None or self._dead or (sink.is_closing() and isinstance(item, bytes)):
+            return  # nobody is there to hear it
         if item is _LOST:
             self.ended = True
             sink.abort()

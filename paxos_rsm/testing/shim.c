@@ -48,6 +48,7 @@ enum {
     SYNCS_FAILED = 18,
     WRITES_REFUSED = 19,   /* for want of space, or with EIO */
     SYNCS_DELAYED = 20,    /* begun, of those that take longer */
+    SYNCS_AT_FAILURE = 21, /* SYNCS when the last one was made to fail */
     FIELDS = 64,
 };
 enum { SPACE_PLENTY = 0, SPACE_NONE = 1, SPACE_GROWTH = 2 };
@@ -122,6 +123,7 @@ static int before_sync(int fd) {
     }
     if (!take(SYNC_ERRORS)) return 0;
     count(SYNCS_FAILED);
+    atomic_store(&control[SYNCS_AT_FAILURE], field(SYNCS));
     return (int)field(SYNC_ERRNO);
 }
 

@@ -39,7 +39,7 @@ COMPILE_TIMEOUT_S = 60.0
 
 # The fields of the control file, each a 64-bit integer: the same list as in shim.c.
 MAGIC, SYNC_ERRORS, SYNC_ERRNO, SYNC_DELAY_MS, SPACE, CLOCK_OFFSET_NS, WRITE_ERRORS = range(7)
-LOADED_PID, SYNCS, SYNCS_FAILED, WRITES_REFUSED, SYNCS_DELAYED = range(16, 21)
+LOADED_PID, SYNCS, SYNCS_FAILED, WRITES_REFUSED, SYNCS_DELAYED, SYNCS_AT_FAILURE = range(16, 22)
 FIELDS = 64
 MAGIC_VALUE = 0x70617873686D31
 SPACE_PLENTY, SPACE_NONE, SPACE_GROWTH = range(3)
@@ -118,6 +118,11 @@ class ServerFaults:
     def syncs_failed(self) -> int:
         """How often a sync was made to fail."""
         return self._get(SYNCS_FAILED)
+
+    @property
+    def syncs_at_failure(self) -> int:
+        """What :attr:`syncs` was when the last sync was made to fail: more since then is a server that tried again."""
+        return self._get(SYNCS_AT_FAILURE)
 
     @property
     def syncs_delayed(self) -> int:

@@ -7,7 +7,7 @@ from typing import TypeVar
 from paxos_rsm._proto import admin_pb2
 from paxos_rsm.testing.cluster import LocalCluster, LocalClusterError, LocalServer
 
-__all__ = ["eventually", "leader_among", "same_state", "status_now", "status_of"]
+__all__ = ["TIMEOUT_S", "eventually", "leader_among", "same_state", "status_now", "status_of"]
 
 T = TypeVar("T")
 
