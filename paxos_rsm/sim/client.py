@@ -23,6 +23,8 @@ from paxos_rsm.sim.world import TICK_UNITS, World
 
 __all__ = ["Asked", "SimClient"]
 
+SLEEP_TICKS_MAX = 60
+
 
 class Asked(NamedTuple):
     """One operation of the history: ``returned_at`` is None, and ``result`` too, where its outcome is unknown."""
@@ -105,6 +107,7 @@ class SimClient:
         self._is_open = False
         self._submitted_through = 0
         self._heard_at = 0
+        self._wakes_at = 0
 
     # ---- what it does ----------------------------------------------------------------------------------------
 
@@ -119,6 +122,8 @@ class SimClient:
     def act(self) -> None:
         """Looks after its attachment, submits something, or reads."""
         self._act_later()
+        if self._stage.now < self._wakes_at:
+            return
         stage, rnd, server = self._stage, self._random, self._server
         if server is None or not server.up or server.life != self._life or self._handle is None:
             self._move()
@@ -130,14 +135,30 @@ class SimClient:
             stage.fire("impatience")
             self._move()
             return
-        if rnd.random() < self._world.moves:
-            stage.fire("move")
-            self._move()
+        if self._wanders():
             return
         if self._is_open:
             self._submit()
         if self.may_read and self.reading < 2 and rnd.random() < self._world.reads:
             self._read()
+
+    def _wanders(self) -> bool:
+        """On a whim: goes elsewhere, is away for a while, or begins a new session."""
+        world, rnd = self._world, self._random
+        if rnd.random() < world.moves:
+            self._stage.fire("move")
+            self._move()
+        elif world.sleeps and rnd.random() < world.sleeps:
+            self._stage.fire("sleep")
+            self._leave()
+            self._wakes_at = self._stage.now + rnd.randint(1, SLEEP_TICKS_MAX) * TICK_UNITS
+        elif world.ends and not self.in_flight and self._is_open and rnd.random() < world.ends:
+            self._stage.fire("session ended")
+            self._leave(ended=True)
+            self.session, self.next_seq = 0, 1
+        else:
+            return False
+        return True
 
     def _move(self) -> None:
         """To some server that runs, with the session that it has."""
@@ -157,14 +178,19 @@ class SimClient:
     def _attach(self, server: SimServer) -> None:
         self._handle = server.replica.attach(self._sink, self.session)
 
-    def _leave(self) -> None:
+    def _leave(self, *, ended: bool = False) -> None:
         self._sink.current = False
         self._is_open = False
         self.reading = 0
         server, handle = self._server, self._handle
         self._server = self._handle = None
-        if server is not None and handle is not None and server.up and server.life == self._life:
+        if server is None or handle is None or not server.up or server.life != self._life:
+            return
+        if ended:
+            server.call(handle.end)
+        elif self._random.random() < 0.7:
             server.feed(handle.close)
+        # Else it is gone without a word, and the server goes on with an attachment that nobody listens to.
 
     def _submit(self) -> None:
         world, rnd = self._world, self._random
@@ -180,7 +206,10 @@ class SimClient:
             self.next_seq += 1
         fresh = [each for each in self.in_flight.values() if each.seq > self._submitted_through]
         if fresh and self._server is not None:
-            self._server.call(self._submit_frame, fresh[: rnd.randint(1, world.frame_commands_max)])
+            count, first_seq = rnd.randint(1, world.frame_commands_max), fresh[0].seq
+            # A frame has no hole: a command that was answered out of turn ends it.
+            frame = [each for at, each in enumerate(fresh[:count]) if each.seq == first_seq + at]
+            self._server.call(self._submit_frame, frame)
 
     def _submit_frame(self, part: list[_InFlight]) -> None:
         handle = self._handle
@@ -213,6 +242,8 @@ class SimClient:
             if applied != server.replica.machine.applied_slot:
                 raise Broken("8", f"a read at slot {applied} meets the state of another")
             result = server.replica.query(request)
+            if applied == self._oracle.applied_through:
+                self._workload.queried(request, result)
             self.read += 1
             self._note(True, request, result, called_at)
 
@@ -238,7 +269,6 @@ class SimClient:
             asked = self.in_flight.pop(seq, None)
             if asked is not None:
                 self._executions.answered(self.session, seq, asked.command, result)
-                self._workload.answered(asked.command, result)
                 self.answered += 1
                 self._note(False, asked.command, result, asked.called_at)
 
@@ -253,6 +283,7 @@ class SimClient:
         self.reading = 0
         if isinstance(error, SessionExpired):
             self._stage.fire("session expired")
+            self._executions.expired(self.session)
             for asked in self.in_flight.values():
                 self._note(False, asked.command, None, asked.called_at, known=False)
             self.in_flight.clear()

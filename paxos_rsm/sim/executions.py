@@ -14,6 +14,7 @@ from paxos_rsm.machines.base import BatchStateMachine, Position, StateMachine
 from paxos_rsm.machines.frames import BadFrame
 from paxos_rsm.paxos.types import Batch, Entry, NodeId, Slot, split_frames
 from paxos_rsm.sim.failure import Broken
+from paxos_rsm.sim.workload import Workload
 
 __all__ = ["Executions", "Watched"]
 
@@ -33,6 +34,7 @@ class _Sessions:
 
     def __init__(self) -> None:
         self.next_seq: dict[int, int] = {}
+        self.ended: set[int] = set()
 
     def runs(self, slot: Slot, entry: Entry) -> list[_Run]:
         """What this slot brings to execution."""
@@ -48,6 +50,7 @@ class _Sessions:
             elif frame.expire is not None:
                 if self.next_seq.get(frame.expire.session) == frame.expire.last_seq + 1:
                     del self.next_seq[frame.expire.session]
+                    self.ended.add(frame.expire.session)
             else:
                 expected = self.next_seq.get(frame.session)
                 count = len(frame.commands)
@@ -62,7 +65,8 @@ class _Sessions:
 class Executions:
     """See the module's docstring."""
 
-    def __init__(self) -> None:
+    def __init__(self, workload: Workload) -> None:
+        self._workload = workload
         self._sessions = _Sessions()
         self._runs: list[list[_Run]] = [[]]
         self._results: list[list[list[Any]]] = [[]]
@@ -99,6 +103,7 @@ class Executions:
         run = runs[nth]
         for offset, result in enumerate(results):
             self._answers[run.session, run.first_seq + offset] = run.commands[offset], result
+            self._workload.executed(run.commands[offset], result)
 
     def applied(self, host: NodeId, slot: Slot, ran: int) -> None:
         """A server is done with ``slot``, in which it executed ``ran`` runs."""
@@ -111,6 +116,13 @@ class Executions:
         """The state of a server after ``slot``: equal applied slot, equal state."""
         if self._digests.setdefault(slot, digest) != digest:
             raise Broken("7", f"{host:x} has another state than others after slot {slot}")
+
+    def expired(self, session: int) -> None:
+        """A client was told that its session has ended."""
+        if session not in self._sessions.ended:
+            raise Broken(
+                "11", f"a client was told that session {session:x} has ended, and the log has not ended it"
+            )
 
     def answered(self, session: int, seq: int, command: bytes, result: Any) -> None:
         """A client was given a result: it is that of its command, executed once."""

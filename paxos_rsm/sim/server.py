@@ -254,9 +254,7 @@ class SimServer:
     def _tick(self, life: int) -> None:
         if life != self.life or not self.up or self._wait(self._tick, life):
             return
-        leader = self.replica.leader
-        changed = self.feed(self.replica.tick)
-        if changed or self.replica.leader != leader:
+        if self.feed(self.replica.tick):
             self.stage.event(TICK, self.number, self.replica.node.decided_through)
         if self.up:
             self._tick_later()
@@ -407,7 +405,8 @@ class SimServer:
         leader = self.replica.leader
         return (
             f"n{self.number}: {node.role}, follows {leader[1] if leader else 'nobody'}, "
-            f"promised {node.acceptor.promised}, decided {node.decided_through}, applied {self.replica.machine.applied_slot}"
+            f"promised {node.acceptor.promised}, decided {node.decided_through}, "
+            f"applied {self.replica.machine.applied_slot}"
         )
 
     @property

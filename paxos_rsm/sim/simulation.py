@@ -52,8 +52,8 @@ class Simulation:
         self.world = World.draw(stage.chance("world")).but(changes or {})
         self.events_wanted = events
         self.oracle = Oracle()
-        self.executions = Executions()
         self.workload = workload or KvWorkload()
+        self.executions = Executions(self.workload)
         self.history: list[Asked] | None = [] if history else None
         self.network = Network(stage, self.world)
         self.servers = {
@@ -86,7 +86,11 @@ class Simulation:
         except Broken as broken:
             failure = Failure(broken.rule, str(broken), stage.events, stage.tick)
         except (InvariantViolation, MachineFailed) as error:
-            failure = Failure("invariant", f"invariant: {error}", stage.events, stage.tick)
+            cause = (
+                error.__cause__
+            )  # what a check says inside of a machine comes out as a failure of the machine
+            what = cause if isinstance(cause, Broken) else Broken("invariant", str(error))
+            failure = Failure(what.rule, str(what), stage.events, stage.tick)
         except Exception as error:
             failure = Failure("error", f"{type(error).__name__}: {error}", stage.events, stage.tick)
         stage.fired["slots"] += self.oracle.chosen_through
@@ -111,7 +115,16 @@ class Simulation:
         if stage.trace is not None:
             stage.tell("the weather clears up")
         self.network.world = calm = replace(
-            self.world, delay_units=20, loss=0.0, duplicate=0.0, late=0.0, lazy=0.0, moves=0.0, reads=0.5
+            self.world,
+            delay_units=20,
+            loss=0.0,
+            duplicate=0.0,
+            late=0.0,
+            lazy=0.0,
+            moves=0.0,
+            sleeps=0.0,
+            ends=0.0,
+            reads=0.5,
         )
         self.weather.heal()
         for client in self.clients:

@@ -3,7 +3,7 @@
 from random import Random
 from typing import Any, Protocol
 
-from paxos_rsm.codec.kv import KvCodec, encode_command
+from paxos_rsm.codec.kv import KvCodec, decode_command, encode_command, encode_result
 from paxos_rsm.machines.base import StateMachine
 from paxos_rsm.machines.kv.machine import KeyValueMachine
 from paxos_rsm.machines.kv.types import (
@@ -12,11 +12,13 @@ from paxos_rsm.machines.kv.types import (
     Compare,
     CompareTarget,
     DeleteRange,
+    KvError,
     Put,
-    PutResult,
     Range,
     Txn,
 )
+from paxos_rsm.sim.failure import Broken
+from paxos_rsm.sim.kv_reference import KvReference, NotModelled
 
 __all__ = ["KvWorkload", "Workload"]
 
@@ -36,10 +38,18 @@ class Workload(Protocol):
         """A query, drawn likewise."""
         ...
 
-    def answered(self, command: bytes, result: Any) -> None:
-        """A client has been given the result of a command, encoded or as ``apply_batch`` gave it.
+    def executed(self, command: bytes, result: Any) -> None:
+        """The log's next command has been executed, on the first server that came to it.
 
-        May raise :class:`~paxos_rsm.sim.failure.Broken` where that cannot be right.
+        Called once for every command, in order; ``result`` is as ``apply_batch`` gave it. May raise
+        :class:`~paxos_rsm.sim.failure.Broken` where that cannot be right.
+        """
+        ...
+
+    def queried(self, request: bytes, result: bytes) -> None:
+        """A query has been answered from the newest state that there is: after all that was :meth:`executed`.
+
+        May raise Broken likewise.
         """
         ...
 
@@ -50,6 +60,7 @@ class KvWorkload:
     def __init__(self, keys: int = 8) -> None:
         self._keys = keys
         self._revision = 1
+        self._reference = KvReference()
 
     def machine(self) -> StateMachine:
         """An empty store."""
@@ -76,10 +87,27 @@ class KvWorkload:
         """One key, or all of them."""
         return encode_command(Range(self._key(rnd), ALL_FROM if rnd.random() < 0.2 else b""))
 
-    def answered(self, command: bytes, result: Any) -> None:
-        """Notes how far revisions have come, for compactions."""
-        if type(result) is PutResult:
-            self._revision = max(self._revision, result.revision)
+    def executed(self, command: bytes, result: Any) -> None:
+        """The reference must say the same."""
+        self._revision = result.revision if hasattr(result, "revision") else self._revision
+        self._compare(command, result)
+
+    def queried(self, request: bytes, result: bytes) -> None:
+        """The reference must say the same."""
+        self._compare(request, result)
+
+    def _compare(self, request: bytes, result: Any) -> None:
+        command = decode_command(request)
+        if isinstance(command, KvError):
+            return
+        try:
+            expected: Any = self._reference.execute(command)
+        except NotModelled:
+            return
+        if type(result) is bytes:
+            expected = encode_result(expected)
+        if expected != result:
+            raise Broken("11", f"{command} was answered {result!r}; it should be {expected!r}")
 
     def _key(self, rnd: Random) -> bytes:
         return b"k%d" % rnd.randrange(self._keys)

@@ -1,0 +1,198 @@
+"""What a campaign has reached: how often each fault fired, and each branch of the protocol.
+
+A simulator that never lets a candidate meet a compacted promise proves nothing about it, so a campaign that leaves
+something out has failed, however green. Faults are counted by whoever makes them. Branches are found in the source:
+every function, and every suite of an ``if``, a loop, a ``match`` or an ``except`` in ``MODULES``, counts as reached
+when its first statement runs. (A suite that begins by raising is a defence, not a branch: were it reached, the seed
+would have failed.) What the simulation cannot reach is named in ``EXEMPT``, each with its reason.
+
+Counting lines costs several times the run itself, so a campaign counts in one seed of so many.
+"""
+
+import ast
+import importlib
+import inspect
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import CodeType, FrameType, ModuleType
+from typing import Any
+
+from paxos_rsm.sim.world import FAULTS
+
+__all__ = ["EXEMPT", "MODULES", "REQUIRED", "Branch", "BranchCounter", "unreached"]
+
+MODULES = (
+    "paxos_rsm.paxos.acceptor",
+    "paxos_rsm.paxos.core",
+    "paxos_rsm.paxos.election",
+    "paxos_rsm.paxos.learner",
+    "paxos_rsm.paxos.log",
+    "paxos_rsm.paxos.membership",
+    "paxos_rsm.paxos.node",
+    "paxos_rsm.paxos.proposer",
+    "paxos_rsm.paxos.quorum",
+    "paxos_rsm.paxos.reads",
+    "paxos_rsm.replica.expiry",
+    "paxos_rsm.replica.forming",
+    "paxos_rsm.replica.local_sessions",
+    "paxos_rsm.replica.replica",
+    "paxos_rsm.storage.base",
+)
+"""Whose branches must all be reached."""
+
+REQUIRED = (
+    *FAULTS,
+    "cannot start now",
+    "cut",
+    "damage found",
+    "duplicate",
+    "encoded",
+    "impatience",
+    "late",
+    "loss",
+    "move",
+    *(f"power loss: {mode}" for mode in ("drop", "keep", "tear", "scatter", "mixed")),
+    "read refused",
+    "refused",
+    "reorder",
+    "session expired",
+    "stale",
+    "stopped by its disk",
+    "unsynced writes lost",
+)
+"""Every fault, and what must come of some of them."""
+
+EXEMPT: Mapping[str, str] = {}
+"""Branches that no simulation reaches, and why. Filled below, where it can be read as a list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One place where the code can go one way or another."""
+
+    module: str
+    function: str
+    condition: str
+    """The first line of what leads here, as it stands in the source; empty for the function itself."""
+    line: int
+    """Of the first statement."""
+    last_line: int
+
+    def __str__(self) -> str:
+        where = f"{self.module.removeprefix('paxos_rsm.')}.{self.function}"
+        return f"{where}: {self.condition}" if self.condition else where
+
+
+class BranchCounter:
+    """Counts how often each branch is reached while it is entered (``with``); slow."""
+
+    def __init__(self) -> None:
+        self._by_file: dict[str, dict[int, Branch]] = {}
+        self.branches: list[Branch] = []
+        for name in MODULES:
+            module = importlib.import_module(name)
+            found = list(_branches(module))
+            self.branches += found
+            lines = self._by_file.setdefault(inspect.getfile(module), {})
+            for branch in found:
+                for line in range(branch.line, branch.last_line + 1):
+                    lines[line] = branch
+        self._hits: Counter[tuple[Branch, int]] = Counter()
+        self._lines_of: dict[CodeType, Mapping[int, Branch] | None] = {}
+        self._before: Any = None
+
+    def __enter__(self) -> "BranchCounter":
+        self._before = sys.gettrace()
+        sys.settrace(self._call)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        sys.settrace(self._before)
+
+    def _call(self, frame: FrameType, event: str, argument: object) -> Any:
+        code = frame.f_code
+        if code in self._lines_of:
+            lines = self._lines_of[code]
+        else:
+            lines = self._lines_of[code] = self._by_file.get(code.co_filename)
+        return None if lines is None else self._line
+
+    def _line(self, frame: FrameType, event: str, argument: object) -> Any:
+        if event == "line":
+            line = frame.f_lineno
+            branch = self._by_file[frame.f_code.co_filename].get(line)
+            if branch is not None:
+                self._hits[branch, line] += 1
+        return self._line
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How often each branch was reached, those at 0 included."""
+        counts: Counter[str] = Counter({str(branch): 0 for branch in self.branches})
+        for (branch, _), hits in self._hits.items():
+            counts[str(branch)] = max(counts[str(branch)], hits)
+        return counts
+
+
+def unreached(fired: Mapping[str, int], branches: Mapping[str, int]) -> list[str]:
+    """What must be reached and was not: faults first, then branches."""
+    faults = [f"fault: {name}" for name in REQUIRED if not fired.get(name)]
+    return faults + [f"branch: {name}" for name, hits in branches.items() if not hits and name not in EXEMPT]
+
+
+# ---- finding branches ------------------------------------------------------------------------------------
+
+
+def _branches(module: ModuleType) -> Iterator[Branch]:
+    source = inspect.getsource(module)
+    lines = source.splitlines()
+    yield from _within(ast.parse(source), module.__name__, "", lines)
+
+
+def _within(node: ast.AST, module: str, function: str, lines: list[str]) -> Iterator[Branch]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef):
+            if not any(isinstance(base, ast.Name) and base.id == "Protocol" for base in child.bases):
+                yield from _within(child, module, f"{function}{child.name}.", lines)
+        elif isinstance(child, ast.FunctionDef):
+            name = f"{function}{child.name}"
+            yield from _suite(child.body, module, name, "")
+            yield from _within(child, module, f"{name}.", lines)
+        else:
+            owner = function.rstrip(".")
+            for suite, condition in _suites(child, lines):
+                yield from _suite(suite, module, owner, condition)
+            yield from _within(child, module, function, lines)
+
+
+def _suites(node: ast.AST, lines: list[str]) -> Iterator[tuple[list[ast.stmt], str]]:
+    """The suites of a statement, each with the line that leads to it."""
+    if isinstance(node, ast.If | ast.For | ast.While):
+        head = lines[node.lineno - 1].strip()
+        yield node.body, head
+        if node.orelse and not (len(node.orelse) == 1 and isinstance(node.orelse[0], ast.If)):
+            yield node.orelse, f"else of {head}"
+    elif isinstance(node, ast.Match):
+        for case in node.cases:
+            yield case.body, lines[case.pattern.lineno - 1].strip()
+    elif isinstance(node, ast.Try):
+        for handler in node.handlers:
+            yield handler.body, lines[handler.lineno - 1].strip()
+
+
+def _suite(body: list[ast.stmt], module: str, function: str, condition: str) -> Iterator[Branch]:
+    first = body[0]
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+        if len(body) == 1:
+            return  # a docstring, or an ellipsis
+        first = body[1]
+    if isinstance(first, ast.Raise):
+        return
+    inner = getattr(first, "body", None) or getattr(first, "cases", None)
+    last_line = (
+        inner[0].lineno - 1 if isinstance(inner, list) and inner and hasattr(inner[0], "lineno") else 0
+    )
+    last_line = max(first.lineno, last_line or (first.lineno if inner else first.end_lineno or first.lineno))
+    yield Branch(module, function, condition, first.lineno, last_line)
