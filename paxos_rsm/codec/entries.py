@@ -2,11 +2,14 @@
 
 An entry is a kind and its data. The data of a batch is passed through untouched, so that a frame is encoded once,
 by the client, and decoded once a server, by its state machine. A kind that this version does not know stops the
-server (rule 12): it is never skipped.
+server (rule 12): it is never skipped. A configuration that is none is a ConfigError, whether its bytes do not parse or
+say what cannot be; whoever read them, from a stream or from the log, says what that means there.
 """
 
+from google.protobuf.message import DecodeError
+
 from paxos_rsm._proto import paxos_pb2 as pb
-from paxos_rsm.errors import UnknownEntry
+from paxos_rsm.errors import ConfigError, UnknownEntry
 from paxos_rsm.paxos.membership import Configuration, Member
 from paxos_rsm.paxos.quorum import QuorumSizes
 from paxos_rsm.paxos.types import Ballot, Batch, ConfigChange, Entry, Noop
@@ -27,6 +30,10 @@ __all__ = [
 NOOP = int(pb.ENTRY_KIND_NOOP)
 BATCH = int(pb.ENTRY_KIND_BATCH)
 CONFIG = int(pb.ENTRY_KIND_CONFIG)
+
+MEMBERS_MAX = 1_024
+"""Of a configuration: far above any cluster, and few enough that an error may list them."""
+REASON_CHARS_MAX = 500
 
 
 def ballot_to_pb(ballot: Ballot) -> pb.Ballot:
@@ -69,10 +76,16 @@ def configuration_to_pb(configuration: Configuration) -> pb.Configuration:
 
 def configuration_from_pb(message: pb.Configuration) -> Configuration:
     """A configuration from the wire. Raises ConfigError where it breaks an invariant of the type."""
+    if len(message.members) > MEMBERS_MAX:
+        raise ConfigError(f"a configuration names {len(message.members)} members; the most are {MEMBERS_MAX}")
     members = tuple(member_from_pb(m) for m in message.members)
     quorum = QuorumSizes(len(members), message.phase1_quorum, message.phase2_quorum)
     configuration = Configuration(message.cluster_id, members, quorum)
-    configuration.validate()
+    try:
+        configuration.validate()
+    except ConfigError as error:
+        # It repeats names, which may be as long as a message.
+        raise ConfigError(str(error)[:REASON_CHARS_MAX]) from None
     return configuration
 
 
@@ -86,17 +99,27 @@ def entry_to_kind(entry: Entry) -> tuple[int, bytes]:
 
 
 def entry_from_kind(kind: int, data: bytes) -> Entry:
-    """The entry of a kind and its data. Raises UnknownEntry for a kind of a later version."""
+    """The entry of a kind and its data.
+
+    Raises UnknownEntry for a kind of a later version, ConfigError for a configuration that is none.
+    """
     if kind == BATCH:
         return Batch(data)
     if kind == NOOP:
         return Noop()
     if kind == CONFIG:
-        return ConfigChange(configuration_from_pb(pb.Configuration.FromString(data)))
+        return ConfigChange(configuration_from_pb(_configuration(data)))
     raise UnknownEntry(
         f"an entry of kind {kind} is unknown to this version of paxos_rsm; it is not skipped. "
         "Upgrade this server to the version that the rest of the cluster runs"
     )
+
+
+def _configuration(data: bytes) -> pb.Configuration:
+    try:
+        return pb.Configuration.FromString(data)
+    except DecodeError:
+        raise ConfigError(f"{len(data)} bytes are no Configuration") from None
 
 
 def entry_to_pb(entry: Entry) -> pb.Entry:
@@ -106,5 +129,5 @@ def entry_to_pb(entry: Entry) -> pb.Entry:
 
 
 def entry_from_pb(message: pb.Entry) -> Entry:
-    """An entry from the wire. Raises UnknownEntry for a kind of a later version."""
+    """An entry from the wire. Raises as :func:`entry_from_kind` does."""
     return entry_from_kind(message.kind, message.data)

@@ -273,7 +273,7 @@ def _entry(owner: pb.Accept | pb.SlotEntry) -> Entry:
         raise MalformedMessage("an entry is absent or has no kind")
     try:
         return entry_from_pb(message)
-    except (DecodeError, ConfigError, ValueError) as error:
+    except ConfigError as error:
         raise MalformedMessage(f"an entry holds a configuration that is none: {error}") from None
 
 

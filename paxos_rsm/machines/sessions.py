@@ -70,6 +70,10 @@ SESSION = Struct(">QQQQII")  # number, next_seq, received_below, last active slo
 LENGTH = Struct(">I")
 END = 0xFFFF_FFFF
 
+SLOT_MAX = 1 << 47
+SEQ_MAX = (1 << 63) - 1
+"""Of a snapshot that is believed: no log and no client gets there, and what comes after still fits its field."""
+
 
 @dataclass(frozen=True, slots=True)
 class SessionInfo:
@@ -362,9 +366,14 @@ class SessionMachine:
             raise reader.damaged(
                 f"it was made with session_results_max {results_max} and this server has {self._results_max}"
             )
+        if applied_slot > SLOT_MAX:
+            raise reader.damaged(f"it is of slot {applied_slot}, which no log reaches")
         sessions: dict[int, _Session] = {}
         for _ in range(count):
             number, session = self._read_session(reader)
+            registered_slot = number >> FRAME_INDEX_BITS
+            if number in sessions or not 1 <= registered_slot <= session.last_active_slot <= applied_slot:
+                raise reader.damaged(f"session {number} cannot stand in a snapshot of slot {applied_slot}")
             sessions[number] = session
         self._failure = (
             "a snapshot was restored in part only; restore one whole, or start with an empty machine"
@@ -377,7 +386,7 @@ class SessionMachine:
     @staticmethod
     def _read_session(reader: SliceReader) -> tuple[int, _Session]:
         number, next_seq, received_below, slot, timeout_ms, kept = SESSION.unpack(reader.read(SESSION.size))
-        if not 1 <= received_below <= next_seq or next_seq - received_below != kept:
+        if not 1 <= received_below <= next_seq <= SEQ_MAX or next_seq - received_below != kept:
             raise reader.damaged(f"session {number} does not hold the results that it says")
         session = _Session(timeout_ms, slot)
         session.next_seq = next_seq

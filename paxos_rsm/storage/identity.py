@@ -31,6 +31,7 @@ IDENTITY_NAME = "identity"
 _TEMPORARY_NAME = "identity.new"
 _MAGIC = b"paxos_rsm identity\n\0"
 _LENGTH_AND_CRC = struct.Struct("<II")
+_NUMBER_MAX = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,8 @@ class Identity:
 def read_identity(files: FileSystem, directory: str) -> Identity | None:
     """The identity in a data directory; None where there is none.
 
-    Raises LogDamaged where the file does not hold, IdentityMismatch where a newer version wrote it, and OSError.
+    Raises LogDamaged where the file does not hold or names nobody, IdentityMismatch where a newer version wrote it, and
+    OSError.
     """
     path = f"{directory}/{IDENTITY_NAME}"
     try:
@@ -80,6 +82,13 @@ def read_identity(files: FileSystem, directory: str) -> Identity | None:
         raise IdentityMismatch(
             f"the data directory {directory} has format {message.format_version}, and this version of paxos_rsm knows "
             f"format {FORMAT_VERSION}. Start the version of paxos_rsm that wrote it, or a newer one"
+        )
+    numbers = (message.incarnation, message.cluster_id, message.member_id)
+    if not all(0 < number <= _NUMBER_MAX for number in numbers) or message.boot_count > _NUMBER_MAX:
+        raise LogDamaged(
+            f"{path} names incarnation {message.incarnation} of member {message.member_id} in cluster "
+            f"{message.cluster_id}, started {message.boot_count} times, which cannot be. Restore the file from a copy "
+            "of this very directory, or remove this member from the cluster and add it anew with an empty data directory"
         )
     return Identity(
         cluster_id=message.cluster_id,

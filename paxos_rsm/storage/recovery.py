@@ -226,6 +226,8 @@ def _read_header(files: FileSystem, directory: str, sequence: int, owner: int) -
         file.close()
     if header is None:
         raise damaged(path, 0, None, "its header does not match its checksum")
+    if header.capacity < RECORDS_START:
+        raise damaged(path, 0, None, f"its header says that it is {header.capacity} bytes long")
     if header.sequence != sequence:
         raise damaged(path, 0, None, f"it is {segment_name(header.sequence)} under another name")
     if header.owner != owner:

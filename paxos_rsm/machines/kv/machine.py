@@ -48,6 +48,8 @@ HEADER = Struct(">qq")  # revision, compacted revision
 RECORD = Struct(
     ">IIqqqq"
 )  # bytes of the key and the value, which follow; create and mod revision, version, lease
+REVISION_MAX = 1 << 62
+"""Of a snapshot that is believed: no store gets there, and the revisions after it still fit 64 bits."""
 END = bytes(RECORD.size)  # no record has mod revision 0
 
 
@@ -159,7 +161,7 @@ class KeyValueMachine:
         reader = SliceReader(chunks, "the key-value store")
         reader.expect(MAGIC, "it is not one of this version of paxos_rsm")
         revision, compacted = HEADER.unpack(reader.read(HEADER.size))
-        if revision < 1 or compacted > revision:
+        if not (1 <= revision <= REVISION_MAX and -1 <= compacted <= revision):
             raise reader.damaged(f"revision {revision}, compacted at {compacted}, cannot be")
         try:
             store = MultiVersionStore.from_view(revision, compacted, _records(reader), _records(reader))

@@ -360,16 +360,20 @@ class MultiVersionStore:
         store = cls()
         store.compacted_revision = compacted_revision
         for record in base:
-            if not record[VERSION] or record[MOD] > compacted_revision or record[KEY] in store._newest:
-                raise ValueError(f"key {record[KEY]!r} has a record that cannot stand below the compaction")
-            store._newest[record[KEY]] = record
+            key, create, mod, version, _, _ = record
+            if not (version >= 1 < create <= mod <= compacted_revision and key) or key in store._newest:
+                raise ValueError(f"key {_shown(key)} has a record that cannot stand below the compaction")
+            store._newest[key] = record
         store._live.update(store._newest)
-        last = compacted_revision
+        # Every revision after the first, or after the compaction, has changed something: none is left out.
+        last = start = max(compacted_revision, 1)
         for record in log:
-            if not max(last, compacted_revision + 1) <= record[MOD] <= revision:
-                raise ValueError(f"the log's revisions are out of order at key {record[KEY]!r}")
+            if not max(last, start + 1) <= record[MOD] <= last + 1:
+                raise ValueError(f"the log's revisions are out of order at key {_shown(record[KEY])}")
             last = record[MOD]
             store._replay(record)
+        if last != revision:
+            raise ValueError(f"the log ends with revision {last}, and the store is at {revision}")
         store.revision = revision
         return store
 
@@ -377,12 +381,13 @@ class MultiVersionStore:
         key = record[KEY]
         old = self._newest.get(key)
         if not record[VERSION]:
-            if old is None:
-                raise ValueError(f"key {key!r} is deleted without having been there")
+            if old is None or record != (key, 0, record[MOD], 0, b"", 0):
+                raise ValueError(f"key {_shown(key)} is deleted without having been there")
             self._delete(key, record[MOD])
             return
-        if record[VERSION] != (1 if old is None else old[VERSION] + 1):
-            raise ValueError(f"key {key!r} lacks a version")
+        version, create = (1, record[MOD]) if old is None else (old[VERSION] + 1, old[CREATE])
+        if record[VERSION] != version or record[CREATE] != create or not key:
+            raise ValueError(f"key {_shown(key)} lacks a version")
         if old is not None:
             self._older.setdefault(key, []).append(old)
         else:
@@ -391,6 +396,11 @@ class MultiVersionStore:
                 self._dead.remove(key)
         self._newest[key] = record
         self._log.append(record)
+
+
+def _shown(key: bytes) -> str:
+    """A key in an error: not all of a megabyte."""
+    return repr(key[:64]) + ("..." if len(key) > 64 else "")
 
 
 def _is_by_key(command: Range) -> bool:

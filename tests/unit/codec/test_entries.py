@@ -87,3 +87,22 @@ def test_a_configuration_that_breaks_its_invariant_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         configuration_from_pb(configuration_to_pb(configuration))
+
+
+def test_bytes_that_are_no_configuration_are_refused_by_our_own_error() -> None:
+    """Found by fuzzing: protobuf's DecodeError came out."""
+    with pytest.raises(ConfigError, match="3 bytes are no Configuration"):
+        entry_from_kind(int(pb.ENTRY_KIND_CONFIG), b"\xff\xff\xff")
+
+
+def test_a_configuration_of_very_many_members_is_refused_before_they_are_read() -> None:
+    """Found by fuzzing: two bytes make a member, and the error named each one."""
+    with pytest.raises(ConfigError, match="50000 members; the most are 1024"):
+        configuration_from_pb(pb.Configuration(members=[pb.Member()] * 50_000))
+
+
+def test_an_error_does_not_repeat_a_name_without_an_end() -> None:
+    members = [pb.Member(incarnation=at, member_id=at, name="n" * 100_000) for at in (1, 2)]
+    with pytest.raises(ConfigError, match="share one name") as caught:
+        configuration_from_pb(pb.Configuration(members=members, phase1_quorum=2, phase2_quorum=1))
+    assert len(str(caught.value)) <= 500

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from paxos_rsm.codec.frames import commands_frame, expire_frame, register_frame
 from paxos_rsm.errors import InvariantViolation, MachineFailed
 from paxos_rsm.machines.frames import Executed
+from paxos_rsm.machines.sessions import HEADER, MAGIC, SESSION, SESSION_RESULTS_MAX
 from tests.unit.machines.helpers import BatchDiary, Diary, Log
 
 ROOT = Path(__file__).parents[3]
@@ -150,6 +152,48 @@ def test_a_damaged_snapshot_is_refused_and_nothing_is_served_from_it() -> None:
                 answer = b"0 pages"
             assert answer == b"0 pages"
             assert copy.sessions.applied_slot == 0
+
+
+SOUND = (
+    1 << 16,
+    3,
+    3,
+    1,
+    10_000,
+    0,
+)  # number, next_seq, received_below, last active slot, timeout_ms, results
+
+
+def snapshot_of(applied_slot: int, sessions: list[tuple[int, ...]]) -> bytes:
+    """A snapshot of these sessions around an empty machine, sound or not, with the right checksum."""
+    data = MAGIC + HEADER.pack(applied_slot, SESSION_RESULTS_MAX, len(sessions))
+    data += b"".join([SESSION.pack(*session) for session in sessions]) + b"\xff" * 4
+    return data + crc32(data).to_bytes(4, "big")
+
+
+@pytest.mark.parametrize(
+    ("applied_slot", "sessions"),
+    [
+        (5, [SOUND, SOUND]),  # one session twice
+        (5, [(6 << 16, *SOUND[1:])]),  # registered after the snapshot
+        (5, [(7, *SOUND[1:])]),  # registered before the log
+        (5, [(*SOUND[:3], 6, *SOUND[4:])]),  # active after the snapshot
+        (5, [(SOUND[0], 2**64 - 1, 2**64 - 1, *SOUND[3:])]),  # its next command would have no number
+        (1 << 63, []),  # its next session would have no number
+    ],
+)
+def test_a_snapshot_of_what_cannot_be_is_refused(applied_slot: int, sessions: list[tuple[int, ...]]) -> None:
+    """Found by fuzzing: with the right checksum it was believed, and a later snapshot could not be packed."""
+    log = Log(Diary())
+    with pytest.raises(MachineFailed, match="cannot be restored"):
+        log.sessions.restore([snapshot_of(applied_slot, sessions)])
+    log.slot()  # nothing was touched
+
+
+def test_the_snapshots_that_are_made_by_hand_here_are_sound() -> None:
+    log = Log(Diary())
+    log.sessions.restore([snapshot_of(5, [SOUND])])
+    assert (log.sessions.applied_slot, log.sessions.session_count) == (5, 1)
 
 
 def test_after_half_a_restore_a_whole_one_mends_it() -> None:

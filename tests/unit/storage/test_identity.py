@@ -78,6 +78,23 @@ def test_a_later_format_is_told() -> None:
         read_identity(files, "/d")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"incarnation": 0},
+        {"incarnation": 2**63},
+        {"cluster_id": 0},
+        {"member_id": 2**64 - 1},
+        {"boot_count": 2**64 - 1},  # the next start could not be counted
+    ],
+)
+def test_an_identity_that_cannot_be_is_damage(change: dict[str, int]) -> None:
+    """Found by fuzzing: the checksum was right, and nobody looked at the numbers."""
+    files = directory_of(dataclasses.replace(IDENTITY, **change))  # type: ignore[arg-type]
+    with pytest.raises(LogDamaged, match=r"which cannot be\. .*add it anew"):
+        read_identity(files, "/d")
+
+
 def test_it_is_the_message_of_the_proto() -> None:
     content = directory_of(IDENTITY).read("/d/identity")
     message = storage_pb2.Identity.FromString(content[28:])

@@ -13,7 +13,14 @@ from paxos_rsm.paxos.ready import Write, WriteDecided, WriteDecidedThrough, Writ
 from paxos_rsm.paxos.types import Ballot, Noop
 from paxos_rsm.storage.base import Recovered
 from paxos_rsm.storage.files import SECTOR_BYTES
-from paxos_rsm.storage.headers import RECORDS_START, SEAL_BYTES, SEAL_START, segment_name
+from paxos_rsm.storage.headers import (
+    RECORDS_START,
+    SEAL_BYTES,
+    SEAL_START,
+    decode_header,
+    encode_header,
+    segment_name,
+)
 from paxos_rsm.storage.memory import CrashMode, MemoryFiles
 from paxos_rsm.storage.records import RecordFormat
 from paxos_rsm.storage.recovery import has_segments, read_log
@@ -306,6 +313,38 @@ def test_a_record_that_is_none_is_damage() -> None:
     RecordFormat(tail.header.salt).encode(parts, b"\xff\xff\xff", 1, 0, tail.previous_crc)
     spoil(files, FIRST, tail.end, b"".join(parts))
     with pytest.raises(LogDamaged, match="record 1: 3 bytes are no LogRecord"):
+        open_log(files)
+
+
+@pytest.mark.parametrize(
+    ("payload", "why"),
+    [
+        (b"\x1a\x08\x08\x01\x1a\x04\x08\x03\x12\x00", "a configuration needs at least one member"),
+        (b"\x1a\x0a\x08\x01\x1a\x06\x08\x03\x12\x02\xff\xff", "2 bytes are no Configuration"),
+        (b"\x20" + b"\xff" * 9 + b"\x01", "it names slot 18446744073709551615"),
+    ],
+)
+def test_a_record_that_no_server_writes_is_damage(payload: bytes, why: str) -> None:
+    """Found by fuzzing: a DecodeError or a ConfigError came out, and slots beyond 63 bits were believed."""
+    files, _ = new_log()
+    found = read_log(files, LOG, OWNER)
+    assert found is not None
+    parts: list[bytes] = []
+    RecordFormat(found[1].header.salt).encode(parts, payload, 1, 0, found[1].previous_crc)
+    spoil(files, FIRST, found[1].end, b"".join(parts))
+    with pytest.raises(LogDamaged, match=f"record 1: .*{why}"):
+        open_log(files)
+
+
+def test_a_header_that_leaves_no_room_for_records_is_damage() -> None:
+    """Found by fuzzing: a segment of 100 bytes was read as an empty log."""
+    files, log = new_log()
+    log.append([accepted(1)])
+    log.sync()
+    header = decode_header(files.read(FIRST))
+    assert header is not None
+    spoil(files, FIRST, 0, encode_header(header._replace(capacity=100)))
+    with pytest.raises(LogDamaged, match="its header says that it is 100 bytes long"):
         open_log(files)
 
 

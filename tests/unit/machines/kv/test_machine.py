@@ -1,9 +1,12 @@
+from zlib import crc32
+
 import pytest
 
 from paxos_rsm.codec.kv import KvCodec, encode_command, encode_result, response_from_bytes
 from paxos_rsm.errors import MachineFailed
 from paxos_rsm.machines.base import BatchStateMachine, Position
-from paxos_rsm.machines.kv.machine import CommandCodec, KeyValueMachine
+from paxos_rsm.machines.kv.machine import HEADER, MAGIC, RECORD, CommandCodec, KeyValueMachine
+from paxos_rsm.machines.kv.store import Record
 from paxos_rsm.machines.kv.types import (
     ALL_FROM,
     BAD_COMMAND,
@@ -187,6 +190,47 @@ def test_a_damaged_snapshot_is_refused_and_the_state_stays(lived: KeyValueMachin
             with pytest.raises(MachineFailed, match="the snapshot of the key-value store cannot be restored"):
                 lived.restore([broken])
     assert lived.digest() == before
+
+
+def snapshot_of(revision: int, compacted: int, base: list[Record], log: list[Record]) -> bytes:
+    """A snapshot of these records, sound or not, with the right checksum."""
+    data = MAGIC + HEADER.pack(revision, compacted)
+    for records in (base, log):
+        for key, create, mod, version, value, lease in records:
+            data += RECORD.pack(len(key), len(value), create, mod, version, lease) + key + value
+        data += bytes(RECORD.size)
+    return data + crc32(data).to_bytes(4, "big")
+
+
+@pytest.mark.parametrize(
+    ("revision", "compacted", "base", "log"),
+    [
+        (3, -1, [], []),  # a revision that nothing made
+        (3, -1, [], [(b"a", 3, 3, 1, b"", 0)]),  # revision 2 is missing
+        (3, 2, [], [(b"a", 2, 2, 1, b"", 0), (b"a", 2, 3, 2, b"", 0)]),  # the log goes below the compaction
+        (2, -1, [], [(b"a", 1, 2, 1, b"", 0)]),  # made before it was written
+        (2, -1, [], [(b"", 2, 2, 1, b"", 0)]),  # no key
+        (3, -1, [], [(b"a", 2, 2, 1, b"", 0), (b"a", 0, 3, 0, b"left", 0)]),  # a deletion that has a value
+        (2, 2, [(b"a", 2, 2, -1, b"", 0)], []),
+        (2, 2, [(b"a", 3, 2, 1, b"", 0)], []),
+        (1, -1, [(b"a", -5, -5, 1, b"", 0)], []),
+        (1, -2, [], []),
+        (2**63 - 1, 2**63 - 1, [], []),  # no revision would be left
+    ],
+)
+def test_a_snapshot_of_what_cannot_be_is_refused(
+    revision: int, compacted: int, base: list[Record], log: list[Record]
+) -> None:
+    """Found by fuzzing: with the right checksum, it was believed and broke the store's invariants."""
+    with pytest.raises(MachineFailed, match="cannot be restored"):
+        KeyValueMachine(KvCodec()).restore([snapshot_of(revision, compacted, base, log)])
+
+
+def test_the_snapshots_that_are_made_by_hand_here_are_sound() -> None:
+    machine = KeyValueMachine(KvCodec())
+    base: list[Record] = [(b"a", 2, 2, 1, b"", 0)]
+    machine.restore([snapshot_of(4, 2, base, [(b"b", 3, 3, 1, b"", 0), (b"b", 0, 4, 0, b"", 0)])])
+    assert (machine.revision, machine.compacted_revision, len(machine)) == (4, 2, 1)
 
 
 def test_an_empty_store_has_a_snapshot_too() -> None:
