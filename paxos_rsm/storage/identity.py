@@ -88,7 +88,8 @@ def read_identity(files: FileSystem, directory: str) -> Identity | None:
         raise LogDamaged(
             f"{path} names incarnation {message.incarnation} of member {message.member_id} in cluster "
             f"{message.cluster_id}, started {message.boot_count} times, which cannot be. Restore the file from a copy "
-            "of this very directory, or remove this member from the cluster and add it anew with an empty data directory"
+            "of this very directory, or remove this member from the cluster and add it anew with an empty data "
+            "directory"
         )
     return Identity(
         cluster_id=message.cluster_id,
