@@ -82,12 +82,10 @@ class KV(Model):
         output = op.output
         if op.op == "delete" and not output["deleted"]:
             return state if state.value is ABSENT and output["revision"] >= state.floor else ILLEGAL
-        if output["revision"] <= state.floor:
-            return ILLEGAL
         if "prev_kv" in output:
             state = self._shown(state, output["prev_kv"])
-            if state is ILLEGAL:
-                return ILLEGAL
+        if state is ILLEGAL or output["revision"] <= state.floor:
+            return ILLEGAL
         if op.op == "put":
             return self._put(state, _value(op.input), output["revision"])
         if state.value is ABSENT:
