@@ -26,7 +26,13 @@ COMMANDS = {
     "Keys and values": {"put": "kv", "get": "kv", "del": "kv", "cas": "kv", "compaction": "kv"},
     "Any state machine": {"submit": "machine", "query": "machine"},
     "Servers": {"server": "server", "cluster": "cluster", "status": "status"},
-    "Trying it out": {"demo": "demo", "bench": "bench", "completion": "completion"},
+    "Trying it out": {
+        "demo": "demo",
+        "bench": "bench",
+        "sim": "sim",
+        "chaos": "chaos",
+        "completion": "completion",
+    },
 }
 MODULES = {name: module for commands in COMMANDS.values() for name, module in commands.items()}
 

@@ -104,7 +104,11 @@ class Simulation:
         for client in self.clients:
             client.start()
         self.weather.begin()
-        while stage.events < self.events_wanted and stage.tick < IDLE_TICKS_MAX:
+        while self.weather.held_back and stage.tick < IDLE_TICKS_MAX:
+            stage.next()
+            self.weather.held_back = 1 not in self.oracle.chosen
+        wanted = stage.events + self.events_wanted
+        while stage.events < wanted and stage.tick < IDLE_TICKS_MAX:
             stage.next()
 
     # ---- the end ---------------------------------------------------------------------------------------------

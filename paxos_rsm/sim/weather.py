@@ -40,6 +40,8 @@ class Weather:
         self._coming: set[int] = set()
         """Servers that are down and will be started again."""
         self.over = False
+        self.held_back = world.forms_first
+        """Nothing goes wrong yet."""
         makers: dict[str, Callable[[], bool]] = {
             "crash": self._crash,
             "kill": self._kill,
@@ -78,7 +80,7 @@ class Weather:
                 self._stage.schedule(self._ticks(2 * self._world.restart_ticks), self._restart, server)
         if rnd.random() < SPELL:
             self._is_calm = rnd.random() < self._world.calm
-        if not self._is_calm:
+        if not self._is_calm and not self.held_back:
             for name, rate, make in self._faults:
                 if rnd.random() < rate and make():
                     self._stage.fire(name)

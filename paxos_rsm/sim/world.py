@@ -29,7 +29,7 @@ FAULTS: Mapping[str, tuple[float, ...]] = MappingProxyType(
         "kill": (0.0, 0.002, 0.01),
         "blackout": (0.0, 0.0, 0.002, 0.005),
         "pause": (0.0, 0.0, 0.005, 0.02),
-        "usurp": (0.0, 0.0, 0.002, 0.01, 0.05),
+        "usurp": (0.0, 0.0, 0.01, 0.05, 0.1),
         # What happens to its disk.
         "slow-disk": (0.0, 0.005, 0.02),
         "sync-error": (0.0, 0.0, 0.005),
@@ -43,10 +43,10 @@ FAULTS: Mapping[str, tuple[float, ...]] = MappingProxyType(
         "ragged": (0.0, 0.005, 0.01),
         "quorum-loss": (0.0, 0.0, 0.005),
         "chain": (0.0, 0.0, 0.005),
-        "constrained": (0.0, 0.0, 0.005),
-        "coup": (0.0, 0.0, 0.01, 0.05),
+        "constrained": (0.0, 0.0, 0.02),
+        "coup": (0.0, 0.02, 0.05, 0.2),
         "streams": (0.0, 0.0, 0.01),
-        "reconnect": (0.0, 0.005, 0.02),
+        "reconnect": (0.0, 0.02, 0.05),
     }
 )
 """Every kind of fault that comes and goes, with the rates (per tick of the cluster) that a world draws from."""
@@ -98,6 +98,8 @@ class World:
     # faults
     rates: Mapping[str, float] = field(default_factory=dict)
     """Of each of ``FAULTS``, per tick."""
+    forms_first: bool = False
+    """Whether nothing happens to servers, disks and links before the cluster has formed; events count from then on."""
     calm: float = 0.5
     """The share of the time in which no fault begins."""
     digest_slots: int = 32
@@ -154,6 +156,7 @@ class World:
             ends=rnd.choice((0.0, 0.0, 0.02)),
             patience_ticks=rnd.choice((12, 30)),
             rates={name: 0.0 if fair else rate for name, rate in drawn.items()},
+            forms_first=rnd.random() < 0.75,
             calm=rnd.choice((0.2, 0.5, 0.8)),
             digest_slots=rnd.choice((8, 32, 32)),
         )
