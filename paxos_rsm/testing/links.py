@@ -25,6 +25,7 @@ Every call returns once what it asks for is in force, and is in force at once fo
 come from several threads.
 """
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -110,7 +111,8 @@ class _Proxy:
         with self._lock:
             for pipe in (self._process.stdin, self._process.stdout):
                 if pipe is not None:
-                    pipe.close()
+                    with contextlib.suppress(OSError):  # of a request that was not read any more
+                        pipe.close()
             try:
                 self._process.wait(END_TIMEOUT_S)
             except subprocess.TimeoutExpired:

@@ -183,8 +183,11 @@ class _Pipe:
             sink.abort()
         elif item is _EOF:
             self.ended = True
-            if not sink.is_closing():
-                sink.write_eof()
+            try:
+                if not sink.is_closing():
+                    sink.write_eof()
+            except OSError:  # reset a moment ago, which the loop has yet to be told
+                sink.abort()
             self._on_ended()
         else:
             self._way.passed_bytes += len(item)

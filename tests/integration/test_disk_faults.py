@@ -5,6 +5,7 @@ full is a small tmpfs, which needs root. Where these are missing the tests skip 
 """
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,6 +20,10 @@ from tests.integration.conftest import NewCluster
 from tests.integration.load import PAUSE_S, Load
 from tests.integration.processes import check_one_sentence, ended_server
 from tests.integration.waiting import eventually, leader_among, same_state, status_now
+
+LONG = pytest.mark.skipif(
+    "PAXOS_RSM_LONG_TESTS" not in os.environ, reason="takes 40 s; PAXOS_RSM_LONG_TESTS=1 runs it"
+)
 
 SETTLED = 50
 SEGMENT_BYTES = 8 << 20
@@ -166,7 +171,7 @@ def test_a_disk_that_is_full_ends_the_leader(new_cluster: NewCluster, tell: Call
     tell(f"full disk under the leader's log: {gap}")
 
 
-@pytest.mark.parametrize("delay_ms", [2_000, pytest.param(30_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("delay_ms", [2_000, pytest.param(30_000, marks=LONG)])
 def test_a_leader_whose_disk_stalls_holds_nobody_up(
     shimmed: LocalCluster, delay_ms: int, tell: Callable[[str], None]
 ) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from paxos_rsm.testing import LocalCluster, LocalClusterError
+from paxos_rsm.testing import CLIENTS, FaultUnavailable, LocalCluster, LocalClusterError
 
 COMMAND = [sys.executable, str(Path(__file__).with_name("fake_server.py"))]
 
@@ -176,6 +176,91 @@ def test_environment_of_the_caller_does_not_configure_the_servers(
     cluster.start()
     assert "greeting hello" in cluster["n1"].log()
     cluster.close()
+
+
+def test_restart_in_order_and_by_sigkill(cluster: LocalCluster) -> None:
+    cluster.start()
+    server = cluster["n1"]
+    pids = [server.pid]
+    server.restart()
+    assert "ended in order" in server.log()
+    pids.append(server.pid)
+    server.restart(kill=True)
+    pids.append(server.pid)
+    cluster.wait_for_leader(everyone=True)
+    assert len(set(pids)) == 3
+
+
+def test_proxied_servers_dial_each_other_through_links_of_their_own(tmp_path: Path) -> None:
+    with LocalCluster(3, directory=tmp_path, command=COMMAND, proxied=True) as cluster:
+        flags = cluster["n2"].command_line()
+        dialed = flags[flags.index("--peer-dial-urls") + 1]
+        assert dialed == ",".join(
+            f"{name}=http://127.0.0.1:{cluster.links.port('n2', name)}" for name in ("n1", "n3")
+        )
+        assert cluster["n2"].endpoint == cluster["n2"].direct_endpoint
+        assert "--advertise-client-urls" not in flags
+        pid = cluster.links.proxy_pid
+    assert gone(pid)
+    single = LocalCluster(1, directory=tmp_path / "single", command=COMMAND, proxied=True)
+    assert "--peer-dial-urls" not in single["n1"].command_line()
+    single.close()
+
+
+def test_proxied_clients_are_told_of_their_links(tmp_path: Path) -> None:
+    with LocalCluster(2, directory=tmp_path, command=COMMAND, proxied_clients=True) as cluster:
+        port = cluster.links.port(CLIENTS, "n1")
+        assert cluster.endpoints[0] == f"127.0.0.1:{port}"
+        assert cluster["n1"].direct_endpoint == f"127.0.0.1:{cluster['n1'].client_port}"
+        assert cluster["n1"].command_line()[-2:] == ["--advertise-client-urls", f"http://127.0.0.1:{port}"]
+        cluster.links.cut(CLIENTS, "n1")
+        assert cluster["n1"].status().name == "n1"  # asked directly
+
+
+def test_shim_is_loaded_into_every_server(tmp_path: Path) -> None:
+    try:
+        cluster = LocalCluster(2, directory=tmp_path, command=COMMAND, shim=True)
+    except FaultUnavailable as error:
+        pytest.skip(str(error))
+    with cluster:
+        for server in cluster:
+            server.faults.check_loaded(server.pid)
+        cluster["n1"].restart()
+        cluster.wait_for_leader(everyone=True)
+        cluster["n1"].faults.check_loaded(cluster["n1"].pid)
+
+
+def test_small_disks_hold_the_data_of_those_that_are_named(tmp_path: Path) -> None:
+    cluster = LocalCluster(2, directory=tmp_path, command=COMMAND, disk_bytes={"n1": 4 << 20})
+    try:
+        cluster.start()
+    except FaultUnavailable as error:
+        pytest.skip(str(error))
+    finally:
+        if not cluster.running:
+            cluster.close()
+    with cluster:
+        small = cluster["n1"]
+        assert small.data_dir.parent.is_mount()
+        small.fill_disk()
+        with pytest.raises(OSError, match="No space"):
+            (small.data_dir / "file").write_bytes(bytes(4096))
+        small.free_disk()
+        (small.data_dir / "file").write_bytes(bytes(4096))
+        small.restart()
+        assert (small.data_dir / "file").exists()
+        with pytest.raises(LocalClusterError, match="no disk of its own"):
+            cluster["n2"].fill_disk()
+    assert not small.data_dir.parent.is_mount()
+
+
+def test_faults_that_were_not_asked_for_are_refused(cluster: LocalCluster) -> None:
+    with pytest.raises(LocalClusterError, match="proxied=True"):
+        _ = cluster.links
+    with pytest.raises(LocalClusterError, match="shim=True"):
+        _ = cluster["n1"].faults
+    with pytest.raises(LocalClusterError, match="disk_bytes"):
+        cluster["n1"].free_disk()
 
 
 def test_with_block_ends_servers_and_removes_a_temporary_directory() -> None:
