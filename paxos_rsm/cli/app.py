@@ -31,6 +31,7 @@ COMMANDS = {
         "bench": "bench",
         "sim": "sim",
         "chaos": "chaos",
+        "check": "check",
         "completion": "completion",
     },
 }
@@ -47,7 +48,7 @@ Examples:
 
 Every option can be set in the environment: PAXOS_RSM_ENDPOINTS, PAXOS_RSM_BENCH_IN_FLIGHT.
 
-Exit codes: 0 done; 1 error; 2 no server could be reached; 5 interrupted; 128 bad usage.
+Exit codes: 0 done; 1 error; 2 no server could be reached; 4 a check was not decided; 5 interrupted; 128 bad usage.
 """
 
 

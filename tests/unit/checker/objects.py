@@ -111,7 +111,11 @@ def _serve(kvs: dict[Any, Any], name: str, key: Any, given: Any, revision: int) 
     if name == "delete":
         return {"deleted": 0 if kvs.pop(key, None) is None else 1}
     if name == "range":
-        inside = sorted(each for each in kvs if key <= each and (given["range_end"] in ("\0", "") or each < given["range_end"]))
+        inside = sorted(
+            each
+            for each in kvs
+            if key <= each and (given["range_end"] in ("\0", "") or each < given["range_end"])
+        )
         return {"kvs": [kv_document(each, kvs[each]) for each in inside], "count": len(inside)}
     if name == "delete_range":
         inside = [each for each in kvs if key <= each < given["range_end"]]
@@ -133,13 +137,23 @@ def invent_store(rng: random.Random, number: int) -> tuple[str, Any]:
     value = rng.choice(["x", "y", f"v{number}"])
     target = rng.choice(["value", "version", "create", "mod"])
     one, other = rng.sample("ab", 2)
-    compare = {"key": one, "target": target, "value": rng.choice(["x", "y"]) if target == "value" else rng.randrange(3)}
+    compare = {
+        "key": one,
+        "target": target,
+        "value": rng.choice(["x", "y"]) if target == "value" else rng.randrange(3),
+    }
     requests = [{"op": "put", "key": one, "input": value}, {"op": "get", "key": other}]
     if rng.random() < 0.3:
         requests = [{"op": "delete", "key": one}]
-    txn = {"compare": [compare], "success": requests, "failure": rng.choice([[], [{"op": "put", "key": other, "input": value}]])}
+    txn = {
+        "compare": [compare],
+        "success": requests,
+        "failure": rng.choice([[], [{"op": "put", "key": other, "input": value}]]),
+    }
     kinds = [("put", value)] * 4 + [("get", None)] * 3 + [("delete", None), ("txn", txn), ("txn", txn)]
-    return rng.choice([*kinds, ("range", {"range_end": rng.choice(["b", "\0"])}), ("delete_range", {"range_end": "c"})])
+    return rng.choice(
+        [*kinds, ("range", {"range_end": rng.choice(["b", "\0"])}), ("delete_range", {"range_end": "c"})]
+    )
 
 
 def store_history(rng: random.Random, **settings: Any) -> list[Operation]:
