@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 from google.protobuf.message import DecodeError
 
 from paxos_rsm._proto import kv_pb2 as pb
+from paxos_rsm.machines.kv.check import TXN_OPS_MAX
 from paxos_rsm.machines.kv.types import (
     BAD_COMMAND,
     Command,
@@ -149,10 +150,12 @@ def _delete_range(m: pb.DeleteRangeRequest) -> DeleteRange:
 
 
 def _txn(m: pb.TxnRequest) -> Txn:
+    # One more than `check` lets pass: what is beyond would be refused unread, and two bytes make an operation.
+    most = TXN_OPS_MAX + 1
     return Txn(
-        tuple([_compare(each) for each in m.compare[:]]),
-        tuple([_operation(each) for each in m.success[:]]),
-        tuple([_operation(each) for each in m.failure[:]]),
+        tuple([_compare(each) for each in m.compare[:most]]),
+        tuple([_operation(each) for each in m.success[:most]]),
+        tuple([_operation(each) for each in m.failure[:most]]),
     )
 
 

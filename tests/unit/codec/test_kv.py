@@ -14,7 +14,7 @@ from paxos_rsm.codec.kv import (
     response_from_bytes,
     result_to_pb,
 )
-from paxos_rsm.machines.kv.check import check
+from paxos_rsm.machines.kv.check import TXN_OPS_MAX, check
 from paxos_rsm.machines.kv.machine import CommandCodec
 from paxos_rsm.machines.kv.types import (
     BAD_COMMAND,
@@ -22,6 +22,7 @@ from paxos_rsm.machines.kv.types import (
     INVALID_SORT,
     KEY_NOT_FOUND,
     TOO_DEEP,
+    TOO_MANY_OPS,
     Command,
     Compact,
     CompactResult,
@@ -372,3 +373,16 @@ def test_the_codec_is_what_a_key_value_machine_is_given() -> None:
     codec: CommandCodec = KvCodec()
     assert codec.decode(encode_command(Range(b"k"))) == Range(b"k")
     assert codec.encode_result(PutResult(9)) == encode_result(PutResult(9))
+
+
+@pytest.mark.parametrize("field", ["compare", "success", "failure"])
+def test_a_transaction_of_very_many_operations_is_not_read_to_its_end(field: str) -> None:
+    """Found by fuzzing: a request of 1 MB, of operations of two bytes each, held a server up for seconds."""
+    request = pb.TxnRequest()
+    operations = getattr(request, field)
+    operations.extend([type(operations.add())()] * 50_000)
+    command = request_from_pb(request)
+    assert isinstance(command, Txn)
+    assert len(getattr(command, field)) == TXN_OPS_MAX + 1
+    assert check(command) == TOO_MANY_OPS
+    assert decode_command(command_from_request(request)) == command
