@@ -21,8 +21,8 @@ CODE := $(wildcard paxos_rsm tools tests benchmarks examples)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-integration mutants bench check lint types floors check-gen fmt gen hooks \
-        build clean distclean
+.PHONY: help setup demo test test-unit test-integration fuzz mutants bench check lint types floors check-gen fmt gen \
+        hooks build clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ test-integration: $(STAMP) ## the tests with real server processes
 
 mutants: $(STAMP) ## plant bugs, each of which the simulator must find (MUTANTS_ARGS='--only NAME --limit 500')
 	$(BIN)/python -m tests.mutants --workers $(PYTEST_WORKERS) $(MUTANTS_ARGS)
+
+fuzz: $(STAMP) ## feed every decoder with 2,000,000 bad inputs (FUZZ_ARGS='--inputs 100000 --target kv-command --seed 7')
+	$(BIN)/python -m tests.fuzz --inputs 2000000 $(FUZZ_ARGS)
 
 bench: $(STAMP) ## measure loads and a killed leader against a local cluster (BENCH_ARGS='--runs 1 --seconds 2')
 	bash benchmarks/run.sh $(BENCH_ARGS)

@@ -1,0 +1,62 @@
+"""Several processes at work on the targets, each within limits that no decoder must reach."""
+
+import multiprocessing
+import resource
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from types import FrameType
+
+from tests.fuzz.runner import CHUNK, Report, TooSlow, run_chunk
+from tests.fuzz.targets import TARGETS
+
+__all__ = ["fuzz"]
+
+MEMORY_BYTES_MORE = 2 << 30
+"""What a process may take beyond what it has after its start."""
+PROGRESS_S = 30.0
+
+
+def _prepare() -> None:
+    """In each process: limits that no decoder must reach."""
+    with open("/proc/self/statm", "rb") as statm:
+        have = int(statm.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (have + MEMORY_BYTES_MORE, have + MEMORY_BYTES_MORE))
+
+    def alarmed(_number: int, _frame: FrameType | None) -> None:
+        raise TooSlow("one input takes beyond all measure")
+
+    signal.signal(signal.SIGALRM, alarmed)
+
+
+def _work(task: tuple[str, int, int, int]) -> Report:
+    """One chunk."""
+    name, seed, chunk, count = task
+    try:
+        return run_chunk(TARGETS[name], seed, chunk, count, limit_time=True)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _tasks(names: list[str], inputs: int, seed: int) -> Iterator[tuple[str, int, int, int]]:
+    """Chunks of all targets in turns, so that every one of them gets its share early."""
+    each = -(-inputs // len(names))
+    for chunk in range(-(-each // CHUNK)):
+        for name in names:
+            yield name, seed, chunk, min(CHUNK, each - chunk * CHUNK)
+
+
+def fuzz(names: list[str], inputs: int, seed: int, jobs: int) -> dict[str, Report]:
+    """So many inputs over all targets together, in ``jobs`` processes. Raises what breaks a process."""
+    reports = {name: Report(name) for name in names}
+    told = time.monotonic()
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, initializer=_prepare) as pool:
+        for report in pool.map(_work, _tasks(names, inputs, seed)):
+            reports[report.target].add(report)
+            if time.monotonic() - told > PROGRESS_S:
+                told = time.monotonic()
+                sys.stderr.write(f"... {sum(each.inputs for each in reports.values()):,} of {inputs:,}\n")
+    return reports

@@ -1,0 +1,12 @@
+"""Every target, by name."""
+
+from tests.fuzz import targets_clients, targets_disk, targets_peers, targets_settings, targets_snapshots
+from tests.fuzz.target import Target
+
+__all__ = ["TARGETS"]
+
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for module in (targets_peers, targets_clients, targets_disk, targets_snapshots, targets_settings)
+    for target in module.TARGETS
+}

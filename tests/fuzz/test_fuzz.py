@@ -1,0 +1,161 @@
+"""The slice of the fuzzing that every `make test` runs, and proof that the fuzzing finds what it is for."""
+
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from paxos_rsm.codec.messages import MalformedMessage
+from tests.fuzz import mutate
+from tests.fuzz.runner import Failure, check, run_chunk, shrunk
+from tests.fuzz.target import Answered, Target, require
+from tests.fuzz.targets import TARGETS
+
+INPUTS = 400
+SLOW = {"recovery": 150, "applied-slot": 150}
+
+by_name = pytest.mark.parametrize("name", TARGETS)
+
+
+@by_name
+def test_mutated_inputs(name: str) -> None:
+    """The same inputs in every run; ``python -m tests.fuzz`` tries others."""
+    report = run_chunk(TARGETS[name], 0, 0, SLOW.get(name, INPUTS))
+    assert report.failure is None, f"{report.failure}"
+    assert report.outcomes["accepted"] > 10, f"the inputs do not get past the door: {report.outcomes}"
+    assert sum(report.outcomes.values()) - report.outcomes["accepted"] > 10, (
+        f"nothing is wrong: {report.outcomes}"
+    )
+
+
+@by_name
+@settings(max_examples=40)
+@given(data=st.binary(max_size=300))
+def test_any_bytes(name: str, data: bytes) -> None:
+    check(TARGETS[name], data)
+
+
+@by_name
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 1_000),
+    edits=st.lists(st.tuples(st.integers(0, 2**16), st.binary(max_size=9)), max_size=4),
+)
+def test_pieces_of_real_inputs_replaced(name: str, seed: int, edits: list[tuple[int, bytes]]) -> None:
+    """Hypothesis chooses where, and makes what fails short."""
+    target = TARGETS[name]
+    data = target.make(Random(seed))[1]
+    for where, new in edits:
+        at = where % (len(data) + 1)
+        data = data[:at] + new + data[at + len(new) :]
+    check(target, data if target.mend is None else target.mend(data))
+
+
+@by_name
+def test_lists_without_an_end(name: str) -> None:
+    """Thirty thousand of what should be a few: refused or read, in memory proportional to the input."""
+    target = TARGETS[name]
+    if not target.blows_up:
+        pytest.skip("its input has no lists")
+    rng = Random(5)
+    for _ in range(3):
+        data = mutate.blown(rng, target.make(rng)[1])
+        check(target, data if target.mend is None else target.mend(data), weigh=True)
+
+
+# ---- the fuzzing itself --------------------------------------------------------------------------------------
+
+
+def planted(bug: Any, errors: tuple[type[Exception], ...] = ()) -> Target:
+    return Target("planted", (), lambda rng: (None, rng.randbytes(20)), bug, errors, is_proto=False)
+
+
+def raises_key_error(data: bytes) -> None:
+    if b"\xff" in data:
+        raise KeyError("escaped")
+
+
+def takes_memory(data: bytes) -> int:
+    return len(bytearray(len(data) << 18))
+
+
+def says_too_much(data: bytes) -> None:
+    raise MalformedMessage(f"{data!r}" * 2_000)
+
+
+def loses_the_end(data: bytes) -> bytes:
+    require(not data.endswith(b"\1"), "an accepted input breaks a promise")
+    return data
+
+
+@pytest.mark.parametrize(
+    ("bug", "said"),
+    [
+        (raises_key_error, "KeyError: 'escaped'"),
+        (takes_memory, "bytes of memory"),
+        (says_too_much, "characters"),
+        (loses_the_end, "breaks a promise"),
+    ],
+)
+def test_a_planted_bug_is_found(bug: Any, said: str) -> None:
+    failure = run_chunk(
+        planted(bug, (MalformedMessage,)), 1, 0, 300 if bug is takes_memory else 2_000
+    ).failure
+    assert failure is not None
+    assert said in failure.error
+
+
+def test_a_failing_input_is_made_short() -> None:
+    data = bytes(50) + b"\xff" + bytes(50)
+    failure = run_chunk(planted(raises_key_error), 1, 0, 2_000).failure
+    assert failure is not None
+    short = shrunk(planted(raises_key_error), Failure("planted", data, failure.error, failure.where))
+    assert short.data == b"\xff"
+
+
+def test_a_value_that_does_not_come_back_is_found() -> None:
+    target = Target("planted", (), lambda rng: (b"as it was", b"as it was"), bytes.upper)
+    failure = run_chunk(target, 1, 0, 10).failure
+    assert failure is not None
+    assert "came back as" in failure.error
+
+
+def test_a_seed_gives_the_same_inputs() -> None:
+    seen: list[list[bytes]] = [[], []]
+    for tried in seen:
+        run_chunk(planted(tried.append), 7, 3, 100)
+    assert seen[0] == seen[1]
+    run_chunk(planted(seen[1].append), 8, 3, 100)
+    assert seen[1][100:] != seen[0]
+
+
+def test_a_refusal_by_value_is_counted_by_its_name() -> None:
+    def refuse(_data: bytes) -> None:
+        raise Answered("None")
+
+    assert run_chunk(planted(refuse), 1, 0, 100).outcomes == {"None": 100}
+
+
+# ---- edits of fields -----------------------------------------------------------------------------------------
+
+
+def test_fields_are_read_and_written_back() -> None:
+    data = TARGETS["peer-message"].make(Random(3))[1]
+    fields = mutate.fields_of(data)
+    assert fields is not None
+    assert mutate.join_fields(fields) == data
+
+
+def test_bytes_that_are_no_message_have_no_fields() -> None:
+    for data in (b"\x0a\x05abc", b"\x00\x01", b"\x0b", b"\x80" * 11, b"\x09\1\2"):
+        assert mutate.fields_of(data) is None
+
+
+def test_edited_fields_keep_the_lengths_around_them_right() -> None:
+    rng = Random(1)
+    target = TARGETS["peer-message"]
+    edited = [mutate.edit_fields(rng, target.make(rng)[1], target.make(rng)[1]) for _ in range(200)]
+    readable = [data for data in edited if mutate.fields_of(data) is not None]
+    assert len(readable) > 190
