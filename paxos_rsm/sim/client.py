@@ -18,23 +18,12 @@ from paxos_rsm.sim.failure import Broken
 from paxos_rsm.sim.oracle import Oracle
 from paxos_rsm.sim.server import SimServer
 from paxos_rsm.sim.stage import Stage
-from paxos_rsm.sim.workload import Workload
+from paxos_rsm.sim.workload import Asked, Workload
 from paxos_rsm.sim.world import TICK_UNITS, World
 
-__all__ = ["Asked", "SimClient"]
+__all__ = ["SimClient"]
 
 SLEEP_TICKS_MAX = 60
-
-
-class Asked(NamedTuple):
-    """One operation of the history: ``returned_at`` is None, and ``result`` too, where its outcome is unknown."""
-
-    client: int
-    is_read: bool
-    request: bytes
-    result: Any
-    called_at: int
-    returned_at: int | None
 
 
 class _InFlight(NamedTuple):

@@ -106,13 +106,14 @@ class KvReference:
         if not found and compare.target == CompareTarget.VALUE:
             return False
         for kv in found or [KeyValue(compare.key, 0, 0, 0, b"")]:
-            have: int | bytes = {
+            parts: dict[CompareTarget, int | bytes] = {
                 CompareTarget.VERSION: kv.version,
                 CompareTarget.CREATE: kv.create_revision,
                 CompareTarget.MOD: kv.mod_revision,
                 CompareTarget.VALUE: kv.value,
                 CompareTarget.LEASE: kv.lease,
-            }[CompareTarget(compare.target)]
+            }
+            have = parts[CompareTarget(compare.target)]
             want = compare.operand
             if not {
                 CompareResult.EQUAL: have == want,

@@ -3,7 +3,8 @@
 A run has two parts. In the first, the weather does what it likes until so many events have happened. Then everything
 heals (but for disks that are lost), and within ``HEAL_ELECTIONS`` election time-outs there must be one leader, every
 command in flight must have its result, a client at every server must have written and read, and all servers must have
-applied the same slots and hold the same state.
+applied the same slots and hold the same state. Last, what clients of the key-value store saw is judged from outside
+(``history.py``).
 """
 
 from collections.abc import Mapping
@@ -11,15 +12,16 @@ from dataclasses import replace
 from typing import Any
 
 from paxos_rsm.errors import InvariantViolation, MachineFailed
-from paxos_rsm.sim.client import Asked, SimClient
+from paxos_rsm.sim.client import SimClient
 from paxos_rsm.sim.executions import Executions
 from paxos_rsm.sim.failure import Broken, Failure, Result
+from paxos_rsm.sim.history import judge
 from paxos_rsm.sim.network import Network
 from paxos_rsm.sim.oracle import Oracle
 from paxos_rsm.sim.server import SimServer
 from paxos_rsm.sim.stage import Stage
 from paxos_rsm.sim.weather import Weather
-from paxos_rsm.sim.workload import KvWorkload, Workload
+from paxos_rsm.sim.workload import Asked, KvWorkload, Workload
 from paxos_rsm.sim.world import ELECTION_TICKS, TICK_UNITS, World
 
 __all__ = ["HEAL_ELECTIONS", "Simulation", "run_seed"]
@@ -54,7 +56,8 @@ class Simulation:
         self.oracle = Oracle()
         self.workload = workload or KvWorkload()
         self.executions = Executions(self.workload)
-        self.history: list[Asked] | None = [] if history else None
+        self._is_judged = workload is None
+        self.history: list[Asked] | None = [] if history or self._is_judged else None
         self.network = Network(stage, self.world)
         self.servers = {
             number: SimServer(number, stage, self.network, self.oracle, self.executions, self.workload)
@@ -83,6 +86,8 @@ class Simulation:
         try:
             self._play()
             self._heal()
+            if self._is_judged and self.history is not None:
+                stage.fire(f"history {judge(self.history).value}")
         except Broken as broken:
             failure = Failure(broken.rule, str(broken), stage.events, stage.tick)
         except (InvariantViolation, MachineFailed) as error:

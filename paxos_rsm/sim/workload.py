@@ -1,7 +1,7 @@
 """What the clients of a simulation ask for."""
 
 from random import Random
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from paxos_rsm.codec.kv import KvCodec, decode_command, encode_command, encode_result
 from paxos_rsm.machines.base import StateMachine
@@ -20,7 +20,18 @@ from paxos_rsm.machines.kv.types import (
 from paxos_rsm.sim.failure import Broken
 from paxos_rsm.sim.kv_reference import KvReference, NotModelled
 
-__all__ = ["KvWorkload", "Workload"]
+__all__ = ["Asked", "KvWorkload", "Workload"]
+
+
+class Asked(NamedTuple):
+    """One operation of the history: ``returned_at`` is None, and ``result`` too, where its outcome is unknown."""
+
+    client: int
+    is_read: bool
+    request: bytes
+    result: Any
+    called_at: int
+    returned_at: int | None
 
 
 class Workload(Protocol):

@@ -1,0 +1,135 @@
+"""What the clients of a simulated key-value store saw, judged from outside.
+
+The oracle and the executions know the log. This check knows nothing but what clients called and were answered, in the
+form in which real clusters are judged too (``paxos_rsm.checker``): so that it would also see what those two, which
+look at the same log as the servers, might be blind to.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from paxos_rsm.checker import Operation, Verdict, check_revisions
+from paxos_rsm.codec.kv import decode_command, response_from_bytes
+from paxos_rsm.machines.kv.types import (
+    Compact,
+    DeleteRange,
+    DeleteRangeResult,
+    KeyValue,
+    KvError,
+    Put,
+    PutResult,
+    Range,
+    RangeResult,
+    Txn,
+    TxnResult,
+)
+from paxos_rsm.sim.failure import Broken
+from paxos_rsm.sim.workload import Asked
+
+__all__ = ["judge", "operations"]
+
+STEPS_MAX = 200_000
+
+
+def judge(history: Iterable[Asked]) -> Verdict:
+    """Replays a history by its revisions. Raises Broken where that is impossible; UNKNOWN is no pass."""
+    result = check_revisions(operations(history), steps_max=STEPS_MAX, clock=lambda: 0.0)
+    if result.verdict is Verdict.VIOLATION:
+        raise Broken("linearizable", str(result))
+    return result.verdict
+
+
+def operations(history: Iterable[Asked]) -> Iterator[Operation]:
+    """The operations of a history, as the checker knows them; times are units of the simulation."""
+    for number, asked in enumerate(history):
+        command = decode_command(asked.request)
+        if isinstance(command, KvError | Compact) or isinstance(asked.result, KvError):
+            continue  # answered with an error, or no operation on keys
+        op, key, given = _request(command)
+        known = asked.returned_at is not None
+        # Each operation is a process of its own: a client has several in flight.
+        yield Operation(
+            number,
+            op,
+            key,
+            given,
+            _output(op, _result(asked)) if known else None,
+            asked.called_at,
+            asked.returned_at,
+            "ok" if known else "unknown",
+        )
+
+
+def _request(command: Any) -> tuple[str, bytes | None, Any]:
+    if isinstance(command, Put):
+        return "put", command.key, command.value
+    if isinstance(command, DeleteRange):
+        if not command.range_end:
+            return "delete", command.key, None
+        return "delete_range", command.key, {"range_end": command.range_end}
+    if isinstance(command, Range):
+        if not command.range_end:
+            return "get", command.key, None
+        return "range", command.key, {"range_end": command.range_end}
+    return "txn", None, _txn(command)
+
+
+def _txn(txn: Txn) -> dict[str, Any]:
+    return {
+        "compare": [
+            {"key": compare.key, "target": "version", "result": "=", "value": compare.operand}
+            for compare in txn.compare
+        ],
+        **{
+            branch: [dict(zip(("op", "key", "input"), _request(each), strict=True)) for each in requests]
+            for branch, requests in (("success", txn.success), ("failure", txn.failure))
+        },
+    }
+
+
+def _result(asked: Asked) -> Any:
+    """A result as the machine gave it; of a query it is encoded, hence a message."""
+    if type(asked.result) is not bytes:
+        return asked.result
+    response: Any = response_from_bytes(asked.result)
+    if isinstance(response, KvError):
+        raise Broken("linearizable", f"a query was answered with an error: {response}")
+    kvs = tuple(
+        KeyValue(kv.key, kv.create_revision, kv.mod_revision, kv.version, kv.value, kv.lease)
+        for kv in response.kvs
+    )
+    return RangeResult(response.header.revision, kvs, response.more, response.count)
+
+
+def _output(op: str, result: Any) -> dict[str, Any]:
+    if isinstance(result, PutResult):
+        return {"revision": result.revision, **_prev(result.prev_kv)}
+    if isinstance(result, DeleteRangeResult):
+        return {"revision": result.revision, "deleted": result.deleted}
+    if isinstance(result, TxnResult):
+        return {
+            "revision": result.revision,
+            "succeeded": result.succeeded,
+            # A transaction reads single keys only (KvWorkload).
+            "responses": [_output("get", each) for each in result.responses],
+        }
+    if isinstance(result, RangeResult):
+        kvs = [_kv(kv) for kv in result.kvs]
+        if op == "get":
+            return {"revision": result.revision, "kv": kvs[0] if kvs else None}
+        return {"revision": result.revision, "kvs": kvs, "count": result.count}
+    raise Broken("linearizable", f"{result!r} is no result of the store")
+
+
+def _prev(kv: KeyValue | None) -> dict[str, Any]:
+    return {} if kv is None else {"prev_kv": _kv(kv)}
+
+
+def _kv(kv: KeyValue) -> dict[str, Any]:
+    return {
+        "key": kv.key,
+        "value": kv.value,
+        "create_revision": kv.create_revision,
+        "mod_revision": kv.mod_revision,
+        "version": kv.version,
+    }
