@@ -41,6 +41,9 @@ test-unit: $(STAMP) ## the tests that start no server processes
 test-integration: $(STAMP) ## the tests with real server processes
 	$(PYTEST) tests -m integration
 
+sim: $(STAMP) ## the simulator: 2,000 seeds of 5,000 events, nothing left out (SIM_ARGS='--first 100001 --seeds 500')
+	$(BIN)/paxos-rsm sim --seeds 2000 --events 5000 $(SIM_ARGS)
+
 mutants: $(STAMP) ## plant bugs, each of which the simulator must find (MUTANTS_ARGS='--only NAME --limit 500')
 	$(BIN)/python -m tests.mutants --workers $(PYTEST_WORKERS) $(MUTANTS_ARGS)
 
