@@ -49,6 +49,7 @@ enum {
     WRITES_REFUSED = 19,   /* for want of space, or with EIO */
     SYNCS_DELAYED = 20,    /* begun, of those that take longer */
     SYNCS_AT_FAILURE = 21, /* SYNCS when the last one was made to fail */
+    CLOCKS_SHIFTED = 22,   /* readings of the wall clock that were off */
     FIELDS = 64,
 };
 enum { SPACE_PLENTY = 0, SPACE_NONE = 1, SPACE_GROWTH = 2 };
@@ -219,6 +220,14 @@ static void shift(struct timespec *time, int64_t by_ns) {
     if (time->tv_sec < 0) time->tv_sec = time->tv_nsec = 0;
 }
 
+/* Makes a reading of the true clock one of the false clock. */
+static void falsify(struct timespec *time) {
+    int64_t offset_ns = field(CLOCK_OFFSET_NS);
+    if (!offset_ns) return;
+    shift(time, offset_ns);
+    count(CLOCKS_SHIFTED);
+}
+
 /* The moment `until` of the false clock, by the true one. */
 static const struct timespec *truly(const struct timespec *until, struct timespec *place) {
     int64_t offset_ns = field(CLOCK_OFFSET_NS);
@@ -231,19 +240,16 @@ static const struct timespec *truly(const struct timespec *until, struct timespe
 int clock_gettime(clockid_t clock, struct timespec *time) {
     REAL(clock_gettime, NULL, int, clockid_t, struct timespec *);
     int result = real(clock, time);
-    if (!result && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) {
-        int64_t offset_ns = field(CLOCK_OFFSET_NS);
-        if (offset_ns) shift(time, offset_ns);
-    }
+    if (!result && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) falsify(time);
     return result;
 }
 
 int gettimeofday(struct timeval *restrict time, void *restrict zone) {
     REAL(gettimeofday, NULL, int, struct timeval *, void *);
     int result = real(time, zone);
-    if (!result && field(CLOCK_OFFSET_NS)) {
+    if (!result) {
         struct timespec exact = {time->tv_sec, time->tv_usec * 1000};
-        shift(&exact, field(CLOCK_OFFSET_NS));
+        falsify(&exact);
         time->tv_sec = exact.tv_sec;
         time->tv_usec = exact.tv_nsec / 1000;
     }

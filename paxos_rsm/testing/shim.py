@@ -39,7 +39,9 @@ COMPILE_TIMEOUT_S = 60.0
 
 # The fields of the control file, each a 64-bit integer: the same list as in shim.c.
 MAGIC, SYNC_ERRORS, SYNC_ERRNO, SYNC_DELAY_MS, SPACE, CLOCK_OFFSET_NS, WRITE_ERRORS = range(7)
-LOADED_PID, SYNCS, SYNCS_FAILED, WRITES_REFUSED, SYNCS_DELAYED, SYNCS_AT_FAILURE = range(16, 22)
+LOADED_PID, SYNCS, SYNCS_FAILED, WRITES_REFUSED, SYNCS_DELAYED, SYNCS_AT_FAILURE, CLOCKS_SHIFTED = range(
+    16, 23
+)
 FIELDS = 64
 MAGIC_VALUE = 0x70617873686D31
 SPACE_PLENTY, SPACE_NONE, SPACE_GROWTH = range(3)
@@ -133,6 +135,11 @@ class ServerFaults:
     def writes_refused(self) -> int:
         """How many writes or allocations were made to fail."""
         return self._get(WRITES_REFUSED)
+
+    @property
+    def clocks_shifted(self) -> int:
+        """How often the wall clock was read while it was off."""
+        return self._get(CLOCKS_SHIFTED)
 
     def check_loaded(self, pid: int | None) -> None:
         """Raises LocalClusterError unless the process ``pid`` runs under the library."""

@@ -211,6 +211,7 @@ def test_a_clock_that_jumps_changes_nothing(shimmed: LocalCluster, offset_s: int
     with Load(*(writer(name, at, 2) for name, at in workers.items())) as load:
         load.wait_for(1, *workers)
         for name in (leader, follower):
+            before = shimmed[name].faults.clocks_shifted
             shimmed[name].faults.clock_offset_s(offset_s)
             until = time.monotonic() + 1.0  # two election time-outs
             while time.monotonic() < until:
@@ -219,6 +220,7 @@ def test_a_clock_that_jumps_changes_nothing(shimmed: LocalCluster, offset_s: int
                     with client_at(server.endpoint) as client:
                         client.put("clock", f"{offset_s}-{name}")
                         assert client.get("clock").value == f"{offset_s}-{name}".encode()
+            assert shimmed[name].faults.clocks_shifted > before, "it never looked at the wall clock"
         assert shimmed.wait_for_leader(everyone=True) == leader
         assert status_now(shimmed[leader]).ballot == ballot
     check_all(shimmed, load, list(workers))
