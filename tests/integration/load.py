@@ -66,9 +66,9 @@ class Load:
             assert time.monotonic() < deadline, f"too few acknowledged within {WAIT_S:g} s: {had} of {count}"
             time.sleep(0.01)
 
-    def longest_gap_s(self, since: float) -> float:
-        """The longest time between two acknowledgements of which the second came after ``since``."""
-        times = [each.at for each in self.acknowledged]
+    def longest_gap_s(self, since: float, worker: str | None = None) -> float:
+        """The longest time between two acknowledgements (to ``worker``) of which the second came after ``since``."""
+        times = [each.at for each in self.acknowledged if worker in (None, each.worker)]
         first = bisect_right(times, since)
         assert first < len(times), "nothing was acknowledged since"
         start = times[first - 1] if first else since
