@@ -9,9 +9,10 @@ Time is in *units*, ``TICK_UNITS`` to a tick of a server whose clock is right.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import cycle, islice
 from random import Random
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_origin
 
 from paxos_rsm.errors import ConfigError
 from paxos_rsm.paxos.settings import Settings
@@ -175,14 +176,31 @@ class World:
     def but(self, changes: Mapping[str, Any]) -> "World":
         """This world with some of it changed: a name of a fault is its rate, any other one that of a field.
 
-        Raises ConfigError for a name that is neither.
+        What goes with the number of servers follows it. Raises ConfigError for a name that is neither, and for a value
+        that cannot be one of that field.
         """
         fields = dict(changes)
         rates = {name: fields.pop(name) for name in changes if name in FAULTS}
-        unknown = [name for name in fields if name not in self.__dataclass_fields__]
-        if unknown:
+        for name, value in [*fields.items(), *rates.items()]:
+            if name not in FAULTS and name not in self.__dataclass_fields__:
+                raise ConfigError(
+                    f"the world of a simulation has nothing called {name!r}; it has "
+                    f"{', '.join([*self.__dataclass_fields__, *FAULTS])}"
+                )
+            declared: Any = float if name in FAULTS else self.__dataclass_fields__[name].type
+            kind = get_origin(declared) or declared
+            if not isinstance(value, kind) and not (kind is float and isinstance(value, int)):
+                raise ConfigError(
+                    f"{name} of the world of a simulation is of the type {kind.__name__}, {value!r} is not"
+                )
+        servers = fields.get("servers", self.servers)
+        if servers < 1:
+            raise ConfigError(f"a world of {servers} servers cannot be simulated; give at least 1")
+        fields.setdefault("tick_units", tuple(islice(cycle(self.tick_units), servers)))
+        phase2 = fields.setdefault("phase2", self.phase2 if self.phase2 <= servers else 0)
+        if not 0 <= phase2 <= servers:
             raise ConfigError(
-                f"the world of a simulation has nothing called {unknown[0]!r}; it has "
-                f"{', '.join([*self.__dataclass_fields__, *FAULTS])}"
+                f"a phase-2 quorum of {phase2} is not for {servers} servers; 0 means a majority"
             )
-        return replace(self, **fields, rates={**self.rates, **rates})
+        rates = {**self.rates, **fields.pop("rates", {}), **rates}
+        return replace(self, **fields, rates=rates)
