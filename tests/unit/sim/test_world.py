@@ -1,0 +1,124 @@
+"""Worlds: drawn from chance alone, sound whatever was drawn, and changed by name."""
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from paxos_rsm.errors import ConfigError
+from paxos_rsm.paxos.quorum import QuorumSizes
+from paxos_rsm.sim.stage import Stage
+from paxos_rsm.sim.world import FAULTS, TICK_UNITS, World
+
+SEEDS = range(400)
+
+
+def drawn(seed: int) -> World:
+    return World.draw(Stage(seed, False).chance("world"))
+
+
+WORLDS = [drawn(seed) for seed in SEEDS]
+
+
+def test_a_world_is_a_function_of_its_seed() -> None:
+    random.seed(1)
+    again = [drawn(seed) for seed in SEEDS]
+    assert again == WORLDS
+    assert len({repr(world) for world in WORLDS}) > 0.9 * len(WORLDS)
+
+
+def test_whatever_is_drawn_is_sound() -> None:
+    for world in WORLDS:
+        world.settings.validate()
+        sizes = (
+            QuorumSizes.flexible(world.servers, world.phase2)
+            if world.phase2
+            else QuorumSizes.majority(world.servers)
+        )
+        sizes.validate()
+        assert world.phase2_quorum == sizes.phase2
+        assert world.losable == world.servers - max(sizes.phase1, sizes.phase2)
+        assert len(world.tick_units) == world.servers
+        assert min(world.tick_units) > TICK_UNITS // 2
+        assert world.rates.keys() == FAULTS.keys()
+        chances = [world.loss, world.duplicate, world.late, world.lazy, world.reads, world.moves]
+        assert all(0 <= chance < 1 for chance in [*chances, world.calm, *world.rates.values()])
+
+
+def test_each_size_each_fault_and_no_fault_at_all_are_drawn() -> None:
+    assert {world.servers for world in WORLDS} == set(range(1, 8))
+    assert any(world.phase2 for world in WORLDS)
+    for fault in FAULTS:
+        assert {bool(world.rates[fault]) for world in WORLDS} == {True, False}, fault
+    fair = [world for world in WORLDS if not any(world.rates.values())]
+    assert any(not (w.loss or w.duplicate or w.late) and set(w.tick_units) == {TICK_UNITS} for w in fair)
+
+
+@pytest.mark.parametrize(
+    ("servers", "phase2", "losable"),
+    [
+        (1, 0, 0),
+        (2, 0, 0),
+        (3, 0, 1),
+        (4, 0, 1),
+        (5, 0, 2),
+        (7, 0, 3),
+        (5, 2, 1),
+        (5, 4, 1),
+        (3, 3, 0),
+        (3, 1, 0),
+    ],
+)
+def test_who_may_be_lost_leaves_quorums_of_both_phases(servers: int, phase2: int, losable: int) -> None:
+    assert drawn(1).but({"servers": servers, "phase2": phase2}).losable == losable
+
+
+def test_but_changes_what_it_names() -> None:
+    world = drawn(7)
+    other = world.but({"loss": 0.25, "crash": 0.125, "late": 0, "fifo": not world.fifo})
+    assert (other.loss, other.late, other.fifo) == (0.25, 0, not world.fifo)
+    assert other.rates == {**world.rates, "crash": 0.125}
+    assert other.but({"loss": world.loss, "late": world.late, "fifo": world.fifo, **world.rates}) == world
+    assert world.but({}) == world == drawn(7)
+    assert world.but({"rates": {"kill": 0.5}, "crash": 0.25}).rates == {
+        **world.rates,
+        "kill": 0.5,
+        "crash": 0.25,
+    }
+
+
+@pytest.mark.parametrize("servers", [1, 2, 3, 5, 7, 9])
+def test_what_goes_with_the_number_of_servers_follows_it(servers: int) -> None:
+    for world in WORLDS[:60]:
+        other = world.but({"servers": servers})
+        assert len(other.tick_units) == servers
+        assert set(other.tick_units) <= set(world.tick_units)
+        assert 0 <= other.phase2 <= servers
+        assert other.losable >= 0
+    given = drawn(1).but({"servers": 2, "tick_units": (900, 1100), "phase2": 2})
+    assert (given.tick_units, given.phase2) == ((900, 1100), 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"crashs": 0.1}, "nothing called 'crashs'; it has servers, "),
+        ({"": 1}, "nothing called ''"),
+        ({"losable": 1}, "nothing called 'losable'"),
+        ({"settings": 1}, "settings of the world of a simulation is of the type Settings, 1 is not"),
+        ({"clients": 1.5}, "clients of the world of a simulation is of the type int, 1.5 is not"),
+        ({"crash": "often"}, "crash of the world of a simulation is of the type float, 'often' is not"),
+        ({"servers": 0}, "a world of 0 servers"),
+        ({"servers": 3, "phase2": 4}, "a phase-2 quorum of 4 is not for 3 servers"),
+    ],
+)
+def test_what_cannot_be_changed_is_refused(changes: Mapping[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        drawn(1).but(changes)
+
+
+def test_a_refusal_names_every_fault() -> None:
+    with pytest.raises(ConfigError) as caught:
+        drawn(1).but({"nothing": 1})
+    assert all(name in str(caught.value) for name in [*FAULTS, "loss", "digest_slots"])
