@@ -6,10 +6,12 @@ agree (:func:`contradiction`), and of the writes of unknown outcome only those c
 (:func:`candidates`). Both say only what holds in every order, so that the replay in ``revisions.py`` has little to try.
 """
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
+from operator import itemgetter
 from typing import Any
 
 from paxos_rsm.checker.history import Operation
@@ -98,18 +100,27 @@ def _shown(told: Iterable[Told]) -> Iterator[tuple[Told, Hashable, Mapping[str, 
                         yield each, comparable(kv["key"]), kv, until
 
 
-def contradiction(told: list[Told]) -> tuple[str, Operation, Operation] | None:
-    """A sentence, who said it and who else did, where an answer contradicts an acknowledged write."""
+def _writes(told: Iterable[Told]) -> dict[Hashable, list[tuple[int, Operation, Hashable]]]:
+    """The acknowledged writes of each key, by revision: (revision, operation, value or None where it deleted)."""
     writes: defaultdict[Hashable, list[tuple[int, Operation, Hashable]]] = defaultdict(list)
     for each in told:
         if each.writes:
             for key, value in _written(each.op):
                 writes[key].append((each.revision, each.op, value))
     for found in writes.values():
-        found.sort(key=lambda write: write[0])
+        found.sort(key=_revision_of)
+    return writes
+
+
+_revision_of = itemgetter(0)
+
+
+def contradiction(told: list[Told]) -> tuple[str, Operation, Operation] | None:
+    """A sentence, who said it and who else did, where an answer contradicts an acknowledged write."""
+    writes = _writes(told)
     for each, key, kv, until in _shown(told):
         found, mod = writes.get(key, []), kv["mod_revision"]
-        later = bisect_right(found, mod, key=lambda write: write[0])
+        later = bisect_right(found, mod, key=_revision_of)
         if later and found[later - 1][0] == mod and mod <= until:
             _, op, value = found[later - 1]
             if value is None or ("value" in kv and comparable(kv["value"]) != value):
@@ -130,6 +141,39 @@ def contradiction(told: list[Told]) -> tuple[str, Operation, Operation] | None:
     return None
 
 
+@dataclass(slots=True)
+class _Stretch:
+    """A stretch of revisions, above ``low`` up to ``high``, in which a key was written ``need`` times by somebody of
+    unknown outcome, and not deleted."""
+
+    key: Hashable
+    low: int
+    high: int
+    need: int
+
+
+def _stretches(told: list[Told]) -> list[_Stretch]:
+    """What answers show of a key tells when nobody wrote it, and its versions tell how often somebody did."""
+    writes = _writes(told)
+    until_of: defaultdict[tuple[Hashable, int], int] = defaultdict(int)
+    lives: defaultdict[tuple[Hashable, int], dict[int, int]] = defaultdict(dict)
+    for _, key, kv, until in _shown(told):
+        mod = kv["mod_revision"]
+        until_of[key, mod] = max(until, until_of[key, mod])
+        if "create_revision" in kv and "version" in kv:
+            life = lives[key, kv["create_revision"]]
+            life[kv["create_revision"]] = 1
+            life[mod] = kv["version"]
+    found = [_Stretch(key, mod, until, 0) for (key, mod), until in until_of.items() if until > mod]
+    for (key, _), life in lives.items():
+        points = sorted(life.items())
+        known = writes.get(key, [])
+        for (low, before), (high, after) in pairwise(points):
+            told_of = bisect_right(known, high, key=_revision_of) - bisect_right(known, low, key=_revision_of)
+            found.append(_Stretch(key, low, high, after - before - told_of))
+    return found
+
+
 def candidates(
     told: list[Told], unknown: list[Operation], gaps: list[int], floor: Callable[[float], int]
 ) -> dict[int, list[Operation]]:
@@ -138,45 +182,108 @@ def candidates(
     ``floor`` gives the highest revision that anybody had been told before a time: whoever called then can only
     have made a later one.
     """
+    if not gaps:
+        return {}
     wanted: defaultdict[int, set[tuple[Hashable, Hashable]]] = defaultdict(set)
-    untouched: defaultdict[Hashable, dict[int, int]] = defaultdict(dict)
     among = set(gaps)
-    for _, key, kv, until in _shown(told):
-        mod = kv["mod_revision"]
-        if mod in among and "value" in kv:
-            wanted[mod].add((key, comparable(kv["value"])))
-        untouched[key][mod] = max(until, untouched[key].get(mod, until))
-    quiet = {key: sorted(spans.items()) for key, spans in untouched.items()}
+    for _, key, kv, _ in _shown(told):
+        if kv["mod_revision"] in among and "value" in kv:
+            wanted[kv["mod_revision"]].add((key, comparable(kv["value"])))
+    stretches = _stretches(told)
+    quiet: defaultdict[tuple[str, Hashable], set[int]] = defaultdict(set)
+    for each in stretches:
+        inside = gaps[bisect_right(gaps, each.low) : bisect_right(gaps, each.high)]
+        quiet["delete", each.key].update(inside)
+        if each.need == 0:
+            quiet["put", each.key].update(inside)
     found: dict[int, list[Operation]] = {gap: [] for gap in gaps}
     for op in unknown:
         puts = _puts(op)
-        spans = quiet.get(comparable(op.key), []) if op.op in ("put", "delete") else []
+        never = quiet.get((op.op, comparable(op.key)), ()) if op.op in ("put", "delete") else ()
         for gap in gaps[bisect_right(gaps, floor(op.call)) :]:
-            if gap in wanted and not wanted[gap] <= puts:
-                continue
-            # The last thing shown below the gap: was it the newest still at the gap?
-            before = bisect_left(spans, (gap, 0))
-            if before and spans[before - 1][1] >= gap:
-                continue
-            found[gap].append(op)
-    return _settled(found)
+            if gap not in never and (gap not in wanted or wanted[gap] <= puts):
+                found[gap].append(op)
+    return _Settling(found, stretches).run()
 
 
-def _settled(found: dict[int, list[Operation]]) -> dict[int, list[Operation]]:
-    """A gap with one candidate has it; nobody else has."""
-    places: defaultdict[int, set[int]] = defaultdict(set)
-    for gap, ops in found.items():
-        for op in ops:
-            places[id(op)].add(gap)
-    ready = [gap for gap, ops in found.items() if len(ops) == 1]
-    while ready:
-        gap = ready.pop()
-        for op in found[gap][:1]:
-            for other in places[id(op)] - {gap}:
-                found[other] = [each for each in found[other] if each is not op]
-                if len(found[other]) == 1:
-                    ready.append(other)
-            places[id(op)] = {gap}
-    for ops in found.values():
-        ops.sort(key=lambda op: len(places[id(op)]))  # who has few places goes first; the sort is stable
-    return found
+class _Settling:
+    """Draws the conclusions that need no trying: a gap with one candidate has it, and nobody else has; where a key
+    needs as many gaps as it can have, it has them."""
+
+    def __init__(self, found: dict[int, list[Operation]], stretches: list[_Stretch]) -> None:
+        gaps = sorted(found)
+        self.needs = [
+            (each.key, each.need, gaps[bisect_right(gaps, each.low) : bisect_right(gaps, each.high)])
+            for each in stretches
+            if each.need > 0
+        ]
+        self.groups: dict[int, dict[Hashable, dict[int, Operation]]] = {}
+        """For each gap, by key, the candidates that are about this key alone; under None those that are not."""
+        self.places: defaultdict[int, set[int]] = defaultdict(set)
+        self.group_of = {id(op): _only_key(op) for ops in found.values() for op in ops}
+        for gap, ops in found.items():
+            groups: defaultdict[Hashable, dict[int, Operation]] = defaultdict(dict)
+            for op in ops:
+                groups[self.group_of[id(op)]][id(op)] = op
+                self.places[id(op)].add(gap)
+            self.groups[gap] = dict(groups)
+        self.settled: set[int] = set()
+
+    def run(self) -> dict[int, list[Operation]]:
+        changed = True
+        while changed:
+            changed = False
+            for gap, groups in self.groups.items():
+                if len(groups) == 1 and gap not in self.settled:
+                    (only,) = groups.values()
+                    if len(only) == 1:
+                        self.settled.add(gap)
+                        changed = True
+                        for name in only:
+                            for other in self.places[name] - {gap}:
+                                self._drop(other, self.group_of[name], name)
+            for key, need, gaps in self.needs:
+                changed = self._weigh(key, need, gaps) or changed
+        needed = {gap: key for key, _, gaps in self.needs for gap in gaps}
+        found: dict[int, list[Operation]] = {}
+        for gap, groups in self.groups.items():
+            # Who is needed goes first, then who has few places; the sort is stable.
+            ranked = [
+                (key != needed.get(gap), len(self.places[name]), number, op)
+                for key, group in groups.items()
+                for number, (name, op) in enumerate(group.items())
+            ]
+            found[gap] = [op for *_, op in sorted(ranked, key=itemgetter(0, 1, 2))]
+        return found
+
+    def _weigh(self, key: Hashable, need: int, gaps: list[int]) -> bool:
+        """Whether what a key needs has ruled anything out. Operations about several keys may do anything."""
+        changed = False
+        can = [gap for gap in gaps if key in self.groups[gap] or None in self.groups[gap]]
+        if len(can) == need:
+            for gap in can:
+                for other in [each for each in self.groups[gap] if each != key and each is not None]:
+                    self._drop(gap, other)
+                    changed = True
+        sure = [gap for gap in can if len(self.groups[gap]) == 1 and key in self.groups[gap]]
+        if len(sure) == need:
+            for gap in can:
+                if gap not in sure and key in self.groups[gap]:
+                    self._drop(gap, key)
+                    changed = True
+        return changed
+
+    def _drop(self, gap: int, key: Hashable, name: int | None = None) -> None:
+        """Takes a group of candidates, or one of it, off a gap."""
+        groups = self.groups[gap]
+        group = groups.get(key, {})
+        for each in list(group) if name is None else [name]:
+            group.pop(each, None)
+            self.places[each].discard(gap)
+        if not group:
+            groups.pop(key, None)
+
+
+def _only_key(op: Operation) -> Hashable:
+    """The one key that ``op`` is about; None where there are several."""
+    return comparable(op.key) if op.op in ("put", "delete") else None
