@@ -2,10 +2,10 @@
 
 A write of unknown outcome may have taken effect, at any revision after the highest that anybody had been told when it
 was called. With hundreds of such writes and hundreds of unexplained revisions (*gaps*), a checker that tries who made
-what does not come to an end. So, when all is over, each gap is looked at: every key that an open write was about is read
-as of that revision. Where the key was written just then, the read tells by whom, since values are unique; where it was
-deleted, the reads before and after tell. These reads become part of the history, and are checked as every other answer:
-a store that made something up here would be caught.
+what does not come to an end. So, when all is over, each gap is looked at: every key that an open write was about is
+read as of that revision. Where the key was written just then, the read tells by whom, since values are unique; where it
+was deleted, the reads before and after tell. These reads become part of the history, and are checked as every other
+answer: a store that made something up here would be caught.
 
 A gap at which no key that it could be about was touched stays one; that is for the checker to say.
 """

@@ -1,11 +1,20 @@
 """A cluster that only notes what is done to it."""
 
+import asyncio
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 from paxos_rsm.testing.errors import LocalClusterError
 
-__all__ = ["FakeCluster", "FakeServer"]
+__all__ = ["FakeCluster", "FakeServer", "until"]
+
+
+async def until(condition: Callable[[], object], timeout_s: float = 30) -> None:
+    """Waits until it gives something true."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110 - what it looks at is changed by code that knows no event
+            await asyncio.sleep(0.01)
 
 
 class FakeServer:
