@@ -1,6 +1,7 @@
 """``python -m tests.fuzz``: see the docstring of the package."""
 
 import argparse
+import math
 import multiprocessing
 import sys
 import time
@@ -55,7 +56,9 @@ def main() -> int:
     parser.add_argument("--save", type=Path, default=Path("fuzz-failures"), help="where failing inputs go")
     parser.add_argument("--input", type=Path, help="try the input in this file, with one --target")
     parser.add_argument("--engine", choices=("mutation", "atheris"), default="mutation")
-    parser.add_argument("--seconds", type=int, default=60, help="how long atheris searches a target")
+    parser.add_argument(
+        "--seconds", type=int, help="stop after so long; with atheris: 60 a target, unless said"
+    )
     given = parser.parse_args()
     names: list[str] = given.target or list(TARGETS)
     if given.input is not None:
@@ -67,9 +70,9 @@ def main() -> int:
     if given.engine == "atheris":
         from tests.fuzz.guided import search
 
-        return search(names, given.seed, given.seconds, given.save)
+        return search(names, given.seed, given.seconds or 60, given.save)
     started = time.monotonic()
-    reports = fuzz(names, given.inputs, given.seed, given.jobs)
+    reports = fuzz(names, given.inputs, given.seed, given.jobs, given.seconds or math.inf)
     _table(reports)
     total = sum(report.inputs for report in reports.values())
     _say(f"{total:,} inputs, {len(names)} targets, seed {given.seed}, {time.monotonic() - started:.0f} s")

@@ -48,15 +48,22 @@ def _tasks(names: list[str], inputs: int, seed: int) -> Iterator[tuple[str, int,
             yield name, seed, chunk, min(CHUNK, each - chunk * CHUNK)
 
 
-def fuzz(names: list[str], inputs: int, seed: int, jobs: int) -> dict[str, Report]:
-    """So many inputs over all targets together, in ``jobs`` processes. Raises what breaks a process."""
+def fuzz(names: list[str], inputs: int, seed: int, jobs: int, seconds: float) -> dict[str, Report]:
+    """So many inputs over all targets together, in ``jobs`` processes, or what can be tried in so many seconds.
+
+    Raises what breaks a process.
+    """
     reports = {name: Report(name) for name in names}
-    told = time.monotonic()
+    started = told = time.monotonic()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, initializer=_prepare) as pool:
         for report in pool.map(_work, _tasks(names, inputs, seed)):
             reports[report.target].add(report)
-            if time.monotonic() - told > PROGRESS_S:
-                told = time.monotonic()
+            now = time.monotonic()
+            if now - started > seconds:
+                pool.shutdown(wait=True, cancel_futures=True)
+                break
+            if now - told > PROGRESS_S:
+                told = now
                 sys.stderr.write(f"... {sum(each.inputs for each in reports.values()):,} of {inputs:,}\n")
     return reports

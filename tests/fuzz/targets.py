@@ -1,12 +1,26 @@
 """Every target, by name."""
 
-from tests.fuzz import targets_clients, targets_disk, targets_peers, targets_settings, targets_snapshots
+from tests.fuzz import (
+    targets_clients,
+    targets_disk,
+    targets_peers,
+    targets_settings,
+    targets_snapshots,
+    targets_streams,
+)
 from tests.fuzz.target import Target
 
 __all__ = ["TARGETS"]
 
 TARGETS: dict[str, Target] = {
     target.name: target
-    for module in (targets_peers, targets_clients, targets_disk, targets_snapshots, targets_settings)
+    for module in (
+        targets_peers,
+        targets_clients,
+        targets_streams,
+        targets_disk,
+        targets_snapshots,
+        targets_settings,
+    )
     for target in module.TARGETS
 }
