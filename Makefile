@@ -21,7 +21,7 @@ CODE := $(wildcard paxos_rsm tools tests benchmarks examples)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-integration fuzz mutants bench check lint types floors check-gen fmt gen \
+.PHONY: help setup demo test test-unit test-integration fuzz mutants chaos bench check lint types floors check-gen fmt gen \
         hooks build clean distclean
 
 help: ## list the targets
@@ -46,6 +46,9 @@ sim: $(STAMP) ## the simulator: 2,000 seeds of 5,000 events, nothing left out (S
 
 mutants: $(STAMP) ## plant bugs, each of which the simulator must find (MUTANTS_ARGS='--only NAME --limit 500')
 	$(BIN)/python -m tests.mutants --workers $(PYTEST_WORKERS) $(MUTANTS_ARGS)
+
+chaos: $(STAMP) ## break real servers for five minutes and check every answer (CHAOS_ARGS='--only leader-kill --times 50')
+	$(BIN)/paxos-rsm chaos $(CHAOS_ARGS)
 
 fuzz: $(STAMP) ## feed every decoder with 2,000,000 bad inputs (FUZZ_ARGS='--inputs 100000 --target kv-command --seed 7')
 	$(BIN)/python -m tests.fuzz --inputs 2000000 $(FUZZ_ARGS)
