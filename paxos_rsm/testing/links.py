@@ -256,7 +256,7 @@ class Links:
             raise LocalClusterError(f"a partition has each server in one group: {groups}")
         rest = [name for name in self.names if name not in named]
         sides = [*groups, rest]
-        pairs = [pair for g, h in permutations(sides, 2) for a in g for b in h for pair in [(a, b)]]
+        pairs = [(a, b) for side, other in permutations(sides, 2) for a in side for b in other]
         self._cut(pairs, mode)
 
     def isolate(self, name: str, *, mode: Mode = "hold") -> None:
