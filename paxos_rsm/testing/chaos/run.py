@@ -127,7 +127,8 @@ def run_chaos(settings: ChaosSettings, tell: Callable[[Progress], None] = lambda
         cluster = new_cluster(settings, scratch)
         cluster.start(timeout_s=START_S)
         with Recorder(settings.out) as recorder:
-            result = asyncio.run(_Run(settings, cluster, recorder, hands, tell).run())
+            run = _Run(settings, cluster, recorder, hands, tell)
+            evidence = asyncio.run(run.run())
     finally:
         hands.shutdown(wait=True, cancel_futures=True)
         if cluster is not None:
@@ -135,6 +136,9 @@ def run_chaos(settings: ChaosSettings, tell: Callable[[Progress], None] = lambda
         for log in scratch.glob("*.log"):
             shutil.copy(log, settings.out / log.name)
         shutil.rmtree(scratch, ignore_errors=True)
+    # The servers are gone by now: the checker has the processor to itself.
+    tell(Progress("checking the history", 0, 0))
+    result = run.result(judge(evidence, timeout_s=settings.check_timeout_s))
     result.directory = str(settings.out)
     (settings.out / "report.html").write_text(render(result), encoding="utf-8")
     (settings.out / "result.json").write_text(json.dumps(result.to_json(), indent=1) + "\n", encoding="utf-8")
@@ -157,6 +161,7 @@ class _Run:
         self._recorder = recorder
         self._tell = tell
         self._phase = "breaking things"
+        self._over_ms = 0.0
         self._began = time.strftime("%Y-%m-%d %H:%M:%S")
         endpoints = {server.name: server.endpoint for server in cluster}
         self._endpoints = endpoints
@@ -166,30 +171,26 @@ class _Run:
             settings.plan, cluster, self._observer, recorder, hands, missing=settings.missing
         )
 
-    async def run(self) -> RunResult:
-        """Everything up to the verdict."""
+    async def run(self) -> Evidence:
+        """Everything up to the verdict: what that is made of."""
         reporter = asyncio.create_task(self._report_progress())
         try:
             self._observer.start()
             self._load.start()
             await self._nemesis.run()
-            over_ms = self._recorder.now_ms()
+            self._over_ms = self._recorder.now_ms()
             self._phase = "waiting for the last answers"
             failure = await self._finish_load()
             self._phase = "waiting for all servers to agree"
             states = await self._agreement()
             self._phase = "reading what there is"
-            evidence = await self._gather(failure, states)
+            return await self._gather(failure, states)
         finally:
             await self._nemesis.mend()
             await self._load.close()
             await self._observer.close()
             reporter.cancel()
             await asyncio.gather(reporter, return_exceptions=True)
-        self._recorder.close()
-        self._tell(Progress("checking the history", 0, 0))
-        checks = judge(evidence, timeout_s=self._settings.check_timeout_s)
-        return self._result(checks, over_ms)
 
     async def _finish_load(self) -> BaseException | None:
         try:
@@ -248,8 +249,9 @@ class _Run:
             )
             await asyncio.sleep(PROGRESS_S)
 
-    def _result(self, checks: Sequence[Check], over_ms: float) -> RunResult:
-        recorder, nemesis, observer = self._recorder, self._nemesis, self._observer
+    def result(self, checks: Sequence[Check]) -> RunResult:
+        """The whole of it, with these checks."""
+        recorder, nemesis, observer, over_ms = self._recorder, self._nemesis, self._observer, self._over_ms
         occurrences = measured(nemesis.occurrences, recorder, observer, over_ms)
         windows = [(each.begin_ms, each.window_end_ms) for each in occurrences]
         latencies = {
