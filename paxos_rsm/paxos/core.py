@@ -93,7 +93,8 @@ class Core:
     @property
     def next_configuration(self) -> Configuration | None:
         """The configuration that governs the next slot to be decided; None while the cluster has not met."""
-        return self.configurations.governing(self.log.decided_through + 1)
+        # A change takes effect as the watermark passes it, so the newest one governs what comes after the watermark.
+        return self.configurations.newest
 
     @property
     def others(self) -> list[NodeId]:

@@ -81,9 +81,11 @@ class ConfigurationHistory:
     the initial members as they have met, *all* of them in both phases; there is none for it until all have met.
     """
 
-    __slots__ = ("_changes", "_founders", "forming")
+    __slots__ = ("_changes", "_founders", "forming", "newest")
 
     def __init__(self) -> None:
+        self.newest: Configuration | None = None
+        """What governs the next slot to be decided; None while the cluster has not met."""
         self.forming: Configuration | None = None
         """What the genesis entry is to hold: the initial members as they have met, with their quorums from slot 2."""
         self._founders: Configuration | None = None
@@ -93,10 +95,13 @@ class ConfigurationHistory:
         """All initial members have met, under these incarnations (rule 9)."""
         self.forming = forming
         self._founders = replace(forming, quorum=QuorumSizes.unanimous(len(forming.members)))
+        if not self._changes:
+            self.newest = self._founders
 
     def decided(self, slot: int, configuration: Configuration) -> None:
         """Notes the configuration that ``slot`` decided. Slots come in order."""
         self._changes.append((slot, configuration))
+        self.newest = configuration
 
     def governing(self, slot: int) -> Configuration | None:
         """The configuration whose quorums decide ``slot``; None while the cluster has not met."""

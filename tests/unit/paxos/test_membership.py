@@ -189,3 +189,14 @@ def test_a_leader_prepares_again_when_a_recovered_change_names_members_that_did_
     prepares = [(e.to, e.message) for e in ready.messages_after_writes if isinstance(e.message, Prepare)]
     assert prepares == [(2, Prepare(node.proposer.ballot, 2)), (3, Prepare(node.proposer.ballot, 2))]
     assert node.proposer.ballot > first
+
+
+def test_the_newest_configuration_is_that_of_the_next_slot() -> None:
+    history = ConfigurationHistory()
+    assert history.newest is None
+    history.meet(THREE)
+    assert history.newest == history.governing(1)
+    history.decided(1, THREE)
+    assert history.newest == history.governing(2) == THREE
+    history.meet(replace(THREE, cluster_id=9))
+    assert history.newest == THREE, "what has been decided is no more changed by who meets"
