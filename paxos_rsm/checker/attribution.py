@@ -17,7 +17,7 @@ from typing import Any
 from paxos_rsm.checker.history import Operation
 from paxos_rsm.checker.store import comparable, requests_of
 
-__all__ = ["ALL", "Told", "candidates", "contradiction", "meet", "named", "touched"]
+__all__ = ["ALL", "Stretch", "Told", "candidates", "contradiction", "meet", "named", "touched"]
 
 ALL = "every key"
 """Stands, in a set of keys (which are bytes), for all of them: where a range is about."""
@@ -142,9 +142,9 @@ def contradiction(told: list[Told]) -> tuple[str, Operation, Operation] | None:
 
 
 @dataclass(slots=True)
-class _Stretch:
+class Stretch:
     """A stretch of revisions, above ``low`` up to ``high``, in which a key was written ``need`` times by somebody of
-    unknown outcome, and not deleted."""
+    unknown outcome, and not deleted. The replay counts ``need`` down, and up again on its way back."""
 
     key: Hashable
     low: int
@@ -152,7 +152,37 @@ class _Stretch:
     need: int
 
 
-def _stretches(told: list[Told]) -> list[_Stretch]:
+def _absences(told: list[Told], unknown: list[Operation]) -> list[Stretch]:
+    """Before a key was seen to be absent, or created, nobody wrote it: not since it was last deleted.
+
+    Only where nobody of unknown outcome can have deleted it.
+    """
+    if any(op.op not in ("put", "delete") for op in unknown):
+        return []
+    doubtful = {comparable(op.key) for op in unknown if op.op == "delete"}
+    absent: defaultdict[Hashable, set[int]] = defaultdict(set)
+    for _, key, kv, _ in _shown(told):
+        if "create_revision" in kv:
+            absent[key].add(kv["create_revision"] - 1)
+    deletions: defaultdict[Hashable, list[int]] = defaultdict(list)
+    for each in told:
+        for name, key, _, output in _requests(each.op):
+            known = comparable(key)
+            if output.get("kv", 0) is None or output.get("prev_kv", 0) is None:
+                absent[known].add(each.revision - 1 if each.writes else each.at)
+            if each.writes and name in ("delete", "delete_range"):
+                deletions[ALL if name == "delete_range" else known].append(each.revision)
+    found = []
+    for key, revisions in absent.items():
+        if key not in doubtful:
+            deleted = sorted([*deletions.get(key, ()), *deletions.get(ALL, ())])
+            for revision in revisions:
+                last = bisect_right(deleted, revision)
+                found.append(Stretch(key, deleted[last - 1] if last else 0, revision, 0))
+    return found
+
+
+def _stretches(told: list[Told]) -> list[Stretch]:
     """What answers show of a key tells when nobody wrote it, and its versions tell how often somebody did."""
     writes = _writes(told)
     until_of: defaultdict[tuple[Hashable, int], int] = defaultdict(int)
@@ -164,32 +194,32 @@ def _stretches(told: list[Told]) -> list[_Stretch]:
             life = lives[key, kv["create_revision"]]
             life[kv["create_revision"]] = 1
             life[mod] = kv["version"]
-    found = [_Stretch(key, mod, until, 0) for (key, mod), until in until_of.items() if until > mod]
+    found = [Stretch(key, mod, until, 0) for (key, mod), until in until_of.items() if until > mod]
     for (key, _), life in lives.items():
         points = sorted(life.items())
         known = writes.get(key, [])
         for (low, before), (high, after) in pairwise(points):
             told_of = bisect_right(known, high, key=_revision_of) - bisect_right(known, low, key=_revision_of)
-            found.append(_Stretch(key, low, high, after - before - told_of))
+            found.append(Stretch(key, low, high, after - before - told_of))
     return found
 
 
 def candidates(
     told: list[Told], unknown: list[Operation], gaps: list[int], floor: Callable[[float], int]
-) -> dict[int, list[Operation]]:
-    """For each gap, the writes of unknown outcome that can have made it.
+) -> tuple[dict[int, list[Operation]], dict[int, dict[Hashable, Stretch]]]:
+    """For each gap, the writes of unknown outcome that can have made it; and what keys need in it, as far as is known.
 
     ``floor`` gives the highest revision that anybody had been told before a time: whoever called then can only
     have made a later one.
     """
     if not gaps:
-        return {}
+        return {}, {}
     wanted: defaultdict[int, set[tuple[Hashable, Hashable]]] = defaultdict(set)
     among = set(gaps)
     for _, key, kv, _ in _shown(told):
         if kv["mod_revision"] in among and "value" in kv:
             wanted[kv["mod_revision"]].add((key, comparable(kv["value"])))
-    stretches = _stretches(told)
+    stretches = _stretches(told) + _absences(told, unknown)
     quiet: defaultdict[tuple[str, Hashable], set[int]] = defaultdict(set)
     for each in stretches:
         inside = gaps[bisect_right(gaps, each.low) : bisect_right(gaps, each.high)]
@@ -203,17 +233,22 @@ def candidates(
         for gap in gaps[bisect_right(gaps, floor(op.call)) :]:
             if gap not in never and (gap not in wanted or wanted[gap] <= puts):
                 found[gap].append(op)
-    return _Settling(found, stretches).run()
+    settling = _Settling(found, stretches)
+    needs: defaultdict[int, dict[Hashable, Stretch]] = defaultdict(dict)
+    for stretch, inside in settling.needs:
+        for gap in inside:
+            needs[gap][stretch.key] = stretch
+    return settling.run(), needs
 
 
 class _Settling:
     """Draws the conclusions that need no trying: a gap with one candidate has it, and nobody else has; where a key
     needs as many gaps as it can have, it has them."""
 
-    def __init__(self, found: dict[int, list[Operation]], stretches: list[_Stretch]) -> None:
+    def __init__(self, found: dict[int, list[Operation]], stretches: list[Stretch]) -> None:
         gaps = sorted(found)
         self.needs = [
-            (each.key, each.need, gaps[bisect_right(gaps, each.low) : bisect_right(gaps, each.high)])
+            (each, gaps[bisect_right(gaps, each.low) : bisect_right(gaps, each.high)])
             for each in stretches
             if each.need > 0
         ]
@@ -242,18 +277,15 @@ class _Settling:
                         for name in only:
                             for other in self.places[name] - {gap}:
                                 self._drop(other, self.group_of[name], name)
-            for key, need, gaps in self.needs:
-                changed = self._weigh(key, need, gaps) or changed
-        needed = {gap: key for key, _, gaps in self.needs for gap in gaps}
+            for stretch, gaps in self.needs:
+                changed = self._weigh(stretch.key, stretch.need, gaps) or changed
         found: dict[int, list[Operation]] = {}
         for gap, groups in self.groups.items():
-            # Who is needed goes first, then who has few places; the sort is stable.
-            ranked = [
-                (key != needed.get(gap), len(self.places[name]), number, op)
-                for key, group in groups.items()
-                for number, (name, op) in enumerate(group.items())
-            ]
-            found[gap] = [op for *_, op in sorted(ranked, key=itemgetter(0, 1, 2))]
+            ops = [op for group in groups.values() for op in group.values()]
+            ops.sort(
+                key=lambda op: len(self.places[id(op)])
+            )  # who has few places goes first; the sort is stable
+            found[gap] = ops
         return found
 
     def _weigh(self, key: Hashable, need: int, gaps: list[int]) -> bool:

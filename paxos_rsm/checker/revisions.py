@@ -29,9 +29,10 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from operator import attrgetter
+from math import inf
+from operator import attrgetter, itemgetter
 
-from paxos_rsm.checker.attribution import Told, candidates, contradiction, meet, named, touched
+from paxos_rsm.checker.attribution import Stretch, Told, candidates, contradiction, meet, named, touched
 from paxos_rsm.checker.history import Operation, validate
 from paxos_rsm.checker.result import Result, Verdict
 from paxos_rsm.checker.store import Store, comparable, differs, made_revision
@@ -51,6 +52,8 @@ class _Gap:
     candidates: list[Operation]
     keys: frozenset[Hashable]
     """All that any candidate may touch."""
+    needs: Mapping[Hashable, Stretch]
+    """Of keys of which it is known, how many such writes they need, and until when."""
     tried: int = 0
     mark: int = 0
     blamed: frozenset[Hashable] = frozenset()
@@ -238,7 +241,7 @@ class _Replay:
         missing: list[int] = []
         if count <= len(unknown):
             missing = [at for at in range(self.initial + 1, self.last + 1) if at not in self.writes]
-        found = candidates(told, unknown, missing, floor.revision)
+        found, needs = candidates(told, unknown, missing, floor.revision)
         empty = next((gap for gap, ops in found.items() if not ops), None)
         if count > len(unknown) or empty is not None:
             first = next(at for at in range(self.initial + 1, self.last + 1) if at not in self.writes)
@@ -252,7 +255,8 @@ class _Replay:
                 " effect twice, or one that failed did, or the history lacks some of the writes",
                 *self._witness(at),
             )
-        self.gaps = {at: _Gap(ops, frozenset().union(*map(touched, ops))) for at, ops in found.items()}
+        for at, ops in found.items():
+            self.gaps[at] = _Gap(ops, frozenset().union(*map(touched, ops)), needs.get(at, {}))
         self.chained = any(op.op == "txn" for ops in found.values() for op in ops)
 
     def limit(self, steps_max: int | None, clock: Callable[[], float], deadline_s: float) -> None:
@@ -313,7 +317,7 @@ class _Replay:
         gap = self.gaps[revision]
         gap.mark = self.store.mark()
         alike: set[Hashable] = set()
-        for number, op in enumerate(gap.candidates):
+        for number, op in enumerate(self._by_urgency(gap)):
             if id(op) in self.used:
                 continue
             kind = (op.op, comparable(op.key), repr(op.input))
@@ -328,6 +332,7 @@ class _Replay:
                 gap.blamed |= touched(op)
                 continue
             self.used.add(id(op))
+            self._count(gap, op, -1)
             self.choices.append((revision, op))
             self.placed.append(op)
             return
@@ -338,6 +343,28 @@ class _Replay:
             *self._witness(revision),
             keys=keys,
         )
+
+    def _by_urgency(self, gap: _Gap) -> list[Operation]:
+        """The candidates, those first whose key needs a write soonest: the rule that meets every deadline if any does.
+
+        The same each time that it is asked with the same choices made. Whose key has all it needs is left out.
+        """
+        ranked: list[tuple[float, int, Operation]] = []
+        for number, op in enumerate(gap.candidates):
+            need = None if op.op == "txn" or op.key is None else gap.needs.get(comparable(op.key))
+            if need is None:
+                ranked.append((inf, number, op))
+            elif need.need > 0:
+                ranked.append((need.high, number, op))
+            else:
+                gap.blamed |= touched(op)
+        return [op for *_, op in sorted(ranked, key=itemgetter(0, 1))]
+
+    @staticmethod
+    def _count(gap: _Gap, op: Operation, change: int) -> None:
+        for key in touched(op):
+            if key in gap.needs and op.op == "put":
+                gap.needs[key].need += change
 
     def _witness(self, revision: int) -> list[Operation]:
         """Somebody who has seen that revision made."""
@@ -353,6 +380,7 @@ class _Replay:
             revision, op = self.choices.pop()
             gap = self.gaps[revision]
             self.used.discard(id(op))
+            self._count(gap, op, 1)
             self.store.undo(gap.mark)
             while self.placed.pop() is not op:
                 pass
