@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from random import Random
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from paxos_rsm.sim.client import SimClient
 from paxos_rsm.sim.failure import Broken
 from paxos_rsm.sim.server import SimServer
 from paxos_rsm.sim.simulation import Simulation
+from paxos_rsm.sim.stage import Stage
 from paxos_rsm.sim.workload import Workload
-from paxos_rsm.sim.world import ELECTION_TICKS, FAULTS, TICK_UNITS
+from paxos_rsm.sim.world import ELECTION_TICKS, FAULTS, TICK_UNITS, World
 
 
 @contextmanager
@@ -80,10 +82,7 @@ def until(simulation: Simulation, holds: Callable[[], bool], what: str = "", tic
 
 def play(simulation: Simulation, ticks: int) -> None:
     """Plays for so many ticks."""
-    end = simulation.stage.now + ticks * TICK_UNITS
-    simulation.stage.schedule(ticks * TICK_UNITS, lambda: None)
-    while simulation.stage.now < end:
-        simulation.stage.next()
+    pass_units(simulation.stage, ticks * TICK_UNITS)
 
 
 def leader_of(simulation: Simulation) -> SimServer | None:
@@ -133,3 +132,16 @@ def is_whole(simulation: Simulation) -> bool:
         and leader_of(simulation) is not None
         and len({server.replica.machine.applied_slot for server in servers}) == 1
     )
+
+
+def world(servers: int = 3, **changes: Any) -> World:
+    """A world without chance and faults, but for ``changes``."""
+    return World.draw(Random(1)).but(quiet(servers, **changes))
+
+
+def pass_units(stage: Stage, units: int) -> None:
+    """Lets so much time pass, and everything happen that falls into it."""
+    end = stage.now + units
+    stage.schedule(units, lambda: None)
+    while stage.now < end:
+        stage.next()
