@@ -45,6 +45,8 @@ Exit codes: 0 linearizable, nothing lost; 1 a violation; 4 unknown, or a fault t
 STYLES = {"ok": "bold green", "violation": "bold red", "unknown": "bold yellow", "incomplete": "bold yellow"}
 MARKS = {"ok": "[green]✓[/]", "violation": "[red]✗[/]", "unknown": "[yellow]?[/]"}
 SEED_BITS = 31
+USUAL_RATE_S = 900.0
+PROBES_SHARE_MIN = 0.4
 
 
 def repeat_command(
@@ -59,18 +61,21 @@ def repeat_command(
     return " ".join(words)
 
 
-def rates_of(rate: float | None) -> Rates:
-    """The usual mix of work at another pace; the probes, by which gaps are measured, keep theirs."""
+def rates_of(rate: float | None, seconds: float) -> Rates:
+    """The mix of work at a pace of ``rate`` operations a second, besides the probes; None: the usual one.
+
+    A run of more than a quarter of an hour has, by itself, no more work than that: servers read their whole log when
+    they start, and are to start often. The probes, by which gaps are measured, are thinned out less.
+    """
     usual = Rates()
-    if rate is None:
-        return usual
-    factor = rate / (usual.keys + usual.transactions + usual.counter + usual.once)
+    share = min(1.0, USUAL_RATE_S / seconds)
+    factor = share if rate is None else rate / (usual.keys + usual.transactions + usual.counter + usual.once)
     return Rates(
         usual.keys * factor,
         usual.transactions * factor,
         usual.counter * factor,
         usual.once * factor,
-        usual.probes,
+        usual.probes * max(share, PROBES_SHARE_MIN),
     )
 
 
@@ -104,7 +109,7 @@ def rates_of(rate: float | None) -> Rates:
     "--rate",
     type=click.FloatRange(10, 20_000),
     metavar="N",
-    help="Operations a second, besides the probes. [default: 310]",
+    help="Operations a second, besides the probes. [default: 310; less where a run is longer than 15 minutes]",
 )
 @click.option("--plan", "plan_only", is_flag=True, help="Print what would be done, and when; do nothing.")
 @click.option(
@@ -143,7 +148,7 @@ def chaos(
         plan,
         out or Path(f"chaos-{seed}"),
         repeat_command(seed, minutes, plan.servers, only, times, rate),
-        rates=rates_of(rate),
+        rates=rates_of(rate, plan.seconds),
         allow_missing=allow_missing,
         missing=missing,
     )

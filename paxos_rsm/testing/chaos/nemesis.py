@@ -27,6 +27,8 @@ from paxos_rsm.testing.errors import FaultUnavailable, LocalClusterError
 __all__ = ["RECOVERED_S", "Nemesis"]
 
 RECOVERED_S = 30.0
+RECOVERED_SHARE = 0.02
+"""More than that, as a share of how long the run has been: a server that starts reads its whole log."""
 STEP_S = 0.05
 LOOK_S = 0.1
 
@@ -173,13 +175,13 @@ class Nemesis:
             down = [name for name, role in self._observer.roles.items() if role == DOWN]
             if self._observer.leader is not None and not down:
                 return waited_s if waited_s >= LOOK_S else 0.0
-            if waited_s >= RECOVERED_S:
+            if waited_s >= RECOVERED_S + RECOVERED_SHARE * began_ms / 1e3:
                 state = (
                     "no server leads"
                     if self._observer.leader is None
                     else f"{', '.join(down)} does not answer"
                 )
-                self._problem(f"{RECOVERED_S + RECOVERY_S:g} s after everything was mended, {state}")
+                self._problem(f"{waited_s + RECOVERY_S:.0f} s after everything was mended, {state}")
                 return waited_s
             await asyncio.sleep(LOOK_S)
             for server in self._cluster:

@@ -158,8 +158,15 @@ def test_the_command_that_repeats_it() -> None:
 
 
 def test_another_rate_keeps_the_mix_and_the_probes() -> None:
-    usual, double = Rates(), rates_of(620)
-    assert rates_of(None) == usual
+    usual, double = Rates(), rates_of(620, 300)
+    assert rates_of(None, 300) == usual
     assert double.keys == 2 * usual.keys
     assert double.keys + double.transactions + double.counter + double.once == 620
     assert double.probes == usual.probes
+
+
+def test_a_long_run_has_as_much_work_as_one_of_a_quarter_of_an_hour() -> None:
+    usual, hour = Rates(), rates_of(None, 3_600)
+    assert hour.keys * 3_600 == usual.keys * 900
+    assert hour.probes == 0.4 * usual.probes
+    assert rates_of(310, 3_600).keys == usual.keys
