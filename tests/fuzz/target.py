@@ -68,5 +68,5 @@ def judge(target: Target, data: bytes) -> str:
 def judge_real(target: Target, value: Any, data: bytes) -> str:
     """The same for a real input, which must come back as it was."""
     found = target.decode(data)
-    require(found == value, f"{value!r:.2000} came back as {found!r:.2000}")
+    require(found == value, f"a real input came back as another: {found!r:.2000} for {value!r:.2000}")
     return "accepted"

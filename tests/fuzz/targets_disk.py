@@ -219,6 +219,8 @@ _CASE = struct.Struct(">H")
 _EDIT = struct.Struct(">BII")
 _FLIP_KINDS = 5
 _KINDS = 13
+_TOLD_BY_ITSELF = {*range(_FLIP_KINDS), 6, 10}
+"""Flips, a file cut short, a file removed: the seal and the header's length tell, unless something else is done too."""
 
 
 def _make_case(rng: Random) -> tuple[Recovered | None, bytes]:
@@ -306,10 +308,14 @@ def _recover_case(case: bytes) -> Recovered | None:
         require(not contents, "a log is taken for none")
         raise Answered("no log")
     recovered, tail = found
+    kinds = {kind % _KINDS for kind, _, _ in edits}
+    if kinds <= _TOLD_BY_ITSELF:
+        whole = all(len(contents.get(name, b"")) >= len(data) for name, data in image.contents.items())
+        require(whole, "a part of the log is missing, and nobody has noticed")
     records = tail.next_number - 1
     everything = len(image.counts) - 1
     require(records <= everything and recovered == image.replayed(records), "what was read was never written")
-    if len(edits) <= FLIPS_MAX and all(kind % _KINDS < _FLIP_KINDS for kind, _, _ in edits):
+    if len(edits) <= FLIPS_MAX and kinds <= set(range(_FLIP_KINDS)):
         lost = everything - records
         require(recovered == image.replayed(everything), f"the last {lost} records are gone without a word")
     log, opened = _open(files)

@@ -1,5 +1,6 @@
 """The slice of the fuzzing that every `make test` runs, and proof that the fuzzing finds what it is for."""
 
+import re
 from random import Random
 from typing import Any
 
@@ -7,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paxos_rsm._proto import paxos_pb2 as pb
 from paxos_rsm.codec.messages import MalformedMessage
+from paxos_rsm.machines.kv.types import Put
 from tests.fuzz import mutate
 from tests.fuzz.runner import Failure, check, run_chunk, shrunk
 from tests.fuzz.target import Answered, Target, require
@@ -107,6 +110,40 @@ def test_a_planted_bug_is_found(bug: Any, said: str) -> None:
     assert said in failure.error
 
 
+def careless_put(data: bytes, _size: int) -> Put:
+    """The hot path without its checks."""
+    value_at = 6 + data[3]
+    return Put(data[4 : value_at - 2], data[value_at:])
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "instead", "said"),
+    [
+        ("recovery", "storage.records.RecordFormat.damage", lambda *_: None, "are gone without a word"),
+        ("recovery", "storage.recovery._Reader._check_end", lambda *_: None, "are gone without a word"),
+        ("recovery", "storage.recovery.SEAL_BYTES", 0, "nobody has noticed"),
+        ("entry", "codec.entries._configuration", pb.Configuration.FromString, "DecodeError"),
+        ("kv-command", "codec.kv._plain_put", careless_put, "the two ways of decoding differ"),
+        (
+            "peer-pieces",
+            "transport.frames.Assembler.add",
+            lambda self, piece: self._parts.append(piece.data),
+            "came back",
+        ),
+        ("session-frame", "codec.frames.DecodeError", KeyError, "DecodeError"),
+    ],
+)
+def test_a_bug_planted_in_a_decoder_is_found(
+    name: str, where: str, instead: object, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"paxos_rsm.{where}", instead)
+    failure = next(
+        (found for chunk in range(8) if (found := run_chunk(TARGETS[name], 1, chunk, 500).failure)), None
+    )
+    assert failure is not None
+    assert re.search(said, failure.error)
+
+
 def test_a_failing_input_is_made_short() -> None:
     data = bytes(50) + b"\xff" + bytes(50)
     failure = run_chunk(planted(raises_key_error), 1, 0, 2_000).failure
@@ -119,7 +156,7 @@ def test_a_value_that_does_not_come_back_is_found() -> None:
     target = Target("planted", (), lambda rng: (b"as it was", b"as it was"), bytes.upper)
     failure = run_chunk(target, 1, 0, 10).failure
     assert failure is not None
-    assert "came back as" in failure.error
+    assert "came back as another" in failure.error
 
 
 def test_a_seed_gives_the_same_inputs() -> None:
