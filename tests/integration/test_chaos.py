@@ -30,23 +30,23 @@ def environment(directory: Path) -> dict[str, str]:
     return {**os.environ, "TMPDIR": str(directory)}
 
 
-def servers_of(directory: Path) -> list[str]:
-    """Command lines of the processes that have to do with ``directory``."""
+def processes_of(directory: Path) -> list[str]:
+    """Command lines of whatever was started with :func:`environment`: the run, its servers, its proxy."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if f"TMPDIR={directory}\0".encode() in (process / "environ").read_bytes():
+                line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                found.append(line)
         except OSError:
             continue  # it has ended
-        if str(directory) in line and "paxos_rsm.cli server" in line:
-            found.append(line)
-    return found
+    return [line for line in found if line]
 
 
 def left_behind(directory: Path) -> list[str]:
     """Processes, mounts and files of a run that is over."""
     mounts = [line for line in Path("/proc/mounts").read_text().splitlines() if str(directory) in line]
-    return [*servers_of(directory), *mounts, *(str(path) for path in directory.iterdir())]
+    return [*processes_of(directory), *mounts, *(str(path) for path in directory.iterdir())]
 
 
 def test_a_short_run_is_right_and_reported(tmp_path: Path) -> None:
@@ -83,6 +83,44 @@ def test_a_short_run_is_right_and_reported(tmp_path: Path) -> None:
     assert not left_behind(scratch)
 
 
+LIAR = """
+import sys
+
+if "server" in sys.orig_argv:
+    from paxos_rsm.machines.kv.machine import KeyValueMachine
+
+    honest, first, asked = KeyValueMachine.query, {}, [0]
+
+    def query(self, request):
+        asked[0] += 1
+        answer = first.setdefault(request, honest(self, request))
+        return answer if asked[0] % 20 == 0 else honest(self, request)
+
+    KeyValueMachine.query = query
+"""
+"""Planted into every server: each twentieth read is answered as the first of its kind was."""
+
+
+def test_servers_that_answer_stale_reads_are_found_out(tmp_path: Path) -> None:
+    plant, out = tmp_path / "plant", tmp_path / "out"
+    plant.mkdir()
+    (plant / "sitecustomize.py").write_text(LIAR)
+    done = subprocess.run(
+        command("--servers", "3", "--only", "follower-pause", "--times", "1", "--out", str(out), "--json"),
+        capture_output=True,
+        timeout=TIMEOUT_S,
+        env={**os.environ, "PYTHONPATH": str(plant)},
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout.decode()[-3_000:] + done.stderr.decode()[-3_000:]
+    outcomes = {check["name"]: check["outcome"] for check in json.loads(done.stdout)["checks"]}
+    assert outcomes["linearizable, key by key"] == "violation"
+    assert outcomes["linearizable, revision by revision"] == "violation"
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "VIOLATION: linearizable, key by key" in page
+    assert "data:image/svg+xml;base64," in page  # the history around the read that fits nowhere
+
+
 def test_ctrl_c_ends_everything_with_5(tmp_path: Path) -> None:
     scratch, out = tmp_path / "scratch", tmp_path / "out"
     scratch.mkdir()
@@ -95,7 +133,7 @@ def test_ctrl_c_ends_everything_with_5(tmp_path: Path) -> None:
     try:
         events = out / "events.jsonl"
         eventually(lambda: events.exists() and "fault-begin" in events.read_text(), "fault", TIMEOUT_S)
-        assert len(servers_of(scratch)) == 3
+        assert len(processes_of(scratch)) == 5  # itself, three servers, the proxy
         process.send_signal(signal.SIGINT)  # while the leader is stopped
         _, errors = process.communicate(timeout=60)
     finally:
