@@ -127,16 +127,22 @@ class Node:
     @property
     def leader(self) -> tuple[NodeId, Ballot] | None:
         """Who leads, as far as this node knows, and in which ballot."""
+        way = self.way
+        return None if way is None else (way[0], way[1])
+
+    @property
+    def way(self) -> tuple[NodeId, Ballot, NodeId] | None:
+        """Who leads, in which ballot, and which node hands on to it what this one has: itself, mostly."""
         if self.proposer.leading:
-            return self.me, self.proposer.ballot
+            return self.me, self.proposer.ballot, self.me
         direct = self.election.leader()
         if direct is not None:
-            return direct
+            return *direct, direct[0]
         route = self.election.route()
         if route is None:
             return None
         follows = self.election.peers[route].follows
-        return follows.node, follows
+        return follows.node, follows, route
 
     @property
     def leader_age_ticks(self) -> int | None:

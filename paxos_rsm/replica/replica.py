@@ -101,7 +101,8 @@ class Replica:
         self._promises: deque[tuple[int, Ballot]] = deque()
         self._released: list[Envelope] = []
         self._now = 0
-        self._leader: tuple[NodeId, Ballot] | None = None
+        self._way: tuple[NodeId, Ballot, NodeId] | None = None
+        """By which what waits here was last sent to the leader."""
         # Reads: those of this turn, those that must be asked (again), those on their way, those waiting for apply.
         self._new_reads: list[ReadDone] = []
         self._reads: dict[int, _Read] = {}
@@ -201,16 +202,16 @@ class Replica:
         """What all the inputs since the last turn come to."""
         node = self.node
         self._again = False
-        leader = node.leader
-        if leader is not None and leader != self._leader:
-            self._leader = leader
+        way = node.way
+        if way is not None and way != self._way:
+            self._way = way
             self.local.resend_all()
         if self.local.outgoing:
             # What finds no way now stays with its session, and goes out again when there is a leader.
             if not node.propose(self.local.outgoing):
-                self._leader = None
+                self._way = None
             self.local.outgoing = []
-        if self._new_reads and leader is not None:
+        if self._new_reads and way is not None:
             self._next_read += 1
             self._reads[self._next_read] = _Read(self._new_reads, self._now)
             self._new_reads = []

@@ -8,7 +8,7 @@ from paxos_rsm.errors import InvalidArgument, ResourceExhausted, SessionExpired,
 from paxos_rsm.paxos import messages as m
 from paxos_rsm.paxos.ready import WriteAccepted
 from paxos_rsm.paxos.types import Ballot
-from tests.unit.replica.harness import Client, Servers
+from tests.unit.replica.harness import SETTINGS, Client, Servers
 
 
 @pytest.fixture
@@ -261,3 +261,17 @@ def test_a_session_that_is_ended_is_forgotten_by_all(servers: Servers) -> None:
     servers.deliver_all()
     servers.run(2)
     assert [s.replica.machine.session_count for s in servers.servers.values()] == [0, 0, 0]
+
+
+def test_what_a_lost_link_has_swallowed_is_sent_by_the_way_around_as_soon_as_that_is_known() -> None:
+    """A follower whose link to the leader is cut in silence does not wait for its patience to run out."""
+    servers = Servers(3, resend_ticks=1000)
+    leader = servers.elect()
+    far, near = (n for n in servers.servers if n != leader)
+    client = servers.open(far)
+    servers.cut = {(far, leader), (leader, far)}
+    client.submit(1, b"a")
+    assert not client.sink.answers
+    servers.run(3 * SETTINGS.election_ticks)
+    assert client.sink.answers == {1: b"1"}
+    assert servers[far].leader == servers[near].leader
