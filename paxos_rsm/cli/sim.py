@@ -21,6 +21,7 @@ from paxos_rsm.cli.output import print_json, print_line, print_table
 from paxos_rsm.sim.campaign import Campaign, play_campaign
 from paxos_rsm.sim.coverage import REQUIRED
 from paxos_rsm.sim.minimize import Pinned, minimize, pin
+from paxos_rsm.sim.world import ELECTION_TICKS
 
 __all__ = ["COMMANDS", "sim"]
 
@@ -174,6 +175,7 @@ def _print_campaign(write_out: str | None, campaign: Campaign, wall_s: float, *,
                 "events": campaign.events,
                 "events_per_s_and_core": round(campaign.events_per_s),
                 "wall_s": round(wall_s, 1),
+                "healed_in_ticks": dict(sorted(campaign.healed_in_ticks.items())),
                 "failures": [{"seed": seed, "failure": str(failure)} for seed, failure in campaign.failures],
                 "unreached": campaign.unreached,
                 "fired": dict(sorted(campaign.fired.items())),
@@ -191,6 +193,11 @@ def _print_campaign(write_out: str | None, campaign: Campaign, wall_s: float, *,
         f"{campaign.events_per_s:,.0f} events a second and core; "
         f"{reached} of {len(campaign.branches)} branches of the protocol reached"
     )
+    if campaign.healed_in_ticks:
+        longest = max(campaign.healed_in_ticks)
+        print_line(
+            f"whole again at most {longest} ticks ({longest / ELECTION_TICKS:.1f} election time-outs) after the faults"
+        )
     if covered:
         for name in campaign.unreached:
             print_line(f"never came: {name}")

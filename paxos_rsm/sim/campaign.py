@@ -32,6 +32,8 @@ class Campaign:
     """Of the seeds in which no branches were counted, over all cores."""
     timed_events: int = 0
     """The events of those seeds."""
+    healed_in_ticks: Counter[int] = field(default_factory=Counter)
+    """How many seeds were whole again so many ticks after the faults had ended."""
     fired: Counter[str] = field(default_factory=Counter)
     branches: Counter[str] = field(default_factory=Counter)
     failures: list[tuple[int, Failure]] = field(default_factory=list)
@@ -42,6 +44,7 @@ class Campaign:
         self.events += other.events
         self.processor_s += other.processor_s
         self.timed_events += other.timed_events
+        self.healed_in_ticks.update(other.healed_in_ticks)
         self.fired.update(other.fired)
         self.branches.update(other.branches)
         self.failures += other.failures
@@ -75,6 +78,8 @@ def play_stretch(
         campaign.seeds += 1
         campaign.events += result.events
         campaign.fired += result.fired
+        if result.healed_in_ticks:
+            campaign.healed_in_ticks[result.healed_in_ticks] += 1
         if result.failure is not None:
             campaign.failures.append((seed, result.failure))
     if counter is not None:

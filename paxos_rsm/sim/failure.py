@@ -40,5 +40,7 @@ class Result:
     failure: Failure | None = None
     fired: Counter[str] = field(default_factory=Counter)
     """How often each fault, and each kind of event, happened."""
+    healed_in_ticks: int = 0
+    """Ticks from the end of the faults until all was well; 0 where that was not reached."""
     trace: list[str] = field(default_factory=list)
     """Who did what, where it was asked for."""

@@ -56,6 +56,7 @@ class Simulation:
         self.oracle = Oracle()
         self.workload = workload or KvWorkload()
         self.executions = Executions(self.workload)
+        self._healed_in_ticks = 0
         self._is_judged = workload is None
         self.history: list[Asked] | None = [] if history or self._is_judged else None
         self.network = Network(stage, self.world)
@@ -102,7 +103,15 @@ class Simulation:
         stage.fired["ballots"] += len(self.oracle.ballots)
         stage.fired["commands answered"] += sum(client.answered for client in self.clients)
         stage.fired["reads answered"] += sum(client.read for client in self.clients)
-        return Result(stage.seed, stage.events, stage.trace_hash, failure, stage.fired, stage.trace or [])
+        return Result(
+            stage.seed,
+            stage.events,
+            stage.trace_hash,
+            failure,
+            stage.fired,
+            self._healed_in_ticks,
+            stage.trace or [],
+        )
 
     def _play(self) -> None:
         stage = self.stage
@@ -154,6 +163,7 @@ class Simulation:
                 probe.home, probe.commands_left = number, PROBE_COMMANDS
                 probe.start()
                 probes.append(probe)
+        began = stage.tick
         deadline = stage.now + HEAL_ELECTIONS * ELECTION_TICKS * TICK_UNITS
         next_look = stage.now
         while not self._is_whole(probes):
@@ -162,7 +172,7 @@ class Simulation:
             next_look += TICK_UNITS
             while stage.now < next_look:
                 stage.next()
-        stage.fired["ticks to heal"] += (stage.now - deadline) // TICK_UNITS + HEAL_ELECTIONS * ELECTION_TICKS
+        self._healed_in_ticks = max(1, stage.tick - began)
         for server in self._members():
             server.compare_digest()
             server.replica.node.check()

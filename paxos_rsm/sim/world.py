@@ -18,7 +18,7 @@ from paxos_rsm.errors import ConfigError
 from paxos_rsm.paxos.settings import Settings
 from paxos_rsm.replica.replica import ReplicaSettings
 
-__all__ = ["FAULTS", "TICK_UNITS", "World"]
+__all__ = ["ELECTION_TICKS", "FAULTS", "TICK_UNITS", "World"]
 
 TICK_UNITS = 1000
 ELECTION_TICKS = 8
