@@ -1,0 +1,492 @@
+"""``simulate``: turns the simulator, and everything that a state machine owes the log, on a user's own machine.
+
+::
+
+    simulate(Counter, lambda rnd: b"%d" % rnd.randint(-9, 9), hash_seeds=())
+    simulate(LockService, LockWorkload, seeds=200)
+
+Each seed is a cluster that runs the machine under faults (``paxos_rsm.sim``): replicas must agree, command by command,
+whatever crashes and comes back. Then the commands that its log executed are given to machines alone (``contract.py``),
+which names precisely what is wrong and cuts the commands down to the few that show it. In the end the commands of all
+seeds are executed in processes of their own, under other values of PYTHONHASHSEED and on other days
+(``hash_seeds.py``).
+
+What one of them finds is a :class:`SimulationFailed`: the seed, what broke, what to do about it, how to repeat it, and
+the end of the trace.
+"""
+
+import os
+import platform
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from random import Random
+from typing import Any, Protocol
+
+from paxos_rsm._version import __version__
+from paxos_rsm.checker import Operation, Verdict, check
+from paxos_rsm.errors import ConfigError, PaxosRsmError
+from paxos_rsm.machines.base import Position, StateMachine
+from paxos_rsm.server.machine_loading import check_machine
+from paxos_rsm.sim.failure import Failure
+from paxos_rsm.sim.simulation import Simulation
+from paxos_rsm.sim.world import FAULTS, TICK_UNITS
+from paxos_rsm.testing.another_day import OFFSET_S
+from paxos_rsm.testing.contract import ADVICE, Breach, Case, Command, Contract, short
+from paxos_rsm.testing.hash_seeds import (
+    Answer,
+    Job,
+    Played,
+    Process,
+    Reference,
+    command_from_json,
+    find_cause,
+    run_processes,
+)
+from paxos_rsm.testing.simulated_machine import Subject, Workloads
+
+__all__ = ["CommandWorkload", "SimulationFailed", "SimulationReport", "simulate"]
+
+EVENTS = 1000
+WHOLE_SEEDS = 2
+"""Seeds that every process plays whole, so that the workload is compared too."""
+DRAWN = 200
+"""Commands that each seed draws for one machine alone."""
+DRAWING_CLIENTS = 3
+TRACE_LINES = 12
+TRACE_CHARS = 200
+COMMANDS_SHOWN = 8
+CHECK_STEPS = 2_000_000
+CAUSES = {
+    "hash": (
+        "depends on PYTHONHASHSEED",
+        "something iterates a set of texts or bytes, or uses hash(): sort the set, or use a dict, which keeps the "
+        "order in which its keys came",
+    ),
+    "clock": ("depends on the clock", ADVICE["depends on the clock"]),
+    "neither": (
+        "depends on the process",
+        "neither the hash seed nor the date makes the difference: look for random numbers, id(), the process id, the "
+        "environment, files",
+    ),
+}
+"""What to do, by what ``find_cause`` says."""
+TRACE = "the end of the trace (its times are in ticks; what the servers said to each other is left out):"
+ALONE = "what one machine does with the commands:"
+ALONE_LINE = "a machine applies"
+QUIET = (" hears n", " on disk", " written")
+"""Lines of the trace that are left out of a message: the talk of the servers, and their disks."""
+
+
+class CommandWorkload(Protocol):
+    """What clients ask for. Only ``command`` is needed; a plain function ``(Random) -> bytes`` will do as well.
+
+    It may also have:
+
+    ``query(rnd) -> bytes``
+        A query. Without it clients ask ``b""``, which the machine may refuse.
+    ``answered(command, result)``
+        Called once for every command, in the order of the log: the place to hold answers against what they should
+        be. Whatever it raises fails the seed.
+    ``queried(request, result)``
+        Called for queries that were answered from the newest state.
+    ``model`` and ``operation(request, result, is_query)``
+        A model of ``paxos_rsm.checker``, and a request in its words: ``(op, key, input, output)``, or None to leave
+        it out. ``result`` is None where the outcome was never learned. What clients saw, and when, is then checked to
+        be linearizable.
+
+    There is one workload for each seed: a class is made, an object is copied.
+    """
+
+    def command(self, rnd: Random, client: int, number: int) -> bytes:
+        """The ``number``-th command of a client, drawn from ``rnd`` and nothing else."""
+        ...
+
+
+class SimulationFailed(PaxosRsmError):
+    """A machine (or a workload) is broken, and this is how; the message says everything, the attributes its parts."""
+
+    def __init__(self, message: str, *, seed: int | None, check: str, told: str, at: Position | None) -> None:
+        super().__init__(message)
+        self.seed = seed
+        """The seed that showed it; None where no seed was needed."""
+        self.check = check
+        """What broke, in a few words that stay the same: ``not deterministic``, ``query changed the state``."""
+        self.told = told
+        """What was seen."""
+        self.at = at
+        """The command that showed it, by its place in the log."""
+        self.commands: list[bytes] = []
+        """The fewest commands found that show it; empty where it takes more than commands."""
+        self.trace: list[str] = []
+        """All that happened in the seed: who said what to whom, and who executed what."""
+
+
+@dataclass
+class SimulationReport:
+    """What was done, where nothing was found."""
+
+    machine: str
+    seeds: int = 0
+    events: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    """``commands`` executed by the logs, ``queries``, ``snapshots restored``, ``bad inputs`` ... checked."""
+    faults: Counter[str] = field(default_factory=Counter)
+    """How often each kind of fault happened."""
+    hash_seeds: tuple[int, ...] = ()
+    trace_hashes: dict[int, str] = field(default_factory=dict)
+    """By seed, of all that happened: equal on every machine."""
+
+    def __str__(self) -> str:
+        counted = ", ".join(f"{count:,} {name}" for name, count in sorted(self.counts.items()))
+        faults = ", ".join(f"{name} {count:,}" for name, count in self.faults.most_common())
+        hashes = ", ".join(map(str, self.hash_seeds)) or "none"
+        return (
+            f"{self.machine}: {self.seeds} seeds, {self.events:,} events; {counted}; PYTHONHASHSEED {hashes}; "
+            f"faults: {faults or 'none'}"
+        )
+
+
+def simulate(
+    machine: Callable[[], StateMachine],
+    workload: Any,
+    *,
+    seeds: Iterable[int] | int = 50,
+    events: int = EVENTS,
+    changes: Mapping[str, Any] | None = None,
+    hash_seeds: Sequence[int] = (0, 1, 2),
+    trace: str | os.PathLike[str] | None = None,
+) -> SimulationReport:
+    """Looks for bugs in a state machine; see the module's docstring.
+
+    :param machine: a class, or whatever else makes a new machine.
+    :param workload: a function ``(Random) -> bytes``, or a :class:`CommandWorkload` or a class of such.
+    :param seeds: which; a number n means 0 to n-1.
+    :param events: of a cluster, for each seed: messages delivered, disks written, calls of clients.
+    :param changes: what of the world is not to be drawn from the seed, as in ``paxos_rsm.sim``: ``{"servers": 5}``.
+    :param hash_seeds: values of PYTHONHASHSEED to compare. Machine and workload must then be importable.
+    :param trace: a file to write the whole trace of the seed that failed to.
+    :raises SimulationFailed: for what is broken.
+    :raises ConfigError: where this cannot be run as it was called.
+    """
+    return _Run(machine, workload, seeds, events, changes or {}, hash_seeds, trace).run()
+
+
+class _Run:
+    """One call of :func:`simulate`."""
+
+    def __init__(
+        self,
+        machine: Callable[[], StateMachine],
+        workload: Any,
+        seeds: Iterable[int] | int,
+        events: int,
+        changes: Mapping[str, Any],
+        hash_seeds: Sequence[int],
+        trace: str | os.PathLike[str] | None,
+    ) -> None:
+        self.make = machine
+        self.workload = workload
+        self.seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+        self.events = events
+        self.changes = changes
+        self.hash_seeds = tuple(hash_seeds)
+        self.trace = trace
+        self.name = _name(machine)
+        self.report = SimulationReport(self.name, hash_seeds=self.hash_seeds)
+        self.workloads = Workloads(workload)
+        if not self.seeds:
+            raise ConfigError("there is no seed to play: give a number of seeds, or seeds")
+        if self.hash_seeds:
+            self.references = Reference.of(machine, "machine"), Reference.of(workload, "workload")
+
+    def run(self) -> SimulationReport:
+        try:
+            check_machine(self._first(), self.name)
+            self.contract = Contract(self.make, counts=self.report.counts)
+        except Breach as broken:
+            raise self._failed(None, broken) from broken.__cause__
+        played = [each for seed in self.seeds for each in (self._play(seed), self._draw(seed))]
+        try:
+            self.contract.check_digests()
+        except Breach as broken:
+            raise self._failed(None, broken) from None
+        if self.hash_seeds:
+            self._compare(played)
+        return self.report
+
+    def _first(self) -> StateMachine:
+        try:
+            return self.make()
+        except Exception as error:
+            raise ConfigError(
+                f"{self.name}() raised {type(error).__name__}: {error}; a machine is made without arguments"
+            ) from error
+
+    # ---- one seed --------------------------------------------------------------------------------------------
+
+    def _simulate(self, seed: int, traced: bool = False) -> tuple[Subject, Simulation, Failure | None, str]:
+        subject = Subject(self.make, self.workloads.new())
+        model = getattr(subject.workload, "model", None)
+        simulation = subject.simulation = Simulation(
+            seed,
+            events=self.events,
+            changes=self.changes,
+            workload=subject,
+            traced=traced,
+            history=model is not None,
+        )
+        result = simulation.run()
+        if not traced:
+            self.report.seeds += 1
+            self.report.events += result.events
+            self.report.faults.update({name: n for name, n in result.fired.items() if name in FAULTS})
+        return subject, simulation, result.failure, result.trace_hash
+
+    def _play(self, seed: int) -> Played:
+        """A seed, simulated; and the commands that it executed, checked alone."""
+        subject, simulation, failure, trace_hash = self._simulate(seed)
+        self.report.trace_hashes[seed] = trace_hash
+        self.report.counts["commands"] += len(subject.commands)
+        answers = self._examine(seed, subject)
+        if failure is not None:
+            raise self._failed(seed, self._in_words(failure, subject), trace=self._trace(seed))
+        self._check_history(seed, subject, simulation)
+        return Played(seed, subject.commands, answers, trace_hash)
+
+    def _draw(self, seed: int) -> Played:
+        """More commands than a cluster comes to: drawn for one machine, and checked alone."""
+        subject = Subject(self.make, self.workloads.new())
+        machine = subject.machine()
+        rnd = Random(f"{seed}/drawn")
+        made: Counter[int] = Counter()
+        slot, index = 1, 0
+        for _ in range(DRAWN):
+            slot, index = (slot, index + 1) if rnd.random() < 0.5 else (slot + 1, 0)
+            client = rnd.randint(1, DRAWING_CLIENTS)
+            made[client] += 1
+            command = subject.command(rnd, client, made[client])
+            try:
+                machine.apply(command, Position(slot, index))
+                if rnd.random() < 0.1:
+                    machine.query(subject.query(rnd))
+            except Exception:
+                break  # the subject has noted why
+        return Played(seed, subject.commands, self._examine(seed, subject, drawn=True))
+
+    def _examine(self, seed: int, subject: Subject, *, drawn: bool = False) -> list[Answer]:
+        case = Case(subject.commands, list(subject.queries))
+        try:
+            results, digests = self.contract.check(case, seed)
+        except Breach as broken:
+            trace = [] if drawn else self._trace(seed)
+            case, broken = self.contract.fewest(case, seed, broken)
+            trace = self._alone(case) if drawn else trace
+            raise self._failed(seed, broken, case.commands, trace) from broken.__cause__
+        if subject.wrong is not None:
+            trace = self._alone(case) if drawn else self._trace(seed)
+            raise self._failed(seed, subject.wrong, trace=trace) from subject.wrong.__cause__
+        return [Answer.of(result, digest) for result, digest in zip(results, digests, strict=True)]
+
+    def _in_words(self, failure: Failure, subject: Subject) -> Breach:
+        """What the simulation found and the machine alone did not show."""
+        told = str(failure)
+        for node, name in subject.names.items():
+            told = told.replace(f"{node:x}", name)
+        shared = self.contract.shared()
+        if shared:
+            told += f"; meanwhile, {' and '.join(shared)} changed, which the replicas of this process share"
+        if failure.rule in ("7", "11"):
+            advice = (
+                "replicas executed the same commands and do not agree: look for a clock, random numbers, id(), and "
+                "state that several machines share"
+            )
+        else:
+            advice = (
+                "look at the machine and the workload; where it comes from neither, it is a bug in paxos_rsm: please "
+                "report it"
+            )
+        return Breach("the simulation failed", told, advice)
+
+    def _check_history(self, seed: int, subject: Subject, simulation: Simulation) -> None:
+        model = getattr(subject.workload, "model", None)
+        if model is None:
+            return
+        history: list[Operation] = []
+        encode: Callable[[Any], bytes] = getattr(self.make(), "encode_result", bytes)
+        for asked in simulation.history or ():
+            known = asked.returned_at is not None
+            result = (
+                (encode(asked.result) if type(asked.result) is not bytes else asked.result) if known else None
+            )
+            described = subject.workload.operation(asked.request, result, asked.is_read)
+            if described is not None:
+                op, key, given, output = described
+                history.append(
+                    Operation(
+                        asked.client,
+                        op,
+                        key,
+                        given,
+                        output,
+                        asked.called_at / TICK_UNITS,
+                        asked.returned_at / TICK_UNITS if asked.returned_at is not None else None,
+                        "ok" if known else "unknown",
+                    )
+                )
+        found = check(history, model, steps_max=CHECK_STEPS, clock=lambda: 0.0)
+        self.report.counts["operations found linearizable"] += found.operations
+        if found.verdict is not Verdict.LINEARIZABLE:
+            advice = "the replicas agree with one another, and not with the model: one of the two is mistaken"
+            if found.verdict is Verdict.UNKNOWN:
+                advice = "play fewer events, or give the operations keys that can be checked apart"
+            broken = Breach(f"{found.verdict.value} (the model)", found.reason, advice)
+            raise self._failed(seed, broken, trace=self._trace(seed))
+
+    # ---- other processes -------------------------------------------------------------------------------------
+
+    def _job(self, played: Sequence[Played], whole: Sequence[int]) -> Job:
+        machine, workload = self.references
+        return Job(machine, workload, self.events, self.changes, played, whole)
+
+    def _compare(self, played: Sequence[Played]) -> None:
+        processes = [Process(each, OFFSET_S * nth) for nth, each in enumerate(self.hash_seeds)]
+        simulated = [each for each in played if each.trace_hash][:WHOLE_SEEDS]
+        job = self._job(played, [each.seed for each in simulated])
+        for process, found in zip(processes, run_processes(job, processes), strict=True):
+            for each, rows in zip(played, found["answers"], strict=True):
+                where = _first_difference(each, rows)
+                if where is not None:
+                    raise self._other_process(each, process, where, rows[where])
+            for each, whole in zip(simulated, found["whole"], strict=True):
+                self._compare_whole(each, process, whole)
+
+    def _other_process(
+        self, played: Played, process: Process, where: int, found: Sequence[str]
+    ) -> SimulationFailed:
+        command, known = played.commands[where], played.answers[where]
+        prefix = Played(played.seed, played.commands[: where + 1], played.answers[: where + 1])
+
+        def run(processes: Sequence[Process]) -> list[Any]:
+            return [each["answers"][0] for each in run_processes(self._job([prefix], ()), processes)]
+
+        clause, advice = CAUSES[find_cause(run, process.hash_seed)]
+        if found[1] != known.hash:
+            seen = f"was answered {known.shown} here, and {found[0]}"
+        else:
+            seen = f"was answered {known.shown} here and there, and left the digest {known.digest} here, and {found[2]}"
+        told = f"{short(command.data)} {seen} in a process with PYTHONHASHSEED={process.hash_seed}"
+        broken = Breach(clause, told, advice, command.at)
+        trace = self._trace(played.seed) if played.trace_hash else self._alone(Case(prefix.commands))
+        return self._failed(played.seed, broken, prefix.commands, trace)
+
+    def _compare_whole(self, played: Played, process: Process, found: Mapping[str, Any]) -> None:
+        if found["trace_hash"] == played.trace_hash:
+            return
+        told = "what happened in the same seed was not the same"
+        theirs = [command_from_json(row).data for row in found["commands"]]
+        for command, other in zip_longest([each.data for each in played.commands], theirs):
+            if command != other:
+                told = f"the same seed came to the command {short(command)} here, and to {short(other)}"
+                break
+        told += f" in a process with PYTHONHASHSEED={process.hash_seed}, so that it could not be repeated"
+        advice = (
+            "draw from the generator that is given, and from nothing else: sort a set before choosing from it"
+        )
+        broken = Breach("the workload is not deterministic", told, advice)
+        raise self._failed(played.seed, broken, trace=self._trace(played.seed))
+
+    # ---- what is said ----------------------------------------------------------------------------------------
+
+    def _failed(
+        self,
+        seed: int | None,
+        broken: Breach,
+        commands: Sequence[Command] = (),
+        trace: Sequence[str] = (),
+    ) -> SimulationFailed:
+        if self.trace is not None and trace:
+            Path(self.trace).write_text("\n".join(trace) + "\n", encoding="utf-8")
+        where = f" (slot {broken.at.slot}, index {broken.at.index})" if broken.at is not None else ""
+        lines = [
+            f"{self.name} fails{f' with seed {seed}' if seed is not None else ''}: {broken.check}",
+            "",
+            f"what broke:  {broken.told}{where}",
+            f"what to do:  {broken.advice}",
+        ]
+        if commands:
+            shown = [short(each.data) for each in commands[-COMMANDS_SHOWN:]]
+            left = len(commands) - len(shown)
+            lines.append(f"shown by:    {f'{left} commands, and ' if left else ''}{', '.join(shown)}")
+        if seed is not None:
+            lines.append(f"repeat it:   {self._call(seed)}")
+        lines.append(f"with:        paxos_rsm {__version__}, Python {platform.python_version()}")
+        if trace:
+            lines += [
+                "",
+                "the end of the trace (its times are in ticks; what the servers said to each other is left out):",
+            ]
+            lines += [f"  {line[:TRACE_CHARS]}" for line in _end_of(trace, broken.at)]
+        failed = SimulationFailed(
+            "\n".join(lines), seed=seed, check=broken.check, told=broken.told, at=broken.at
+        )
+        failed.commands = [each.data for each in commands]
+        failed.trace = list(trace)
+        return failed
+
+    def _trace(self, seed: int) -> list[str]:
+        _, simulation, failure, _ = self._simulate(seed, traced=True)
+        told = list(simulation.stage.trace or ())
+        return [*told, f"the seed fails: {failure}"] if failure is not None else told
+
+    def _alone(self, case: Case) -> list[str]:
+        """What one machine does with the commands, as far as it comes."""
+        machine = self.make()
+        told: list[str] = []
+        for command in case.commands:
+            try:
+                outcome = short(machine.apply(command.data, command.at))
+            except Exception as error:
+                outcome = f"{type(error).__name__}: {error}"
+            told.append(
+                f"a machine applies {command.at.slot}.{command.at.index}: {short(command.data)} → {outcome}"
+            )
+        return told
+
+    def _call(self, seed: int) -> str:
+        """How to come back here, with the whole trace."""
+        parts = [self.name.rpartition(":")[2], _name(self.workload).rpartition(":")[2], f"seeds=[{seed}]"]
+        if self.events != EVENTS:
+            parts.append(f"events={self.events}")
+        if self.changes:
+            parts.append(f"changes={dict(self.changes)!r}")
+        if self.hash_seeds != (0, 1, 2):
+            parts.append(f"hash_seeds={self.hash_seeds!r}")
+        return f'simulate({", ".join(parts)}, trace="seed{seed}.txt")'
+
+
+def _name(found: Any) -> str:
+    """``module:Class``, as it is called on the command line; of an object, that of its class."""
+    named = found if hasattr(found, "__qualname__") else type(found)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+def _first_difference(played: Played, rows: Sequence[Sequence[str]]) -> int | None:
+    """The first command that another process answered otherwise."""
+    for number, known in enumerate(played.answers):
+        if number >= len(rows) or (known.hash, known.digest) != (rows[number][1], rows[number][2]):
+            return number
+    return None
+
+
+def _end_of(trace: Sequence[str], at: Position | None) -> list[str]:
+    """The last lines that a user of machines wants to read: up to the command that showed it, where that is known."""
+    telling = [line for line in trace if not any(quiet in line for quiet in QUIET)]
+    if at is not None:
+        mark = f" applies {at.slot}.{at.index}: "
+        found = [number for number, line in enumerate(telling) if mark in line]
+        if found:
+            telling = telling[: found[0] + 1]
+    return telling[-TRACE_LINES:]

@@ -1,0 +1,197 @@
+"""``simulate``: a right machine passes, a wrong one fails with everything that its author needs."""
+
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from examples.counter import Counter
+from paxos_rsm.checker import models
+from paxos_rsm.codec.kv import KvCodec
+from paxos_rsm.errors import ConfigError, PaxosRsmError
+from paxos_rsm.machines.base import Position, SimpleMachine
+from paxos_rsm.machines.kv.machine import KeyValueMachine
+from paxos_rsm.sim.workload import KvWorkload
+from paxos_rsm.testing import SimulationFailed, simulate
+from tests.unit.testing import broken_machines as broken
+
+EVENTS = 300
+
+
+class Numbers:
+    """Adds to a counter, and checks what clients saw against the model of one."""
+
+    model: Any = models.Counter
+
+    def command(self, rnd: Random, client: int, number: int) -> bytes:
+        return b"%d" % rnd.randint(-9, 9)
+
+    def query(self, rnd: Random) -> bytes:
+        return b""
+
+    def operation(self, request: bytes, result: bytes | None, is_query: bool) -> tuple[str, Any, Any, Any]:
+        output = None if result is None else int(result)
+        return ("get", None, None, output) if is_query else ("add", None, int(request), output)
+
+
+class StaleQueries(Counter):
+    """Every query is answered from one command ago."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before = 0
+
+    def apply(self, command: bytes, at: Position) -> bytes:
+        self.before = self.total
+        return super().apply(command, at)
+
+    def query(self, request: bytes) -> bytes:
+        return b"%d" % self.before
+
+    def dump(self) -> bytes:
+        return b"%d %d" % (self.total, self.before)
+
+    def load(self, state: bytes) -> None:
+        self.total, self.before = map(int, state.split())
+
+
+def failure(make: Any, workload: Any = broken.Names, **more: Any) -> SimulationFailed:
+    with pytest.raises(SimulationFailed) as failed:
+        simulate(make, workload, **{"seeds": 1, "events": EVENTS, "hash_seeds": (), **more})
+    return failed.value
+
+
+def test_the_counter_of_the_examples_passes() -> None:
+    report = simulate(Counter, Numbers, seeds=3, hash_seeds=(0, 1))
+    assert report.seeds == 3
+    assert report.counts["commands"] > 20
+    assert report.counts["operations found linearizable"] > 20
+    assert report.counts["snapshots restored"] > 20
+    assert "examples.counter:Counter: 3 seeds" in str(report)
+    assert "PYTHONHASHSEED 0, 1" in str(report)
+
+
+def test_the_key_value_store_passes() -> None:
+    class Kv:
+        def __init__(self) -> None:
+            self._workload = KvWorkload()
+
+        def command(self, rnd: Random, client: int, number: int) -> bytes:
+            return self._workload.command(rnd, client, number)
+
+        def query(self, rnd: Random) -> bytes:
+            return self._workload.query(rnd)
+
+    report = simulate(lambda: KeyValueMachine(KvCodec()), Kv, seeds=2, events=EVENTS, hash_seeds=())
+    assert report.counts["commands checked alone"] > 200
+
+
+def test_the_same_seed_is_the_same_run() -> None:
+    def hashes(seeds: Any) -> dict[int, str]:
+        report = simulate(broken.Right, broken.Names(), seeds=seeds, events=EVENTS, hash_seeds=())
+        return report.trace_hashes
+
+    both = hashes(2)
+    assert list(both) == [0, 1]
+    assert hashes([1]) == {1: both[1]}
+    assert both[0] != both[1]
+
+
+def test_a_failure_says_everything(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.txt"
+    failed = failure(broken.SnapshotForgetsEmpty, changes={"servers": 3}, trace=trace)
+    assert isinstance(failed, PaxosRsmError)
+    assert failed.check == "a restored machine is another"
+    assert failed.seed == 0
+    assert failed.at is not None
+    assert len(failed.commands) == 2
+    message = str(failed)
+    assert message.startswith(
+        f"{broken.__name__}:SnapshotForgetsEmpty fails with seed 0: a restored machine is"
+    )
+    for part in (
+        "what broke:  the digest is",
+        "what to do:  put everything",
+        "shown by:    b'add",
+        "paxos_rsm 0.",
+    ):
+        assert part in message
+    call = (
+        "simulate(SnapshotForgetsEmpty, Names, seeds=[0], events=300, changes={'servers': 3}, hash_seeds=(), "
+    )
+    assert call + 'trace="seed0.txt")' in message
+    assert " applies " in message.splitlines()[-1]
+    written = trace.read_text().splitlines()
+    assert written == failed.trace
+    assert any(" hears " in line for line in written)
+
+
+def test_what_only_the_simulation_shows_is_told_as_it_saw_it() -> None:
+    failed = failure(broken.TakesAndKeeps, broken.Objects)
+    assert failed.check == "the workload objects"
+    assert "nobody had added it" in failed.told or "it has" in failed.told
+
+
+def test_shared_state_is_named() -> None:
+    failed = failure(broken.SharesClassAttribute)
+    assert failed.check == "machines share state"
+    assert "the class attribute SharesClassAttribute.taken" in failed.told
+
+
+def test_a_machine_that_disagrees_with_its_model_fails() -> None:
+    failed = failure(StaleQueries, Numbers, events=1000)
+    assert failed.check == "violation (the model)"
+    assert "get() → " in failed.told
+
+
+def test_a_set_in_the_order_of_its_hashes_is_found_in_other_processes() -> None:
+    simulate(broken.HashOrder, broken.Names, seeds=1, events=EVENTS, hash_seeds=())  # here nobody could tell
+    failed = failure(broken.HashOrder, hash_seeds=(3,))
+    assert failed.check == "depends on PYTHONHASHSEED"
+    assert "PYTHONHASHSEED=3" in failed.told
+    assert failed.commands[-1].startswith(b"take ")
+
+
+def test_a_workload_that_cannot_be_repeated_is_found() -> None:
+    failed = failure(broken.Right, broken.DrawsFromSet, hash_seeds=(4,))
+    assert failed.check == "the workload is not deterministic"
+    assert "the same seed came to the command b'add x " in failed.told
+
+
+def test_what_cannot_be_compared_is_refused_at_once() -> None:
+    class Local(broken.Right):
+        pass
+
+    with pytest.raises(ConfigError, match="the machine cannot be run under another PYTHONHASHSEED"):
+        simulate(Local, broken.Names)
+    with pytest.raises(ConfigError, match="the workload cannot be run under another PYTHONHASHSEED"):
+        simulate(broken.Right, broken.Names())
+
+
+def test_what_is_no_machine_is_refused() -> None:
+    class NeedsArguments(SimpleMachine):
+        def __init__(self, size: int) -> None: ...
+
+    class NoMachine:
+        pass
+
+    for wrong, why in (
+        (NeedsArguments, "a machine is made without arguments"),
+        (NoMachine, "is no state machine"),
+    ):
+        with pytest.raises(ConfigError, match=why):
+            simulate(wrong, broken.Names, hash_seeds=())  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="there is no seed to play"):
+        simulate(broken.Right, broken.Names, seeds=0, hash_seeds=())
+
+
+def test_a_new_machine_that_is_wrong_needs_no_seed() -> None:
+    failed = failure(broken.DigestOfCounter)
+    assert failed.seed is None
+    assert failed.trace == []
+    assert "repeat it" not in str(failed)
+
+
+def test_a_digest_that_tells_nothing_is_found_at_the_end() -> None:
+    assert failure(broken.DigestTellsNothing).check == "digest tells nothing"
