@@ -4,6 +4,7 @@
 knows none of what makes the search fast.
 """
 
+import dataclasses
 import itertools
 import random
 from collections.abc import Callable, Sequence
@@ -102,4 +103,26 @@ def execution(
         if op.status == "ok":
             op.output = output
     rng.shuffle(ops)
+    return ops
+
+
+def copied(history: Sequence[Operation]) -> list[Operation]:
+    """Operations of their own."""
+    return [dataclasses.replace(op) for op in history]
+
+
+def spoilt(
+    rng: random.Random, history: Sequence[Operation], outputs: Callable[[Operation], Sequence[Any]]
+) -> list[Operation]:
+    """The history with other answers here and there: stale, from the future, of another client, or of nobody.
+
+    `outputs` gives answers that an operation might have had. An unknown outcome may become a failure, so that what it
+    did was done by nobody, and a failure an unknown outcome.
+    """
+    ops = copied(history)
+    for op in ops:
+        if op.status == "ok" and rng.random() < 0.35:
+            op.output = rng.choice(outputs(op))
+        elif op.status != "ok" and rng.random() < 0.3:
+            op.status = "fail" if op.status == "unknown" else "unknown"
     return ops

@@ -1,4 +1,4 @@
-"""Atomic objects, for `brute.execution`: what clients call, and what they are answered. Written apart from the models."""
+"""Atomic objects, for `brute.execution`: what clients call and what they are answered. Apart from the models."""
 
 import random
 from collections.abc import Hashable
