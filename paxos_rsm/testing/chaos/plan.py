@@ -61,12 +61,14 @@ class Plan:
     seconds: float
     """How long the run is."""
     faults: tuple[PlannedFault, ...]
+    wanted: tuple[str, ...] = ()
+    """The kinds that are drawn from."""
 
     @property
     def not_reached(self) -> list[str]:
-        """Kinds that a cluster of this size can be shown, and for which this run is too short."""
+        """Kinds that were wanted, and for which this run is too short."""
         drawn = {fault.kind.name for fault in self.faults}
-        return [kind.name for kind in kinds_for(self.servers) if kind.name not in drawn]
+        return [name for name in self.wanted if name not in drawn]
 
     def combined(self, number: int) -> bool:
         """Whether another fault falls into the time of this one: what it cost cannot be told then."""
@@ -95,6 +97,7 @@ def draw_plan(
     if minutes <= 0 or (times is not None and times < 1):
         raise ConfigError("a run lasts longer than nothing, and shows each kind once at least")
     kinds = _wanted(only, servers)
+    wanted = tuple(kind.name for kind in kinds)
     rng = random.Random(seed)
     seconds = minutes * 60
     faults: list[PlannedFault] = []
@@ -104,12 +107,12 @@ def draw_plan(
         for kind in _shuffled(kinds, rng):
             fault = _draw_one(rng, len(faults), kind, at_s)
             if times is None and fault.end_s + RECOVERY_S > seconds:
-                return _checked(Plan(seed, servers, seconds, tuple(faults)))
+                return _checked(Plan(seed, servers, seconds, tuple(faults), wanted))
             faults.append(fault)
             if index and not only and rng.random() < COMPANION_SHARE:
                 faults.append(_companion(rng, len(faults), fault, kinds))
             at_s = round(max(each.end_s for each in faults[-2:]) + RECOVERY_S + rng.uniform(*PAUSE_S), 1)
-    return Plan(seed, servers, at_s, tuple(faults))
+    return Plan(seed, servers, at_s, tuple(faults), wanted)
 
 
 def _wanted(only: Sequence[str], servers: int) -> list[Kind]:

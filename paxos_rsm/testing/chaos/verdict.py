@@ -43,6 +43,8 @@ READ_TIMEOUT_S = 60.0
 EPOCHS_OPEN = 3
 """An operation ends, and is written down, long before the epoch after the next begins."""
 DETAILS_MAX = 12
+DRAWN_MAX = 24
+"""Operations of a drawing."""
 EPOCH_OF = re.compile(r"(?:[kcm]|probe/\w+/)(\d+)")
 ONCE = "once/"
 
@@ -379,7 +381,7 @@ def last_reads(keys: set[str], final: Final) -> Iterator[Operation]:
 
 def _drawing(history: Sequence[Operation], result: Result, model: type[Model] | None) -> str:
     """The part of the history that matters, as an image: its styles are its own, and it is drawn for a light page."""
-    svg = draw_svg(history, result, model=model)
+    svg = draw_svg(history, result, model=model, operations_max=DRAWN_MAX)
     data = base64.b64encode(svg.encode()).decode("ascii")
     return f'<img class="history" alt="{escape(result.reason, quote=True)}" src="data:image/svg+xml;base64,{data}">'
 

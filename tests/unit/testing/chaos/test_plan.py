@@ -92,6 +92,7 @@ def test_only_and_times() -> None:
     assert plan.seconds > plan.faults[-1].end_s + RECOVERY_S - 0.1
     assert not any(plan.combined(fault.number) for fault in plan.faults)
     assert len({fault.pick for fault in plan.faults}) == 50
+    assert not plan.not_reached
 
     several = draw_plan(5, only=["leader-deaf", "leader-mute", "leader-deaf"], times=2)
     assert sorted(fault.kind.name for fault in several.faults) == ["leader-deaf"] * 2 + ["leader-mute"] * 2
