@@ -5,6 +5,7 @@ The work is done in `paxos_rsm.testing.chaos`; here are the options, a progress 
 
 import contextlib
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from paxos_rsm.cli.options import SectionCommand, global_options
 from paxos_rsm.cli.output import print_json, print_line, print_table
 from paxos_rsm.testing.chaos import ChaosSettings, Plan, RunResult, draw_plan, missing_needs, run_chaos
 from paxos_rsm.testing.chaos import Progress as Step
+from paxos_rsm.testing.chaos.charts import nice_steps
+from paxos_rsm.testing.chaos.gaps import KindFigures, percentile
 from paxos_rsm.testing.chaos.kinds import KINDS, NEEDS
 from paxos_rsm.testing.chaos.plan import SERVERS
 from paxos_rsm.testing.chaos.report import goal_text
@@ -45,6 +48,9 @@ Exit codes: 0 linearizable, nothing lost; 1 a violation; 4 unknown, or a fault t
 STYLES = {"ok": "bold green", "violation": "bold red", "unknown": "bold yellow", "incomplete": "bold yellow"}
 MARKS = {"ok": "[green]✓[/]", "violation": "[red]✗[/]", "unknown": "[yellow]?[/]"}
 SEED_BITS = 31
+DISTRIBUTION_FROM = 10
+"""Occurrences of one kind from which three figures do not say enough."""
+DISTRIBUTION_BARS = 12
 USUAL_RATE_S = 900.0
 PROBES_SHARE_MIN = 0.4
 
@@ -243,6 +249,9 @@ def _print_result(console: Console, result: RunResult) -> None:
         console.print(_gaps(result))
         calm = "" if result.calm_gap_ms is None else f"; without any fault {result.calm_gap_ms:.0f} ms"
         console.print(f"[dim]longest time without an acknowledged write, in ms{calm}[/]")
+    for row in result.figures:
+        if len(row.gaps_ms) >= DISTRIBUTION_FROM:
+            _print_distribution(console, row)
     for check in result.checks:
         console.print(f"{MARKS[check.outcome]} {escape(check.name)}: {escape(check.told)}")
         for detail in check.details:
@@ -261,6 +270,22 @@ def _print_result(console: Console, result: RunResult) -> None:
     console.print(
         f"{escape(result.directory)}/report.html    repeat: {escape(result.repeat)}", soft_wrap=True
     )
+
+
+def _print_distribution(console: Console, row: KindFigures) -> None:
+    """Percentiles of one kind's gaps, and a bar for each stretch of them."""
+    told = ", ".join(f"p{percent} {percentile(row.gaps_ms, percent):,.0f}" for percent in (10, 50, 90, 99))
+    console.print(
+        f"[bold]{row.kind}[/], {len(row.gaps_ms)} times: shortest {row.gaps_ms[0]:,.0f}, {told}, "
+        f"longest {row.max_ms:,.0f} ms"
+    )
+    edges = nice_steps(row.max_ms, DISTRIBUTION_BARS)
+    counts = Counter(min(int(gap_ms / edges[1]), len(edges) - 2) for gap_ms in row.gaps_ms)
+    for index in range(min(counts), max(counts) + 1):
+        bar = "█" * round(40 * counts[index] / max(counts.values()))
+        console.print(
+            f"  {edges[index]:>6,.0f} to {edges[index + 1]:>6,.0f} ms {counts[index]:>4} [blue]{bar}[/]"
+        )
 
 
 def _gaps(result: RunResult) -> Table:

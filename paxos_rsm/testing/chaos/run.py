@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from paxos_rsm._version import __version__
+from paxos_rsm.errors import ClientError
 from paxos_rsm.testing.chaos.attribution import attribute
 from paxos_rsm.testing.chaos.gaps import Occurrence, calm_gap_ms, figures, longest_gap
 from paxos_rsm.testing.chaos.nemesis import Nemesis
@@ -31,7 +32,7 @@ from paxos_rsm.testing.chaos.outcome import Check, RunResult
 from paxos_rsm.testing.chaos.plan import FIRST_AT_S, RECOVERY_S, Plan
 from paxos_rsm.testing.chaos.recorder import Recorder
 from paxos_rsm.testing.chaos.report import render
-from paxos_rsm.testing.chaos.verdict import Evidence, judge, read_everything
+from paxos_rsm.testing.chaos.verdict import Evidence, Final, judge, read_everything
 from paxos_rsm.testing.chaos.workload import Load, Rates
 from paxos_rsm.testing.cluster import LocalCluster
 from paxos_rsm.testing.disks import SmallDisk
@@ -219,9 +220,14 @@ class _Run:
     async def _gather(
         self, failure: BaseException | None, states: dict[str, tuple[int, str] | None]
     ) -> Evidence:
-        found = await read_everything(self._endpoints, self._recorder)
-        endpoints = list(self._endpoints.values())
-        await attribute(endpoints, self._load.revisions, found.revision, self._recorder)
+        found: Final | None = None
+        try:
+            found = await read_everything(self._endpoints, self._recorder)
+            endpoints = list(self._endpoints.values())
+            await attribute(endpoints, self._load.revisions, found.revision, self._recorder)
+        except ClientError as error:
+            # Nothing is broken any more: a store that does not answer now has failed.
+            self._nemesis.problems.append(f"after everything was mended, a read failed: {error}")
         self._recorder.flush()
         return Evidence(
             history=self._recorder.history_path,

@@ -11,6 +11,7 @@ from paxos_rsm.cli import chaos as module
 from paxos_rsm.cli.chaos import rates_of, repeat_command
 from paxos_rsm.cli.cluster import EndedBySignal
 from paxos_rsm.testing.chaos import ChaosSettings, Check, Progress, RunResult
+from paxos_rsm.testing.chaos.gaps import KindFigures
 from paxos_rsm.testing.chaos.kinds import KINDS
 from paxos_rsm.testing.chaos.workload import Rates
 from paxos_rsm.testing.errors import LocalClusterError
@@ -25,6 +26,7 @@ class Runs:
         self.checks = [Check("linearizable, key by key", "ok", "10 operations on 2 keys")]
         self.error: BaseException | None = None
         self.skipped: dict[int, str] = {}
+        self.figures: list[KindFigures] = []
 
     def __call__(self, settings: ChaosSettings, tell: Callable[[Progress], None]) -> RunResult:
         self.settings.append(settings)
@@ -39,6 +41,7 @@ class Runs:
             30.0,
             checks=self.checks,
             skipped=self.skipped,
+            figures=self.figures,
             missing=settings.missing,
             allow_missing=settings.allow_missing,
             statuses={"ok": 10},
@@ -108,6 +111,15 @@ def test_the_plan_alone(runs: Runs) -> None:
 
 def test_a_short_plan_says_what_it_leaves_out(runs: Runs) -> None:
     assert "too short for: " in run("chaos", "--seed", "7", "--plan", "--minutes", "0.5").stdout
+
+
+def test_many_gaps_of_a_kind_are_told_as_a_distribution(runs: Runs) -> None:
+    gaps_ms = (*range(100, 110), 390.0)
+    runs.figures = [KindFigures("leader-kill", gaps_ms, gaps_ms, 1, 0.0)]
+    told = " ".join(run("chaos", "--seed", "7").stdout.split())
+    assert "leader-kill, 11 times: shortest 100, p10 101, p50 105, p90 109, p99 390, longest 390 ms" in told
+    assert "100 to 150 ms 10 ████" in told
+    assert "350 to 400 ms 1 ████" in told
 
 
 def test_interrupted(runs: Runs) -> None:
