@@ -21,7 +21,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from paxos_rsm.checker.history import Operation, freeze
-from paxos_rsm.checker.model import ILLEGAL, UNSEEN, Mark, Model, short
+from paxos_rsm.checker.model import ANY, ILLEGAL, UNSEEN, Mark, Model, short
 from paxos_rsm.errors import HistoryError
 
 __all__ = ["KV"]
@@ -143,18 +143,31 @@ class KV(Model):
         return kv is None or kv.get("mod_revision", state.floor) >= state.floor
 
     def prepare(self, ops: Sequence[Operation]) -> Sequence[Operation | None]:
-        """Unknown puts that a read has seen get their revision, if their value is unlike all others; those whose value
-        nobody has seen are made one kind."""
+        """Unknown puts that a read has seen get their revision, if their value is unlike all others.
+
+        Those whose value nobody has seen are made one kind; or left out, where nothing tells how often the key was
+        written and no delete needs it to be there: then nobody could tell that they took effect.
+        """
         if all(op.status == "ok" for op in ops):
             return ops
         puts = Counter(_value(op.input) for op in ops if op.op == "put")
         seen: dict[Hashable, set[int | None]] = {}
+        counted = any(op.op == "delete" for op in ops)
         for op in ops:
             if op.status == "ok":
                 for kv in (op.output.get("kv"), op.output.get("prev_kv")):
                     if kv is not None:
                         seen.setdefault(_value(kv["value"]), set()).add(kv.get("mod_revision"))
-        return [op if op.status == "ok" or op.op != "put" else self._prepared(op, puts, seen) for op in ops]
+                        counted = counted or "version" in kv or "create_revision" in kv
+        prepared: list[Operation | None] = []
+        for op in ops:
+            if op.status == "ok" or op.op != "put":
+                prepared.append(op)
+            elif counted or _value(op.input) in seen:
+                prepared.append(self._prepared(op, puts, seen))
+            else:
+                prepared.append(None)
+        return prepared
 
     @staticmethod
     def _prepared(op: Operation, puts: Counter[Hashable], seen: dict[Hashable, set[int | None]]) -> Operation:
@@ -169,6 +182,16 @@ class KV(Model):
 
     def identity(self, op: Operation) -> Hashable:
         return (op.op, None if op.op == "delete" else _value(op.input))
+
+    def needs(self, op: Operation) -> Hashable:
+        """A write is never blind: the version tells how many came before it."""
+        if op.status != "ok" or op.op == "put" or op.output.get("deleted"):
+            return ANY
+        kv = op.output.get("kv")
+        return ABSENT if kv is None else _value(kv["value"])
+
+    def sets(self, op: Operation) -> Hashable:
+        return ABSENT if op.op == "delete" else _value(op.input)
 
     def describe_state(self, state: Any) -> str:
         if state.value is ABSENT:

@@ -125,8 +125,6 @@ class Partition:
         self._by_token: defaultdict[Hashable, list[int]] = defaultdict(list)
         for number, token in enumerate(self.sets):
             self._by_token[token].append(number)
-        # An open operation that may depend on anything may be what the others are needed for.
-        self._all_of_use = any(token is ANY for token in self.open_needs)
 
     def pending(self, event: int) -> list[int]:
         """The required operations pending at ``event``, by return: that of the event itself comes first."""
@@ -152,18 +150,19 @@ class Partition:
         if found is not None or not called:
             return found or ()
         tokens = {self.needs[index] for index in self.pending(event)}
-        if self._all_of_use or ANY in tokens:
-            return range(called)
         tokens.discard(BLIND)
-        waiting = list(tokens)
-        found = [number for number in self._by_token.get(ANY, ()) if number < called]
-        while waiting:
+        waiting = [ANY, *tokens]
+        chosen: list[int] = []
+        while waiting and ANY not in tokens:
             for number in self._by_token.get(waiting.pop(), ()):
                 if number < called:
-                    found.append(number)
+                    chosen.append(number)
                     needed = self.open_needs[number]
                     if needed is not BLIND and needed not in tokens:
+                        # This one may be of use, and so may be whoever leaves what it needs.
                         tokens.add(needed)
                         waiting.append(needed)
-        self._candidates[event] = found = sorted(found)
-        return found
+        if ANY in tokens:
+            return range(called)
+        self._candidates[event] = chosen = sorted(chosen)
+        return chosen

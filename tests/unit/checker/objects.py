@@ -132,8 +132,16 @@ def _serve(kvs: dict[Any, Any], name: str, key: Any, given: Any, revision: int) 
     return {"succeeded": succeeded, "responses": responses}
 
 
+def invent_single(rng: random.Random, number: int) -> tuple[str, Any]:
+    """What is about one key only."""
+    value = rng.choice(["x", "y", f"v{number}"])
+    return rng.choice([("put", value)] * 4 + [("get", None)] * 3 + [("delete", None)])
+
+
 def invent_store(rng: random.Random, number: int) -> tuple[str, Any]:
     """The keys are drawn by `store_history`, since a transaction has several."""
+    if rng.random() < 0.6:
+        return invent_single(rng, number)
     value = rng.choice(["x", "y", f"v{number}"])
     target = rng.choice(["value", "version", "create", "mod"])
     one, other = rng.sample("ab", 2)
@@ -150,17 +158,15 @@ def invent_store(rng: random.Random, number: int) -> tuple[str, Any]:
         "success": requests,
         "failure": rng.choice([[], [{"op": "put", "key": other, "input": value}]]),
     }
-    kinds = [("put", value)] * 4 + [("get", None)] * 3 + [("delete", None), ("txn", txn), ("txn", txn)]
-    return rng.choice(
-        [*kinds, ("range", {"range_end": rng.choice(["b", "\0"])}), ("delete_range", {"range_end": "c"})]
-    )
+    kinds = [("txn", txn), ("txn", txn), ("range", {"range_end": rng.choice(["b", "\0"])})]
+    return rng.choice([*kinds, ("delete_range", {"range_end": "c"})])
 
 
-def store_history(rng: random.Random, **settings: Any) -> list[Operation]:
+def store_history(rng: random.Random, single: bool = False, **settings: Any) -> list[Operation]:
     """A legal history of the store on the keys a and b."""
 
     def invent(rng: random.Random, number: int) -> tuple[str, Any]:
-        name, given = invent_store(rng, number)
+        name, given = (invent_single if single else invent_store)(rng, number)
         return f"{name} {rng.choice('ab')}", given
 
     def answer(state: Any, op: Operation) -> tuple[Any, Any]:
