@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from paxos_rsm.testing.chaos.faults import Fault, FaultImpossible, make_fault
 from paxos_rsm.testing.chaos.gaps import Occurrence
+from paxos_rsm.testing.chaos.kinds import NEEDS
 from paxos_rsm.testing.chaos.observer import DOWN, Observer
 from paxos_rsm.testing.chaos.plan import RECOVERY_S, Plan, PlannedFault
 from paxos_rsm.testing.chaos.recorder import Recorder
@@ -96,7 +97,9 @@ class Nemesis:
         kind = planned.kind
         lacking = self._missing.intersection(kind.needs)
         if lacking:
-            self._skip(planned, f"this machine lacks {', '.join(sorted(lacking))}")
+            self._skip(
+                planned, f"lacking on this machine: {', '.join(NEEDS[need] for need in sorted(lacking))}"
+            )
             return
         try:
             fault = make_fault(planned, self._cluster, self._observer.leader)

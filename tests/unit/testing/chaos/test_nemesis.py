@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from paxos_rsm.testing.chaos import nemesis as module
-from paxos_rsm.testing.chaos.kinds import KINDS
+from paxos_rsm.testing.chaos.kinds import KINDS, NEEDS
 from paxos_rsm.testing.chaos.nemesis import Nemesis
 from paxos_rsm.testing.chaos.observer import DOWN, Observer
 from paxos_rsm.testing.chaos.plan import Plan, PlannedFault
@@ -103,7 +103,7 @@ async def test_what_the_machine_lacks_and_what_cannot_be_is_skipped(scene: Scene
 
     scene.cluster.links.quorum_loss = refuse
     await nemesis.run()
-    assert nemesis.skipped == {0: "this machine lacks disk", 1: "the proxy is gone"}
+    assert nemesis.skipped == {0: f"lacking on this machine: {NEEDS['disk']}", 1: "the proxy is gone"}
     assert nemesis.occurrences == []
     assert scene.cluster.done[0].startswith("links.quorum_loss")
     assert all(each.startswith("links.heal") for each in scene.cluster.done[1:])
