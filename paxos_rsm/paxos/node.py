@@ -292,6 +292,12 @@ class Node:
         self.election.linked()
         self.proposer.prepare(ballot)
 
+    def resign(self) -> None:
+        """Leads no more, where it does: something that the protocol does not see makes it unfit, its disk for one."""
+        if self.proposer.leading:
+            self.election.attempts += 1
+            self._step_down()
+
     def _step_down(self) -> None:
         """Leads, or stands, no more; frames and reads that waited here are asked again by their owners."""
         self.proposer.give_up()

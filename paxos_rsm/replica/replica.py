@@ -45,6 +45,8 @@ class ReplicaSettings:
     tick_ms: int = 25
     resend_ticks: int = 40
     """A frame or a read of which nothing has come for so long is sent again."""
+    stall_ticks: int = 60
+    """A leader whose disk has not answered for so long gives up its place."""
     frame_bytes_max: int = 1_600_000
     pending_bytes_max: int = 64 << 20
     session_timeout_ms: int = 60_000
@@ -96,6 +98,8 @@ class Replica:
         self._durable = 0
         self._must_be_durable = 0
         self._held: deque[tuple[int, list[Envelope]]] = deque()
+        self._held_since: deque[int] = deque()
+        """In which tick each of them was held back."""
         self.durable_promise = node.acceptor.promised
         """What is on disk of the acceptor's promise; the one in memory may be ahead."""
         self._promises: deque[tuple[int, Ballot]] = deque()
@@ -126,6 +130,7 @@ class Replica:
             self.durable_promise = self._promises.popleft()[1]
         me = self.node.me
         while self._held and self._held[0][0] <= self._durable:
+            self._held_since.popleft()
             for envelope in self._held.popleft()[1]:
                 if envelope.to == me:
                     self.node.step(me, envelope.message)
@@ -151,6 +156,9 @@ class Replica:
         """Time goes on by one tick."""
         self._now += 1
         self.node.tick()
+        if self._held_since and self._now - self._held_since[0] > self.settings.stall_ticks:
+            # The others can decide without this disk, but what waits for it grows, and another server can do better.
+            self.node.resign()
         self.local.tick(self.settings.resend_ticks)
         expired = self._expiry.tick(self.node.proposer.leading, self.machine)
         if expired:
@@ -230,6 +238,7 @@ class Replica:
                     self._promises.append((self._batch, node.acceptor.promised))
         if ready.messages_after_writes:
             self._held.append((self._must_be_durable, ready.messages_after_writes))
+            self._held_since.append(self._now)
             if self._must_be_durable <= self._durable:
                 # Nothing to wait for. Own votes that this brings back are for the next turn.
                 self.durable(self._durable)

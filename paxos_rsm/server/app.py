@@ -77,6 +77,8 @@ CALLS_END_S = 0.5
 STOP_TIMEOUT_S = 10.0
 """For what may hang in the end: a disk that does not answer must not keep a failed process alive."""
 
+STALL_ELECTIONS = 3
+"""A leader whose disk has not answered for so many election time-outs gives up its place."""
 LEADERLESS_ELECTIONS = 2
 """Requests wait for a leader so many election time-outs: through one that fails, not longer."""
 
@@ -223,6 +225,7 @@ class Server:
             ReplicaSettings(
                 tick_ms=tuning.tick_ms,
                 resend_ticks=max(1, RESEND_MS // tuning.tick_ms),
+                stall_ticks=STALL_ELECTIONS * settings.election_ticks,
                 frame_bytes_max=tuning.frame_bytes_max,
                 pending_bytes_max=tuning.pending_bytes_max,
                 session_timeout_ms=tuning.session_timeout_ms,

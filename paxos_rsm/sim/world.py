@@ -130,6 +130,7 @@ class World:
             replica=ReplicaSettings(
                 tick_ms=250,
                 resend_ticks=rnd.choice((10, 16, 30)),
+                stall_ticks=3 * ELECTION_TICKS,
                 session_timeout_ms=rnd.choice((3_000, 5_000, 60_000)),
             ),
             segment_bytes=rnd.choice((16 << 10, 16 << 10, 64 << 10)),

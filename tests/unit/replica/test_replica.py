@@ -275,3 +275,37 @@ def test_what_a_lost_link_has_swallowed_is_sent_by_the_way_around_as_soon_as_tha
     servers.run(3 * SETTINGS.election_ticks)
     assert client.sink.answers == {1: b"1"}
     assert servers[far].leader == servers[near].leader
+
+
+def test_a_leader_whose_disk_stalls_is_replaced_though_the_others_can_decide_without_it() -> None:
+    servers = Servers(3, stall_ticks=2 * SETTINGS.election_ticks)
+    old = servers.elect()
+    client = servers.open(next(n for n in servers.servers if n != old))
+    servers.slow_disks = {old}
+    client.submit(1, b"a")
+    assert client.sink.answers == {1: b"1"}, "a quorum holds it on disk, without the leader"
+    servers.run(2 * SETTINGS.election_ticks)
+    assert servers[old].node.proposer.leading, "it is given time: a short stall costs nobody anything"
+    servers.run(4 * SETTINGS.election_ticks)
+    assert not servers[old].node.proposer.leading
+    assert servers[old].leader is not None
+    client.submit(2, b"b")
+    servers.run(1)
+    assert client.sink.answers == {1: b"1", 2: b"2"}
+    servers.slow_disks = set()
+    servers.sync(old)
+    servers.run(SETTINGS.election_ticks)
+    assert servers.journal(old) == [b"a", b"b"]
+
+
+def test_a_follower_whose_disk_stalls_changes_nothing() -> None:
+    servers = Servers(3, stall_ticks=SETTINGS.election_ticks)
+    leader = servers.elect()
+    slow = next(n for n in servers.servers if n != leader)
+    client = servers.open(leader)
+    servers.slow_disks = {slow}
+    for seq in range(1, 30):
+        client.submit(seq, b"x")
+        servers.run(1)
+    assert servers[leader].node.proposer.leading
+    assert len(client.sink.answers) == 29
