@@ -177,12 +177,7 @@ class Links(Fault):
 
     def end(self) -> None:
         for source, target in self.touched():
-            try:
-                self.cluster.links.heal(source, target, held=self.held)
-            except LocalClusterError:
-                # It was cut in the middle of something; cutting it once more makes the state known again.
-                self.cluster.links.cut(source, target)
-                self.cluster.links.heal(source, target, held=self.held)
+            self.cluster.links.heal(source, target, held=self.held)
 
     def around(self, side: Iterable[str]) -> list[tuple[str, str]]:
         """Every link, both ways, between those of ``side`` and all others."""

@@ -10,7 +10,6 @@ from paxos_rsm.testing.chaos.faults import FAULTS, Fault, FaultImpossible, make_
 from paxos_rsm.testing.chaos.kinds import KINDS
 from paxos_rsm.testing.chaos.plan import PlannedFault, draw_plan
 from paxos_rsm.testing.cluster import LocalCluster
-from paxos_rsm.testing.errors import LocalClusterError
 from tests.unit.testing.chaos.fakes import FakeCluster
 
 SEEDS = range(20)
@@ -198,21 +197,3 @@ def test_names_are_those_of_the_catalogue() -> None:
         assert isinstance(make_fault(fault, cluster, "n1"), FAULTS[fault.kind.name])
     with pytest.raises(TypeError):
         cast(Any, Fault)(FakeCluster(), "n1", "leader", random.Random(1))
-
-
-def test_a_link_that_could_not_be_mended_is_cut_once_more_and_mended() -> None:
-    cluster = FakeCluster(3)
-    fault = made("leader-deaf", cluster)
-    heal, failed = cluster.links.heal, []
-
-    def heal_at_second_try(source: str, target: str, **named: str) -> None:
-        heal(source, target, **named)
-        if not failed:
-            failed.append(source)
-            raise LocalClusterError("the proxy refused")
-
-    cluster.links.heal = heal_at_second_try
-    fault.begin()
-    fault.end()
-    told = [each.split(", held")[0].removeprefix("links.").rstrip(")") for each in cluster.done]
-    assert told == ["deafen(n2", "heal(n1, n2", "cut(n1, n2", "heal(n1, n2", "heal(n3, n2"]
