@@ -143,6 +143,7 @@ class Simulation:
             sleeps=0.0,
             ends=0.0,
             reads=0.5,
+            client_units=100,
         )
         self.weather.heal()
         for client in self.clients:
