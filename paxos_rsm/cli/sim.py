@@ -150,7 +150,8 @@ def sim(
 
 def _play_many(first: int, seeds: int, events: int, jobs: int, changes: dict[str, Any]) -> Campaign:
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("seeds", total=seeds)
         return play_campaign(
             first,
