@@ -90,7 +90,7 @@ def check() -> None:
 
 
 @check.command("history", cls=SectionCommand, epilog=EPILOG)
-@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @click.option(
     "--model",
     "model_name",

@@ -84,7 +84,7 @@ class RevisionStore(Model):
     def init(self) -> Hashable:
         return (1, ())
 
-    def step(self, state: Any, op: Operation) -> Hashable:
+    def step(self, state: Any, op: Operation) -> Any:
         after, output = answer_store(state, op)
         if op.status == "ok" and any(op.output.get(name, each) != each for name, each in output.items()):
             return ILLEGAL

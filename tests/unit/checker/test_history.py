@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paxos_rsm.checker import Operation, Recorder, read_history, write_history
-from paxos_rsm.checker.history import freeze, operation_from_json, operation_to_json, validate
+from paxos_rsm.checker.history import Status, freeze, operation_from_json, operation_to_json, validate
 from paxos_rsm.errors import HistoryError
 
 LINE = (
@@ -26,7 +26,8 @@ values = st.recursive(
 @st.composite
 def operations(draw: st.DrawFn) -> Operation:
     call = draw(st.floats(0, 1e9) | st.integers(0, 10**12))
-    status = draw(st.sampled_from(["ok", "fail", "unknown"]))
+    statuses: list[Status] = ["ok", "fail", "unknown"]
+    status = draw(st.sampled_from(statuses))
     return_ = call + draw(st.integers(0, 1000)) if status != "unknown" else None
     process = draw(st.integers() | st.text())
     return Operation(process, "op", draw(values), draw(values), draw(values), call, return_, status)

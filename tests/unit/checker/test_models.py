@@ -17,7 +17,7 @@ from tests.unit.checker.objects import OBJECTS, Atomic
 
 def outputs(op: Operation) -> list[Any]:
     """Answers that an operation of any of the objects might have had."""
-    return {
+    answers: dict[str, list[Any]] = {
         "read": [None, 0, 1, 2],
         "write": [None],
         "cas": [True, False],
@@ -25,7 +25,8 @@ def outputs(op: Operation) -> list[Any]:
         "add": [None, 0, 1, 2, 3],
         "acquire": [False, 11, 12, 13, True],
         "release": [True, False],
-    }[op.op]
+    }
+    return answers[op.op]
 
 
 def made(atomic: Atomic, seed: int, count: int) -> list[Operation]:
