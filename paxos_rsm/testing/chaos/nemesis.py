@@ -27,8 +27,8 @@ from paxos_rsm.testing.errors import FaultUnavailable, LocalClusterError
 
 __all__ = ["RECOVERED_S", "Nemesis"]
 
-RECOVERED_S = 30.0
-RECOVERED_SHARE = 0.02
+RECOVERED_S = 60.0
+RECOVERED_SHARE = 0.05
 """More than that, as a share of how long the run has been: a server that starts reads its whole log."""
 STEP_S = 0.05
 LOOK_S = 0.1
