@@ -85,7 +85,8 @@ class SimClient:
         """The only server it uses; None: any."""
         self.commands_left: int | None = None
         """How many more it makes; None: no end."""
-        self.may_read = True
+        self.reads_left: int | None = None
+        """Likewise."""
         self.answered = 0
         self.read = 0
         self._made = 0
@@ -128,7 +129,7 @@ class SimClient:
             return
         if self._is_open:
             self._submit()
-        if self.may_read and self.reading < 2 and rnd.random() < self._world.reads:
+        if self.reads_left != 0 and self.reading < 2 and rnd.random() < self._world.reads:
             self._read()
 
     def _wanders(self) -> bool:
@@ -234,6 +235,8 @@ class SimClient:
             if applied == self._oracle.applied_through:
                 self._workload.queried(request, result)
             self.read += 1
+            if self.reads_left:
+                self.reads_left -= 1
             self._note(True, request, result, called_at)
 
         self.reading += 1

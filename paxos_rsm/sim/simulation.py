@@ -147,7 +147,7 @@ class Simulation:
         )
         self.weather.heal()
         for client in self.clients:
-            client.commands_left, client.may_read = 0, False
+            client.commands_left = client.reads_left = 0
         probes = []
         for number, server in self.servers.items():
             if not server.spoilt:
@@ -161,7 +161,7 @@ class Simulation:
                     self.workload,
                     self.history,
                 )
-                probe.home, probe.commands_left = number, PROBE_COMMANDS
+                probe.home, probe.commands_left, probe.reads_left = number, PROBE_COMMANDS, 1
                 probe.start()
                 probes.append(probe)
         began = stage.tick

@@ -297,7 +297,7 @@ class TestReads:
 
     def test_not_by_one_that_may_not(self) -> None:
         simulation, client = started(reads=0.6)
-        client.may_read = False
+        client.reads_left = 0
         until(simulation, lambda: not client.reading)
         read = client.read
         answered(simulation, client, 20)
