@@ -25,7 +25,7 @@ POINTS_MAX = 1_200
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """A time in which something was wrong; labels of bands that are too close are left out."""
+    """A time in which something was wrong; labels of bands that are too close, or say the same again, are left out."""
 
     begin_s: float
     end_s: float
@@ -121,7 +121,7 @@ def _text(x: float, y: float, text: str, style: str, anchor: str = "start") -> s
 
 
 def _bands(axis: _Axis, bands: Sequence[Band], top: float, bottom: float) -> Iterable[str]:
-    labelled_until = -math.inf
+    labelled_until, last = -math.inf, ""
     for band in sorted(bands, key=lambda each: each.begin_s):
         x, end = axis.x(band.begin_s), axis.x(band.end_s)
         width = max(end - x, 1.0)
@@ -130,8 +130,8 @@ def _bands(axis: _Axis, bands: Sequence[Band], top: float, bottom: float) -> Ite
             f'class="band {band.style}"><title>{escape(band.title or band.label)}</title></rect>'
         )
         middle = x + width / 2
-        if middle - labelled_until >= 11:
-            labelled_until = middle
+        if middle - labelled_until >= 11 and band.label != last:
+            labelled_until, last = middle, band.label
             yield (
                 f'<text x="{middle:.1f}" y="{top - 5:.1f}" class="bandname" '
                 f'transform="rotate(-38 {middle:.1f} {top - 5:.1f})">{escape(band.label)}</text>'
