@@ -39,6 +39,8 @@ BEHIND_S = 1.0
 DELAYS_MS = (20, 50, 100, 300)
 HELD: tuple[Held, ...] = ("resume", "drop")
 MODES: tuple[Mode, ...] = ("hold", "reset")
+FULL_DISKS = ("segments", "writes", "start")
+"""At the next segment, at the next write, at the start."""
 SYNC_DELAYS_MS = (100, 300, 700, 1_500)
 
 
@@ -327,24 +329,25 @@ class Chained(Links):
 class FullDisk(Fault):
     """No room is left where its data lies: while it runs, or when it is started.
 
-    The log allocates its segments ahead, and goes on in what it has, for longer than any fault here lasts. So while
-    the server runs the shim refuses every write as well; without the shim it is killed, and started on the full disk.
+    While it runs, the log goes on in the segment that it has allocated, for some seconds. Or the shim refuses every
+    write from now on, so that it fails in the middle of one.
     """
 
     ends_servers = True
 
     def begin(self) -> str:
         self.victim.fill_disk()
-        if self.rng.random() < 0.5:
-            try:
+        how = self.rng.choice(FULL_DISKS)
+        if how == "start":
+            self.victim.kill()
+            self.victim.start()
+            return f"killed {self.named()} and started it on a full disk"
+        if how == "writes":
+            with contextlib.suppress(LocalClusterError):  # no shim: the disk is full all the same
                 self.victim.faults.no_space(True)
-            except LocalClusterError:
-                pass  # no shim
-            else:
-                return f"filled the disk of {self.named()}"
-        self.victim.kill()
-        self.victim.start()
-        return f"killed {self.named()} and started it on a full disk"
+        return f"filled the disk of {self.named()}" + (
+            ", in the middle of a write" if how == "writes" else ""
+        )
 
     def end(self) -> None:
         self.victim.free_disk()

@@ -47,7 +47,7 @@ POLL_S = 0.2
 DISK_BYTES = 256 << 20
 DISK_BYTES_PER_S = 400_000
 """Room for what the clients write, several times over: only a fault may fill a disk."""
-SEGMENT_BYTES = 1 << 20
+SEGMENT_BYTES = 64 << 10
 """What a log takes from its disk at a time: little, so that a full disk is felt within seconds, while clients write."""
 PROGRESS_S = 0.2
 

@@ -185,6 +185,7 @@ def test_a_disk_is_filled_while_a_server_runs_and_when_it_starts() -> None:
         made("full-disk", cluster, role="leader", pick=pick).begin()
         first.add(tuple(cluster.done))
     assert first == {
+        ("fill n2",),
         ("fill n2", "n2.faults.no_space(True)"),
         ("fill n2", "kill n2", "start n2"),
     }
