@@ -85,7 +85,10 @@ def _puts(op: Operation) -> set[tuple[Hashable, Hashable]]:
     return {(comparable(op.key), comparable(op.input))} if op.op == "put" else set()
 
 
-def _shown(told: Iterable[Told]) -> Iterator[tuple[Told, Hashable, Mapping[str, Any], int]]:
+_Shown = tuple[Told, Hashable, Mapping[str, Any], int]
+
+
+def _shown(told: Iterable[Told]) -> Iterator[_Shown]:
     """Every key-value with a revision that an answer shows, and the last revision at which that was the newest."""
     for each in told:
         until = each.revision - 1 if each.writes else each.at
@@ -152,7 +155,7 @@ class Stretch:
     need: int
 
 
-def _absences(told: list[Told], unknown: list[Operation]) -> list[Stretch]:
+def _absences(told: list[Told], shown: list[_Shown], unknown: list[Operation]) -> list[Stretch]:
     """Before a key was seen to be absent, or created, nobody wrote it: not since it was last deleted.
 
     Only where nobody of unknown outcome can have deleted it.
@@ -161,7 +164,7 @@ def _absences(told: list[Told], unknown: list[Operation]) -> list[Stretch]:
         return []
     doubtful = {comparable(op.key) for op in unknown if op.op == "delete"}
     absent: defaultdict[Hashable, set[int]] = defaultdict(set)
-    for _, key, kv, _ in _shown(told):
+    for _, key, kv, _ in shown:
         if "create_revision" in kv:
             absent[key].add(kv["create_revision"] - 1)
     deletions: defaultdict[Hashable, list[int]] = defaultdict(list)
@@ -182,12 +185,12 @@ def _absences(told: list[Told], unknown: list[Operation]) -> list[Stretch]:
     return found
 
 
-def _stretches(told: list[Told]) -> list[Stretch]:
+def _stretches(told: list[Told], shown: list[_Shown]) -> list[Stretch]:
     """What answers show of a key tells when nobody wrote it, and its versions tell how often somebody did."""
     writes = _writes(told)
     until_of: defaultdict[tuple[Hashable, int], int] = defaultdict(int)
     lives: defaultdict[tuple[Hashable, int], dict[int, int]] = defaultdict(dict)
-    for _, key, kv, until in _shown(told):
+    for _, key, kv, until in shown:
         mod = kv["mod_revision"]
         until_of[key, mod] = max(until, until_of[key, mod])
         if "create_revision" in kv and "version" in kv:
@@ -216,10 +219,11 @@ def candidates(
         return {}, {}
     wanted: defaultdict[int, set[tuple[Hashable, Hashable]]] = defaultdict(set)
     among = set(gaps)
-    for _, key, kv, _ in _shown(told):
+    shown = list(_shown(told))
+    for _, key, kv, _ in shown:
         if kv["mod_revision"] in among and "value" in kv:
             wanted[kv["mod_revision"]].add((key, comparable(kv["value"])))
-    stretches = _stretches(told) + _absences(told, unknown)
+    stretches = _stretches(told, shown) + _absences(told, shown, unknown)
     quiet: defaultdict[tuple[str, Hashable], set[int]] = defaultdict(set)
     for each in stretches:
         inside = gaps[bisect_right(gaps, each.low) : bisect_right(gaps, each.high)]

@@ -41,6 +41,8 @@ TARGETS = {"version": "version", "create": "create_revision", "mod": "mod_revisi
 
 def comparable(value: Any) -> Hashable:
     """A key or value, the same whether it was written as text or as bytes."""
+    if type(value) is bytes or type(value) is int:
+        return value
     return value.encode() if isinstance(value, str) else freeze(value)
 
 

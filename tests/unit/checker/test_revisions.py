@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import random
 import time
-from collections.abc import Hashable
 from typing import Any
 
 import pytest
@@ -33,7 +32,7 @@ def whole_store(history: list[Operation]) -> bool:
     """The verdict of trying every permutation, with the whole store as one state."""
 
     class Whole(RevisionStore):
-        def step(self, state: Any, op: Operation) -> Hashable:
+        def step(self, state: Any, op: Operation) -> Any:
             return super().step(state, op.input)
 
     return brute(Whole(), [dataclasses.replace(op, key=0, input=op) for op in history])
