@@ -9,7 +9,7 @@ be the same, or else the workload draws differently.
 
 Where two processes part, some more find out why: it is the hash seed, the clock, or neither (:func:`find_cause`).
 
-Nothing is pickled: names, commands and answers travel as JSON, by files.
+Nothing is pickled: names, commands and answers travel as JSON, a line each way.
 """
 
 import base64
@@ -25,7 +25,8 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import IO, Any
+from itertools import chain
+from typing import IO, Any, Self
 
 from paxos_rsm.errors import ConfigError
 from paxos_rsm.machines.base import Position
@@ -38,6 +39,7 @@ __all__ = [
     "Played",
     "Process",
     "Reference",
+    "Workers",
     "command_from_json",
     "find_cause",
     "run_processes",
@@ -45,6 +47,7 @@ __all__ = [
 
 ERROR_LINES = 12
 HASH_SEEDS = 2**32
+ROUNDS_MAX = 24
 HASH_SEEDS_TRIED = 4
 """To find the cause: two elements of a set come in the same order under every other seed."""
 
@@ -108,6 +111,11 @@ class Answer:
     hash: str
     digest: str
 
+    @property
+    def row(self) -> list[str]:
+        """As another process tells it."""
+        return [self.shown, self.hash, self.digest]
+
     @classmethod
     def of(cls, result: bytes, digest: bytes) -> "Answer":
         """Of an answer as it came."""
@@ -144,10 +152,9 @@ class Job:
     played: Sequence[Played]
     whole: Sequence[int] = ()
 
-    def text(self, process: Process) -> str:
+    def text(self) -> str:
         """For the standard input of a process. Raises ConfigError for changes that JSON cannot hold."""
         document = {
-            "clock_offset_s": process.clock_offset_s,
             "machine": vars(self.machine),
             "workload": vars(self.workload),
             "events": self.events,
@@ -176,34 +183,55 @@ def command_from_json(row: list[Any]) -> Command:
 
 
 def run_processes(job: Job, processes: Sequence[Process]) -> list[dict[str, Any]]:
-    """What each process says, as :func:`_work` gives it; as many at once as there are processors.
-
-    Raises ConfigError for one that could not even begin, with the end of what it wrote.
-    """
+    """What processes say, each a new one; as many at once as there are processors. Raises as :class:`Workers` does."""
     found: list[dict[str, Any]] = []
     at_once = max(1, len(os.sched_getaffinity(0)))
     for start in range(0, len(processes), at_once):
-        with contextlib.ExitStack() as stack:
-            running = [_Running(stack, job, each) for each in processes[start : start + at_once]]
-            found += [each.result() for each in running]
+        with Workers(processes[start : start + at_once]) as workers:
+            found += workers.run(job)
     return found
 
 
-class _Running:
-    def __init__(self, stack: contextlib.ExitStack, job: Job, process: Process) -> None:
-        def file() -> IO[str]:
-            return stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace"))
+class Workers:
+    """Processes that do one job after the other, all of them the same."""
 
-        given, self._told, self._errors = file(), file(), file()
-        given.write(job.text(process))
-        given.seek(0)
-        self._job = job
+    def __init__(self, processes: Sequence[Process]) -> None:
+        self._processes = processes
+        self._stack = contextlib.ExitStack()
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> Self:
+        self._workers = [_Worker(self._stack, each) for each in self._processes]
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stack.close()
+
+    def run(self, job: Job) -> list[dict[str, Any]]:
+        """What each says, as :func:`_work` gives it.
+
+        Raises ConfigError for one that could not do it, with the end of what it wrote.
+        """
+        text = job.text()
+        for worker in self._workers:
+            worker.give(text)
+        return [worker.take(job) for worker in self._workers]
+
+
+def _file(stack: contextlib.ExitStack) -> IO[str]:
+    return stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace"))
+
+
+class _Worker:
+    def __init__(self, stack: contextlib.ExitStack, process: Process) -> None:
+        self._errors = _file(stack)
         paths = [os.path.abspath(each) for each in sys.path]
         self._process = subprocess.Popen(
-            [sys.executable, "-c", f"from {__name__} import main; main()"],
-            stdin=given,
-            stdout=self._told,
+            [sys.executable, "-c", f"from {__name__} import main; main({process.clock_offset_s})"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             stderr=self._errors,
+            encoding="utf-8",
             env={
                 **os.environ,
                 "PYTHONHASHSEED": str(process.hash_seed),
@@ -213,55 +241,113 @@ class _Running:
         stack.callback(self._end)
 
     def _end(self) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
-
-    def result(self) -> dict[str, Any]:
+        self._process.kill()
         self._process.wait()
-        self._told.seek(0)
-        told = self._told.read()
-        if self._process.returncode or not told:
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+    def give(self, text: str) -> None:
+        if self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):  # it has ended: its words follow
+                self._process.stdin.write(f"{text}\n")
+                self._process.stdin.flush()
+
+    def take(self, job: Job) -> dict[str, Any]:
+        told = self._process.stdout.readline() if self._process.stdout is not None else ""
+        if not told:
+            code = self._process.wait()
             self._errors.seek(0)
             lines = self._errors.read().splitlines()[-ERROR_LINES:]
-            job = self._job
             raise ConfigError(
                 f"a new process could not run {job.machine.module}:{job.machine.qualname} with "
-                f"{job.workload.module}:{job.workload.qualname} (exit code {self._process.returncode}); make both "
-                "importable there, or say hash_seeds=() to go without:\n"
-                + "\n".join(f"  {line}" for line in lines)
+                f"{job.workload.module}:{job.workload.qualname} (exit code {code}); make both importable there, or "
+                "say hash_seeds=() to go without:\n" + "\n".join(f"  {line}" for line in lines)
             )
         found: dict[str, Any] = json.loads(told)
         return found
 
 
-def find_cause(run: Callable[[Sequence[Process]], Sequence[Any]], hash_seed: int) -> str:
-    """Why processes part: ``hash``, ``clock`` or ``neither``. ``run`` gives what each of some processes came to."""
-    base = Process(hash_seed)
+@dataclass(frozen=True)
+class Cause:
+    """Why processes part: ``hash``, ``clock`` or ``neither``; and two that do."""
+
+    kind: str
+    one: Process
+    other: Process
+
+
+def find_cause(run: Callable[[Sequence[Process]], Sequence[Any]], hash_seed: int) -> Cause:
+    """Changes one thing at a time. ``run`` gives what each of some processes comes to."""
+    base, moved = Process(hash_seed), Process(hash_seed, OFFSET_S)
     others = [Process((hash_seed + n) % HASH_SEEDS) for n in range(1, 1 + HASH_SEEDS_TRIED)]
-    first, again, moved, *hashed = run([base, base, Process(hash_seed, OFFSET_S), *others])
-    if first != again:
-        return "neither"
-    if any(each != first for each in hashed):
-        return "hash"
-    return "clock" if moved != first else "neither"
+    first, again, on_another_day, *hashed = run([base, base, moved, *others])
+    if first == again:
+        for other, outcome in zip(others, hashed, strict=True):
+            if outcome != first:
+                return Cause("hash", base, other)
+        if on_another_day != first:
+            return Cause("clock", base, moved)
+    return Cause("neither", base, base)
+
+
+def first_difference(one: Sequence[Sequence[str]], other: Sequence[Sequence[str]]) -> int | None:
+    """The first command that two processes answered otherwise, or after which their digests differ."""
+    for number in range(max(len(one), len(other))):
+        if number >= min(len(one), len(other)) or one[number][1:] != other[number][1:]:
+            return number
+    return None
+
+
+def fewest_at_once(
+    commands: Sequence[Command], breaks: Callable[[Sequence[Sequence[Command]]], Sequence[bool]]
+) -> list[Command]:
+    """As :func:`~paxos_rsm.testing.contract.fewest`, where it costs the same to try one as to try many."""
+    kept = list(commands)
+    size = max(1, len(kept) // 2)
+    for _ in range(ROUNDS_MAX):
+        pieces = [kept[start : start + size] for start in range(0, len(kept), size)]
+        broken = breaks([_joined(pieces, [nth]) for nth in range(len(pieces))])
+        unneeded = [nth for nth, is_broken in enumerate(broken) if is_broken]
+        # What can be left out by itself can often not be left out together: as much of it as can.
+        trials = [
+            _joined(pieces, unneeded[start : start + length])
+            for length in range(len(unneeded), 0, -1)
+            for start in range(0, len(unneeded), length)
+        ]
+        shorter = [each for each, is_broken in zip(trials, breaks(trials), strict=True) if is_broken]
+        if shorter:
+            kept = min(shorter, key=len)
+        elif size == 1:
+            break
+        else:
+            size = max(1, size // 2)
+    return kept
+
+
+def _joined(pieces: Sequence[Sequence[Command]], without: Sequence[int]) -> list[Command]:
+    return list(chain(*[piece for nth, piece in enumerate(pieces) if nth not in without]))
 
 
 # ---- the process that is asked -----------------------------------------------------------------------------
 
 
-def main() -> None:
-    """Does the job on standard input, and writes what it found to standard output, which nobody else gets to use."""
-    with os.fdopen(os.dup(1), "w") as told:
+def main(clock_offset_s: int) -> None:
+    """Does the jobs on standard input, a line each, and writes what it found to standard output, a line each.
+
+    Nobody else gets to use those two here.
+    """
+    with os.fdopen(os.dup(0), encoding="utf-8") as jobs, os.fdopen(os.dup(1), "w", encoding="utf-8") as told:
         os.dup2(2, 1)
-        job = json.load(sys.stdin)
         sys.stdin = io.StringIO()
         moved: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-        if job["clock_offset_s"]:
-            moved = another_day(job["clock_offset_s"], whole=True)
+        if clock_offset_s:
+            moved = another_day(clock_offset_s, whole=True)
         with moved:
-            found = _work(job)
-        json.dump(found, told)
+            for job in jobs:
+                told.write(json.dumps(_work(json.loads(job))) + "\n")
+                told.flush()
 
 
 def _work(job: dict[str, Any]) -> dict[str, Any]:
@@ -279,11 +365,10 @@ def _answers(make: Callable[[], Any], commands: Sequence[Command]) -> list[list[
     found: list[list[str]] = []
     for command in commands:
         try:
-            answer = Answer.of(machine.apply(command.data, command.at), machine.digest())
+            found.append(Answer.of(machine.apply(command.data, command.at), machine.digest()).row)
         except Exception as error:
             found.append([f"{type(error).__name__}: {error}", "raised", ""])
             break
-        found.append([answer.shown, answer.hash, answer.digest])
     return found
 
 

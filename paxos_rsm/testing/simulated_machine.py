@@ -109,14 +109,11 @@ class Subject:
             self.queries[request] = None
         return request
 
-    def answered(self, command: bytes, result: Any) -> None:
+    def executed(self, command: bytes, result: Any) -> None:
         """Nothing to do: the machines have told, in the order of the log."""
 
-    def executed(self, command: bytes, result: Any) -> None:
-        """As :meth:`answered`."""
-
     def queried(self, request: bytes, result: bytes) -> None:
-        """As :meth:`answered`."""
+        """As :meth:`executed`."""
 
     # ---- what the machines tell ------------------------------------------------------------------------------
 

@@ -41,8 +41,11 @@ from paxos_rsm.testing.hash_seeds import (
     Played,
     Process,
     Reference,
+    Workers,
     command_from_json,
+    fewest_at_once,
     find_cause,
+    first_difference,
     run_processes,
 )
 from paxos_rsm.testing.simulated_machine import Subject, Workloads
@@ -59,20 +62,19 @@ TRACE_LINES = 12
 TRACE_CHARS = 200
 COMMANDS_SHOWN = 8
 CHECK_STEPS = 2_000_000
-CAUSES = {
-    "hash": (
-        "depends on PYTHONHASHSEED",
-        "something iterates a set of texts or bytes, or uses hash(): sort the set, or use a dict, which keeps the "
-        "order in which its keys came",
-    ),
-    "clock": ("depends on the clock", ADVICE["depends on the clock"]),
-    "neither": (
-        "depends on the process",
-        "neither the hash seed nor the date makes the difference: look for random numbers, id(), the process id, the "
-        "environment, files",
-    ),
-}
-"""What to do, by what ``find_cause`` says."""
+HASH = (
+    "depends on PYTHONHASHSEED",
+    "something iterates a set of texts or bytes, or uses hash(): sort the set, or use a dict, which keeps the order in "
+    "which its keys came",
+)
+CLOCK = "depends on the clock", ADVICE["depends on the clock"]
+NEITHER = (
+    "depends on the process",
+    "neither the hash seed nor the date makes the difference: look for random numbers, id(), the process id, the "
+    "environment, files",
+)
+UNEXPLAINED = ("not deterministic", "a restored machine is another")
+"""Clauses of the contract for which other processes may have a better word."""
 TRACE = "the end of the trace (its times are in ticks; what the servers said to each other is left out):"
 ALONE = "what one machine does with the commands:"
 ALONE_LINE = "a machine applies"
@@ -282,9 +284,15 @@ class _Run:
             results, digests = self.contract.check(case, seed)
         except Breach as broken:
             trace = [] if drawn else self._trace(seed)
-            case, broken = self.contract.fewest(case, seed, broken)
-            trace = self._alone(case) if drawn else trace
-            raise self._failed(seed, broken, case.commands, trace) from broken.__cause__
+            fewer, broken = self.contract.fewest(case, seed, broken)
+            commands = list(fewer.commands)
+            if self.hash_seeds and broken.check in UNEXPLAINED:
+                for tried in (fewer.commands, case.commands):
+                    broken, commands = self._explained(tried, self.hash_seeds[0]) or (broken, commands)
+                    if broken.check not in UNEXPLAINED:
+                        break
+            trace = self._alone(Case(commands)) if drawn else trace
+            raise self._failed(seed, broken, commands, trace) from broken.__cause__
         if subject.wrong is not None:
             trace = self._alone(case) if drawn else self._trace(seed)
             raise self._failed(seed, subject.wrong, trace=trace) from subject.wrong.__cause__
@@ -341,7 +349,10 @@ class _Run:
         if found.verdict is not Verdict.LINEARIZABLE:
             advice = "the replicas agree with one another, and not with the model: one of the two is mistaken"
             if found.verdict is Verdict.UNKNOWN:
-                advice = "play fewer events, or give the operations keys that can be checked apart"
+                advice = (
+                    "have less overlap (changes={'in_flight_max': 1}), play fewer events, or give the operations keys "
+                    "that can be checked apart"
+                )
             broken = Breach(f"{found.verdict.value} (the model)", found.reason, advice)
             raise self._failed(seed, broken, trace=self._trace(seed))
 
@@ -357,30 +368,53 @@ class _Run:
         job = self._job(played, [each.seed for each in simulated])
         for process, found in zip(processes, run_processes(job, processes), strict=True):
             for each, rows in zip(played, found["answers"], strict=True):
-                where = _first_difference(each, rows)
+                where = first_difference([answer.row for answer in each.answers], rows)
                 if where is not None:
-                    raise self._other_process(each, process, where, rows[where])
+                    raise self._other_process(each, process, where, rows)
             for each, whole in zip(simulated, found["whole"], strict=True):
                 self._compare_whole(each, process, whole)
 
     def _other_process(
-        self, played: Played, process: Process, where: int, found: Sequence[str]
+        self, played: Played, process: Process, where: int, rows: Sequence[Sequence[str]]
     ) -> SimulationFailed:
-        command, known = played.commands[where], played.answers[where]
-        prefix = Played(played.seed, played.commands[: where + 1], played.answers[: where + 1])
+        commands = list(played.commands[: where + 1])
+        broken = Breach(
+            NEITHER[0],
+            f"{_difference(commands, [each.row for each in played.answers], rows, where)} in another process",
+            NEITHER[1],
+            commands[-1].at,
+        )
+        broken, commands = self._explained(commands, process.hash_seed) or (broken, commands)
+        trace = self._trace(played.seed) if played.trace_hash else self._alone(Case(commands))
+        return self._failed(played.seed, broken, commands, trace)
 
-        def run(processes: Sequence[Process]) -> list[Any]:
-            return [each["answers"][0] for each in run_processes(self._job([prefix], ()), processes)]
+    def _explained(self, commands: Sequence[Command], hash_seed: int) -> tuple[Breach, list[Command]] | None:
+        """Whether the hash seed or the clock makes processes part over these commands; and the fewest that show it."""
 
-        clause, advice = CAUSES[find_cause(run, process.hash_seed)]
-        if found[1] != known.hash:
-            seen = f"was answered {known.shown} here, and {found[0]}"
+        def job(cases: Sequence[Sequence[Command]]) -> Job:
+            return self._job([Played(0, case, ()) for case in cases], ())
+
+        cause = find_cause(lambda processes: run_processes(job([commands]), processes), hash_seed)
+        if cause.kind == "neither":
+            return None
+        with Workers([cause.one, cause.other]) as workers:
+
+            def answers(cases: Sequence[Sequence[Command]]) -> list[tuple[Any, Any]]:
+                one, other = workers.run(job(cases))
+                return list(zip(one["answers"], other["answers"], strict=True))
+
+            few = fewest_at_once(
+                commands, lambda cases: [first_difference(*each) is not None for each in answers(cases)]
+            )
+            ((one, other),) = answers([few])
+        where = first_difference(one, other) or 0
+        told = _difference(few, one, other, where)
+        if cause.kind == "hash":
+            told += f", with PYTHONHASHSEED={cause.one.hash_seed} and PYTHONHASHSEED={cause.other.hash_seed}"
         else:
-            seen = f"was answered {known.shown} here and there, and left the digest {known.digest} here, and {found[2]}"
-        told = f"{short(command.data)} {seen} in a process with PYTHONHASHSEED={process.hash_seed}"
-        broken = Breach(clause, told, advice, command.at)
-        trace = self._trace(played.seed) if played.trace_hash else self._alone(Case(prefix.commands))
-        return self._failed(played.seed, broken, prefix.commands, trace)
+            told += ", on this day and on another"
+        clause, advice = HASH if cause.kind == "hash" else CLOCK
+        return Breach(clause, told, advice, few[where].at), few
 
     def _compare_whole(self, played: Played, process: Process, found: Mapping[str, Any]) -> None:
         if found["trace_hash"] == played.trace_hash:
@@ -473,12 +507,15 @@ def _name(found: Any) -> str:
     return f"{named.__module__}:{named.__qualname__}"
 
 
-def _first_difference(played: Played, rows: Sequence[Sequence[str]]) -> int | None:
-    """The first command that another process answered otherwise."""
-    for number, known in enumerate(played.answers):
-        if number >= len(rows) or (known.hash, known.digest) != (rows[number][1], rows[number][2]):
-            return number
-    return None
+def _difference(
+    commands: Sequence[Command], one: Sequence[Sequence[str]], other: Sequence[Sequence[str]], where: int
+) -> str:
+    """In which words two processes part over a command."""
+    here, there = one[where], other[where]
+    told = f"{short(commands[where].data)} was answered {here[0]}"
+    if here[1] != there[1]:
+        return f"{told} and {there[0]}"
+    return f"{told} and left the digests {here[2]} and {there[2]}"
 
 
 def _end_of(trace: Sequence[str], at: Position | None) -> list[str]:

@@ -18,7 +18,9 @@ from paxos_rsm.testing.hash_seeds import (
     Process,
     Reference,
     command_from_json,
+    fewest_at_once,
     find_cause,
+    first_difference,
     run_processes,
 )
 from tests.unit.testing import broken_machines as broken
@@ -102,12 +104,12 @@ def test_changes_that_cannot_travel_are_refused() -> None:
     asked = job(broken.Right, [])
     asked.changes = {"settings": Random(1)}
     with pytest.raises(ConfigError, match="cannot be handed to another process"):
-        asked.text(Process(1))
+        asked.text()
 
 
 def cause(outcome: Any) -> str:
     """What is found where ``outcome`` is what a process comes to."""
-    return find_cause(lambda processes: [outcome(each) for each in processes], 2**32 - 1)
+    return find_cause(lambda processes: [outcome(each) for each in processes], 2**32 - 1).kind
 
 
 def test_the_cause_is_found_by_changing_one_thing_at_a_time() -> None:
@@ -117,3 +119,32 @@ def test_the_cause_is_found_by_changing_one_thing_at_a_time() -> None:
     chance = iter(range(100))
     assert cause(lambda process: next(chance)) == "neither"
     assert cause(lambda process: (process.hash_seed % 2, process.clock_offset_s)) == "hash"
+
+
+def test_two_processes_that_part_are_named() -> None:
+    found = find_cause(lambda processes: [each.hash_seed for each in processes], 7)
+    assert (found.one.hash_seed, found.other.hash_seed) == (7, 8)
+    found = find_cause(lambda processes: [each.clock_offset_s for each in processes], 7)
+    assert (found.one.clock_offset_s, found.other.clock_offset_s) == (0, OFFSET_S)
+
+
+def test_the_first_difference_is_that_of_answers_or_digests() -> None:
+    rows = [["shown", "a", "1"], ["shown", "b", "2"]]
+    assert first_difference(rows, rows) is None
+    assert first_difference(rows, [["otherwise", "a", "1"], ["shown", "b", "3"]]) == 1
+    assert first_difference(rows, rows[:1]) == 1
+
+
+def test_fewest_at_once_leaves_only_what_is_needed() -> None:
+    commands = [Command(Position(n, 0), b"%d" % n) for n in range(150)]
+    needed = {commands[3], commands[70], commands[149]}
+    rounds = 0
+
+    def breaks(cases: Sequence[Sequence[Command]]) -> list[bool]:
+        nonlocal rounds
+        rounds += 1
+        return [needed <= set(each) for each in cases]
+
+    assert set(fewest_at_once(commands, breaks)) == needed
+    assert rounds <= 48
+    assert fewest_at_once(commands[:1], lambda cases: [False] * len(cases)) == commands[:1]

@@ -122,9 +122,14 @@ def test_a_failure_says_everything(tmp_path: Path) -> None:
     )
     assert call + 'trace="seed0.txt")' in message
     assert " applies " in message.splitlines()[-1]
-    written = trace.read_text().splitlines()
-    assert written == failed.trace
-    assert any(" hears " in line for line in written)
+    assert trace.read_text().splitlines() == failed.trace
+
+
+def test_the_trace_has_more_than_the_message() -> None:
+    failed = failure(broken.ResultIsNone, changes={"servers": 3})
+    assert any(" n2 hears n1" in line for line in failed.trace)
+    assert " hears " not in str(failed)
+    assert any(" starts, boot 1" in line for line in failed.trace)
 
 
 def test_what_only_the_simulation_shows_is_told_as_it_saw_it() -> None:
@@ -140,17 +145,26 @@ def test_shared_state_is_named() -> None:
 
 
 def test_a_machine_that_disagrees_with_its_model_fails() -> None:
-    failed = failure(StaleQueries, Numbers, events=1000)
+    failed = failure(
+        StaleQueries, Numbers, seeds=20, changes={"reads": 0.6, "in_flight_max": 1, "clients": 2}
+    )
     assert failed.check == "violation (the model)"
     assert "get() → " in failed.told
 
 
 def test_a_set_in_the_order_of_its_hashes_is_found_in_other_processes() -> None:
     simulate(broken.HashOrder, broken.Names, seeds=1, events=EVENTS, hash_seeds=())  # here nobody could tell
-    failed = failure(broken.HashOrder, hash_seeds=(3,))
+    failed = failure(broken.HashOrder, hash_seeds=(3, 4))
     assert failed.check == "depends on PYTHONHASHSEED"
-    assert "PYTHONHASHSEED=3" in failed.told
-    assert failed.commands[-1].startswith(b"take ")
+    assert "with PYTHONHASHSEED=" in failed.told
+    *added, taken = failed.commands
+    assert taken.startswith(b"take ")
+    assert len(added) == 2
+
+
+def test_what_a_restored_machine_shows_is_named_by_its_cause() -> None:
+    failed = failure(broken.DigestOfSetOrder, hash_seeds=(3,))
+    assert failed.check == "depends on PYTHONHASHSEED"
 
 
 def test_a_workload_that_cannot_be_repeated_is_found() -> None:
