@@ -6,7 +6,8 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from itertools import islice
 from types import FrameType
 
 from tests.fuzz.runner import CHUNK, Report, TooSlow, run_chunk
@@ -56,13 +57,19 @@ def fuzz(names: list[str], inputs: int, seed: int, jobs: int, seconds: float) ->
     reports = {name: Report(name) for name in names}
     started = told = time.monotonic()
     context = multiprocessing.get_context("spawn")
+    tasks = _tasks(names, inputs, seed)
     with ProcessPoolExecutor(jobs, context, initializer=_prepare) as pool:
-        for report in pool.map(_work, _tasks(names, inputs, seed)):
-            reports[report.target].add(report)
+        # Few at a time, so that it can stop soon.
+        at_work = {pool.submit(_work, task) for task in islice(tasks, 2 * jobs)}
+        while at_work:
+            done, at_work = wait(at_work, return_when=FIRST_COMPLETED)
             now = time.monotonic()
-            if now - started > seconds:
-                pool.shutdown(wait=True, cancel_futures=True)
-                break
+            for report in (each.result() for each in done):
+                reports[report.target].add(report)
+                if report.failure is not None:
+                    sys.stderr.write(f"... {report.target} failed: {report.failure.error[:300]}\n")
+            if now - started <= seconds:
+                at_work |= {pool.submit(_work, task) for task in islice(tasks, len(done))}
             if now - told > PROGRESS_S:
                 told = now
                 sys.stderr.write(f"... {sum(each.inputs for each in reports.values()):,} of {inputs:,}\n")
