@@ -209,7 +209,8 @@ class Weather:
         down = [s for s in self._servers.values() if not s.up and not s.lost and s.node]
         if not down or not self._may_lose(server := self._random.choice(down)):
             return False
-        paths = [path for path in server.files.paths(DIRECTORY) if not path.endswith("/lock")]
+        # Not the lock: it holds the number of this very process, and nothing that a server reads.
+        paths = [path for path in server.files.paths(DIRECTORY) if not path.endswith("/LOCK")]
         if not paths:
             return False
         server.spoilt = True
