@@ -4,6 +4,7 @@
 0     done; a key that is missing is no error
 1     an error, said in one line on stderr
 2     bad connection: no server could be reached
+4     undecided: a check that came to no verdict, which is no pass
 5     interrupted
 128   bad usage: an unknown option, a value that does not parse, a server's flags that contradict each other
 ====  ==========================================================================================
