@@ -19,7 +19,7 @@ from paxos_rsm.machines.sessions import SessionMachine
 from paxos_rsm.paxos.membership import Member
 from paxos_rsm.paxos.messages import Message
 from paxos_rsm.paxos.node import Node
-from paxos_rsm.paxos.types import NodeId
+from paxos_rsm.paxos.types import NodeId, Slot
 from paxos_rsm.replica.forming import InitialCluster
 from paxos_rsm.replica.replica import Effects, Replica
 from paxos_rsm.sim.disk import SimDisk
@@ -307,6 +307,18 @@ class SimServer:
         if self.stage.trace is not None:
             self.stage.tell(f"n{self.number} has batch {batch} {'on disk' if synced else 'written'}")
         self.replica.durable(batch)
+
+    def glance(self) -> None:
+        """Somebody reads here: what is answered is no older than what had been applied anywhere by now (rule 8)."""
+        if not self.up:
+            return
+        asked_at = self._oracle.applied_through
+
+        def done(applied: Slot | None) -> None:
+            if applied is not None:
+                self._oracle.reads(self.node, asked_at, applied)
+
+        self.feed(self.replica.read, done)
 
     def fail_next_sync(self) -> None:
         """The next sync reports an error, once."""

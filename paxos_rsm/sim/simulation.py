@@ -186,6 +186,9 @@ class Simulation:
         members = self._members()
         if not all(server.up for server in members):
             return False
+        named = self.oracle.configuration
+        if named is not None and any(s.up and s.node not in named.nodes for s in self.servers.values()):
+            return False  # wiped, and nobody has told it yet
         if any(client.in_flight for client in self.clients):
             return False
         if not all(probe.answered >= PROBE_COMMANDS and probe.read for probe in probes):

@@ -9,6 +9,7 @@ stays.
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 
+from paxos_rsm.codec.frames import register_frame
 from paxos_rsm.sim.network import Network
 from paxos_rsm.sim.server import DIRECTORY, SimServer
 from paxos_rsm.sim.stage import Stage
@@ -17,6 +18,7 @@ from paxos_rsm.storage.memory import MemoryFiles
 
 __all__ = ["Weather"]
 
+CONTESTS_MAX = 6
 SPELL = 0.04
 """The probability, per tick, that the weather changes between calm and not."""
 
@@ -160,6 +162,8 @@ class Weather:
         if server is None:
             return False
         server.paused_until = self._stage.now + self._ticks(3 * ELECTION_TICKS)
+        # The first thing that it does when it goes on, before it hears of anything that was said meanwhile.
+        self._stage.schedule(server.paused_until - self._stage.now, self._stir, server, server.life)
         return True
 
     def _usurp(self) -> bool:
@@ -167,8 +171,24 @@ class Weather:
         server = self._someone()
         if server is None or not server.replica.node.may_campaign:
             return False
+        self._contest(server, *(each for each in self._up() if each.leads))
         server.feed(server.replica.node.campaign)
         return True
+
+    def _contest(self, *servers: SimServer) -> None:
+        """For one election time-out, each of these is now and then asked to write and to read, as if it led."""
+        for server in servers:
+            for _ in range(self._random.randint(0, CONTESTS_MAX)):
+                delay = self._random.randint(1, ELECTION_TICKS * TICK_UNITS)
+                self._stage.schedule(delay, self._stir, server, server.life)
+
+    def _stir(self, server: SimServer, life: int) -> None:
+        if self.over or not server.up or server.life != life or server.paused_until > self._stage.now:
+            return
+        if server.leads:
+            frame = register_frame(self._random.getrandbits(63) | 1, 60_000)
+            server.feed(server.replica.node.propose, [frame])
+        server.glance()
 
     # ---- disks -----------------------------------------------------------------------------------------------
 
@@ -308,6 +328,7 @@ class Weather:
                     self._network.cut.add((number, old.number))
                     if self._random.random() < 0.5:
                         self._network.cut.add((old.number, number))
+        self._contest(old, new)
         new.feed(new.replica.node.campaign)
         return True
 

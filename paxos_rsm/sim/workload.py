@@ -88,7 +88,11 @@ class KvWorkload:
         if draw < 0.95:
             compare = Compare(key, CompareTarget.VERSION, operand=rnd.randint(0, 3))
             return encode_command(
-                Txn((compare,), (Put(key, value),), (Range(key), Put(self._key(rnd), value)))
+                Txn(
+                    (compare,),
+                    (Put(key, value), Put(b"twin of " + key, value)),
+                    (Range(key), Put(self._key(rnd), value)),
+                )
             )
         if draw < 0.98:
             return encode_command(Range(key, ALL_FROM))
