@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from paxos_rsm.errors import SessionExpired, Unavailable
+from paxos_rsm.errors import InvariantViolation, SessionExpired, Unavailable
 from paxos_rsm.machines.sessions import SessionMachine
 from paxos_rsm.paxos.membership import Configuration
 from paxos_rsm.paxos.messages import Envelope, Message
@@ -260,7 +260,13 @@ class Replica:
         """Feeds the state machine, and answers whoever waits here for what it did."""
         applied = self.local.applied
         for slot, entry in effects.decided:
-            frames = split_frames(entry.data) if type(entry) is Batch else ()
+            try:
+                frames = list(split_frames(entry.data)) if type(entry) is Batch else ()
+            except ValueError as error:
+                raise InvariantViolation(
+                    f"slot {slot} holds a batch that is not what frames make: {error}. This is a bug in paxos_rsm, or "
+                    "something else speaks to its peer port"
+                ) from error
             for outcome in self.machine.apply_slot(slot, frames):
                 applied(outcome)
         if self._granted:

@@ -381,10 +381,12 @@ class _Stream:
         else:
             self._refused_seq = 0
             self._next_seq = max(self._next_seq, first_seq + count)
+            # A frame that has been answered whole is answered again, but nobody waits for that: results that come for
+            # it end where they end, and what followed them need not come again.
+            if first_seq + count > self._answered_below:
+                self._answered_below = min(self._answered_below or first_seq, first_seq)
             # What the client says it has received is answered, and will not be again.
-            self._answered_below = max(
-                min(self._answered_below or first_seq, first_seq), message.received_below
-            )
+            self._answered_below = max(self._answered_below, message.received_below)
 
     def _checked(self, frame: pb.Frame, size_bytes: int) -> int:
         """How many commands a frame has. Raises InvalidArgument where it must not stand in the log."""

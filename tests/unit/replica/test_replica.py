@@ -4,10 +4,17 @@ from collections.abc import Callable
 
 import pytest
 
-from paxos_rsm.errors import InvalidArgument, ResourceExhausted, SessionExpired, Unavailable
+from paxos_rsm.errors import (
+    InvalidArgument,
+    InvariantViolation,
+    ResourceExhausted,
+    SessionExpired,
+    Unavailable,
+)
 from paxos_rsm.paxos import messages as m
 from paxos_rsm.paxos.ready import WriteAccepted
-from paxos_rsm.paxos.types import Ballot
+from paxos_rsm.paxos.types import Ballot, Batch
+from paxos_rsm.replica.replica import Effects
 from tests.unit.replica.harness import SETTINGS, Client, Servers
 
 
@@ -309,3 +316,10 @@ def test_a_follower_whose_disk_stalls_changes_nothing() -> None:
         servers.run(1)
     assert servers[leader].node.proposer.leading
     assert len(client.sink.answers) == 29
+
+
+def test_a_batch_that_is_not_what_frames_make_stops_the_server_with_a_sentence(servers: Servers) -> None:
+    replica = servers[servers.elect()]
+    slot = replica.machine.applied_slot + 1
+    with pytest.raises(InvariantViolation, match=f"slot {slot} holds a batch"):
+        replica.apply(Effects(decided=[(slot, Batch(b"\0\0\0\x09cut"))]))

@@ -565,6 +565,18 @@ async def test_a_server_that_stops_answers_what_is_in_flight_and_takes_no_more(s
     assert (await late.ended())[0] == grpc.StatusCode.UNAVAILABLE
 
 
+async def test_a_stream_ends_though_a_part_of_what_was_answered_is_sent_again(stage: Stage) -> None:
+    """Commands 1 to 3 are answered, then 1 and 2 come again: nothing is owed, and 3 will not be answered twice."""
+    client = await stage.opened()
+    await client.submit(1, [put(b"a", b"1"), put(b"a", b"2"), put(b"a", b"3")])
+    await client.results(3)
+    await client.submit(1, [put(b"a", b"1"), put(b"a", b"2")])
+    await client.results(2, first_seq=1)
+    draining = asyncio.create_task(stage.service.drain(60))
+    assert (await client.ended())[0] == grpc.StatusCode.UNAVAILABLE
+    await asyncio.wait_for(draining, 30)
+
+
 async def test_a_server_that_stops_does_not_wait_for_ever(stage: Stage) -> None:
     client = await stage.opened()
     stage.replica.hold()
