@@ -105,14 +105,6 @@ DISK = (
         why="a new segment, and every vote in it, is lost with its name when the power fails",
     ),
     Mutant(
-        name="rolled-back-directory-not-noticed",
-        module=HANDSHAKE,
-        old="    how = known.rolled_back(theirs)",
-        new="    how = None",
-        rule="rule 9",
-        why="peers speak to a server that was started from an old copy of its directory",
-    ),
-    Mutant(
         name="another-incarnation-not-noticed",
         module=HANDSHAKE,
         old="    if named is not None and named != theirs.member.incarnation:",

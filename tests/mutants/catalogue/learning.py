@@ -52,14 +52,11 @@ LEARNING = (
         if not message.leading or message.ballot.node != sender:
             return
 """,
-        new="",
-        also=(
-            Edit(
-                NODE,
-                "        self._follow(sender, message.ballot, message.decided_through)\n\n    def _heartbeat_reply",
-                "        self.learner.watermark(message.ballot, message.decided_through)\n\n    def _heartbeat_reply",
-            ),
-        ),
+        new="""
+        if not message.leading or message.ballot.node != sender:
+            self.learner.watermark(message.ballot, message.decided_through)
+            return
+""",
         rule="rule 6",
         why="a follower's own watermark is taken as the word of the leader that it follows",
     ),
@@ -147,23 +144,20 @@ LEARNING = (
         why="a server whose CatchUp, or the answer to it, was lost never asks again",
     ),
     Mutant(
-        name="nacks-not-heard",
+        name="lost-accepts-stay-lost",
         module=NODE,
-        old="        self.election.note_round(message.promised)\n        if self.proposer.phase is not Phase.IDLE and",
-        new="        if self.proposer.phase is not Phase.IDLE and",
-        also=(
-            Edit(
-                ELECTION,
-                "        self.note_round(message.ballot)\n        self.note_round(message.promised)",
-                "        pass",
-            ),
-            Edit(
-                NODE,
-                "            self._refused(sender, message.promised)\n\n    def _refused",
-                "            pass\n\n    def _refused",
-            ),
-        ),
+        old="        elif proposer.in_flight and core.now - proposer.decided_at > patience:",
+        new="        elif False:",
+        also=(Edit(NODE, "            proposer.retransmit()\n", "\n"),),
         rule="a write commits soon after the faults are over",
-        why="a leader and a candidate go on with a ballot that a quorum has refused",
+        why="a leader sends each Accept once, and waits for the answers for ever",
+    ),
+    Mutant(
+        name="back-off-without-bound",
+        module=ELECTION,
+        old="BACKOFF_DOUBLINGS_MAX = 2",
+        new="BACKOFF_DOUBLINGS_MAX = 40",
+        rule="a write commits soon after the faults are over",
+        why="a server that has failed to become leader waits twice as long each time",
     ),
 )

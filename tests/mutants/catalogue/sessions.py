@@ -4,7 +4,6 @@ from tests.mutants.mutant import Mutant
 
 __all__ = ["SESSIONS"]
 
-LOCAL = "paxos_rsm.replica.local_sessions"
 REPLICA = "paxos_rsm.replica.replica"
 TABLE = "paxos_rsm.machines.sessions"
 
@@ -111,16 +110,5 @@ SESSIONS = (
         new="        self._resumed(handle, self.machine.applied_slot)",
         rule="rule 11",
         why="a session that a server has not heard of yet is told that it has expired",
-    ),
-    Mutant(
-        name="frame-not-kept",
-        module=LOCAL,
-        old="""
-        session.pending.append(_Pending(frame, first_seq, count, self.now))
-        self.pending_bytes += len(frame)
-""",
-        new="",
-        rule="rule 11",
-        why="a frame is sent towards the leader and forgotten: what is lost on the way is never sent again",
     ),
 )
