@@ -173,7 +173,11 @@ def simulate(
     :raises SimulationFailed: for what is broken.
     :raises ConfigError: where this cannot be run as it was called.
     """
-    return _Run(machine, workload, seeds, events, changes or {}, hash_seeds, trace).run()
+    __tracebackhide__ = True  # pytest: what failed is the machine, and not a line of this package
+    try:
+        return _Run(machine, workload, seeds, events, changes or {}, hash_seeds, trace).run()
+    except SimulationFailed as failed:
+        raise failed.with_traceback(None) from failed.__cause__
 
 
 class _Run:
@@ -458,10 +462,7 @@ class _Run:
             lines.append(f"repeat it:   {self._call(seed)}")
         lines.append(f"with:        paxos_rsm {__version__}, Python {platform.python_version()}")
         if trace:
-            lines += [
-                "",
-                "the end of the trace (its times are in ticks; what the servers said to each other is left out):",
-            ]
+            lines += ["", ALONE if trace[0].startswith(ALONE_LINE) else TRACE]
             lines += [f"  {line[:TRACE_CHARS]}" for line in _end_of(trace, broken.at)]
         failed = SimulationFailed(
             "\n".join(lines), seed=seed, check=broken.check, told=broken.told, at=broken.at
