@@ -1,6 +1,6 @@
 """Promises, votes, ballots and quorums: rules 2, 3, 4, 9 and 10."""
 
-from tests.mutants.mutant import Mutant
+from tests.mutants.mutant import Edit, Mutant
 
 __all__ = ["PROMISES"]
 
@@ -92,14 +92,9 @@ PROMISES = (
     Mutant(
         name="reply-before-the-write",
         module=REPLICA,
-        old="""
-            self._held.append((self._must_be_durable, ready.messages_after_writes))
-            if self._must_be_durable <= self._durable:
-""",
-        new="""
-            self._held.append((0, ready.messages_after_writes))
-            if True:
-""",
+        old="self._held.append((self._must_be_durable, ready.messages_after_writes))",
+        new="self._held.append((0, ready.messages_after_writes))",
+        also=(Edit(REPLICA, "            if self._must_be_durable <= self._durable:", "            if True:"),),
         rule="rule 4",
         why="what must wait for the disk is said at once",
     ),
