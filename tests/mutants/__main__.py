@@ -56,13 +56,16 @@ def hunt(name: str, plan: Plan, first: int = 1, last: int = 0, hashes: bool = Fa
 
 
 def hunt_all(mutants: Sequence[Mutant], plan: Plan, workers: int) -> Iterator[tuple[Mutant, Found]]:
-    """The hunts, as they end."""
+    """The hunts, as they end. One that broke down has found nothing, and says why; the others go on."""
     with ThreadPoolExecutor(workers) as pool:
         running: dict[Future[Found], Mutant] = {
             pool.submit(hunt, m.name, plan, hashes=m.hash_seeds): m for m in mutants
         }
         for future in as_completed(running):
-            yield running[future], future.result()
+            try:
+                yield running[future], future.result()
+            except RuntimeError as error:
+                yield running[future], Found(None, str(error), 0, 0.0)
 
 
 def control(results: Sequence[tuple[Mutant, Found]], plan: Plan, workers: int) -> list[str]:
@@ -89,7 +92,7 @@ def _hardest(results: Sequence[tuple[Mutant, Found]]) -> int:
 
 def _row(mutant: Mutant, found: Found, width: int) -> str:
     seeds = str(found.seeds) if found.seed is not None else f"> {found.seeds}"
-    what = found.failure[:FAILURE_CHARS] if found.seed is not None else "NOT FOUND"
+    what = found.failure[:FAILURE_CHARS] if found.seed is not None else f"NOT FOUND {found.failure}"
     return f"{mutant.name:{width}}  {seeds:>7}  {found.seconds:7.1f}  {what}"
 
 

@@ -94,7 +94,9 @@ PROMISES = (
         module=REPLICA,
         old="self._held.append((self._must_be_durable, ready.messages_after_writes))",
         new="self._held.append((0, ready.messages_after_writes))",
-        also=(Edit(REPLICA, "            if self._must_be_durable <= self._durable:", "            if True:"),),
+        also=(
+            Edit(REPLICA, "            if self._must_be_durable <= self._durable:", "            if True:"),
+        ),
         rule="rule 4",
         why="what must wait for the disk is said at once",
     ),
