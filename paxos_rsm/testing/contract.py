@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from random import Random
 from typing import NamedTuple
 
@@ -240,7 +241,7 @@ class Contract:
     """How often what was checked."""
     digests: set[bytes] = field(default_factory=set)
     snapshots: set[bytes] = field(default_factory=set)
-    """Of all that was seen: whether the digest tells anything."""
+    """Hashes of those that were seen: if they differ, the digests should."""
 
     def __post_init__(self) -> None:
         first = _Guarded(self.make())
@@ -389,7 +390,7 @@ class _Run:
         """A snapshot restored at once, and one for later."""
         self._counts["snapshots restored"] += 1
         held = list(_slices(machine.view(at), at))
-        self._contract.snapshots.add(b"".join(held))
+        self._contract.snapshots.add(blake2b(b"".join(held)).digest())
         restored = self._new()
         restored.restore(held, at)
         found = restored.digest(at)

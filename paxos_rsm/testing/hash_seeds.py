@@ -382,7 +382,10 @@ def _play(
     subject = Subject(make, Workloads(workload).new())
     simulation = subject.simulation = Simulation(seed, events=events, changes=changes, workload=subject)
     result = simulation.run()
+    drawing = Subject(make, Workloads(workload).new())
+    drawing.draw(seed)
     return {
         "trace_hash": result.trace_hash,
         "commands": [command_to_json(each) for each in subject.commands],
+        "drawn": [command_to_json(each) for each in drawing.commands],
     }

@@ -6,6 +6,7 @@ need no cluster; and the trace tells which server executed what, in the user's o
 """
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any
@@ -19,6 +20,9 @@ from paxos_rsm.testing.contract import Breach, Command, breach, short
 __all__ = ["Subject", "Workloads"]
 
 QUERIES_KEPT = 32
+DRAWN = 200
+"""Commands that are drawn for one machine alone."""
+DRAWING_CLIENTS = 3
 
 
 class Workloads:
@@ -47,7 +51,15 @@ class Workloads:
         """For one seed."""
         if self.is_function:
             return _Function(self._workload)
-        return self._workload() if isinstance(self._workload, type) else copy.deepcopy(self._workload)
+        if isinstance(self._workload, type):
+            return self._workload()
+        try:
+            return copy.deepcopy(self._workload)
+        except Exception as error:
+            raise ConfigError(
+                f"the workload {self._workload!r} cannot be copied ({type(error).__name__}: {error}), and each seed "
+                "needs one of its own: give its class"
+            ) from error
 
 
 class _Function:
@@ -77,6 +89,28 @@ class Subject:
         self._hosts: dict[int, tuple[int, int]] = {}
         self.names: dict[int, str] = {}
         """Servers by incarnation, for messages."""
+
+    def draw(self, seed: int) -> None:
+        """Has one machine execute commands without a cluster: more of them than a seed comes to.
+
+        Ends early where the machine, or the workload, does something wrong: that is noted.
+        """
+        machine = self.machine()
+        rnd = Random(f"{seed}/drawn")
+        made: Counter[int] = Counter()
+        slot, index = 1, 0
+        for _ in range(DRAWN):
+            slot, index = (slot, index + 1) if rnd.random() < 0.5 else (slot + 1, 0)
+            client = rnd.randint(1, DRAWING_CLIENTS)
+            made[client] += 1
+            command = self.command(rnd, client, made[client])
+            request = self.query(rnd) if rnd.random() < 0.1 else None
+            try:
+                machine.apply(command, Position(slot, index))
+                if request is not None:
+                    machine.query(request)
+            except Exception:
+                return
 
     # ---- what the simulator asks -----------------------------------------------------------------------------
 

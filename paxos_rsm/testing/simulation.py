@@ -55,9 +55,6 @@ __all__ = ["CommandWorkload", "SimulationFailed", "SimulationReport", "simulate"
 EVENTS = 1000
 WHOLE_SEEDS = 2
 """Seeds that every process plays whole, so that the workload is compared too."""
-DRAWN = 200
-"""Commands that each seed draws for one machine alone."""
-DRAWING_CLIENTS = 3
 TRACE_LINES = 12
 TRACE_CHARS = 200
 COMMANDS_SHOWN = 8
@@ -265,21 +262,7 @@ class _Run:
     def _draw(self, seed: int) -> Played:
         """More commands than a cluster comes to: drawn for one machine, and checked alone."""
         subject = Subject(self.make, self.workloads.new())
-        machine = subject.machine()
-        rnd = Random(f"{seed}/drawn")
-        made: Counter[int] = Counter()
-        slot, index = 1, 0
-        for _ in range(DRAWN):
-            slot, index = (slot, index + 1) if rnd.random() < 0.5 else (slot + 1, 0)
-            client = rnd.randint(1, DRAWING_CLIENTS)
-            made[client] += 1
-            command = subject.command(rnd, client, made[client])
-            try:
-                machine.apply(command, Position(slot, index))
-                if rnd.random() < 0.1:
-                    machine.query(subject.query(rnd))
-            except Exception:
-                break  # the subject has noted why
+        subject.draw(seed)
         return Played(seed, subject.commands, self._examine(seed, subject, drawn=True))
 
     def _examine(self, seed: int, subject: Subject, *, drawn: bool = False) -> list[Answer]:
@@ -369,14 +352,17 @@ class _Run:
     def _compare(self, played: Sequence[Played]) -> None:
         processes = [Process(each, OFFSET_S * nth) for nth, each in enumerate(self.hash_seeds)]
         simulated = [each for each in played if each.trace_hash][:WHOLE_SEEDS]
+        drawn = [each for each in played if not each.trace_hash][:WHOLE_SEEDS]
         job = self._job(played, [each.seed for each in simulated])
         for process, found in zip(processes, run_processes(job, processes), strict=True):
             for each, rows in zip(played, found["answers"], strict=True):
                 where = first_difference([answer.row for answer in each.answers], rows)
                 if where is not None:
                     raise self._other_process(each, process, where, rows)
-            for each, whole in zip(simulated, found["whole"], strict=True):
-                self._compare_whole(each, process, whole)
+            for each, alone, whole in zip(simulated, drawn, found["whole"], strict=True):
+                self._compare_commands(alone, process, whole["drawn"])
+                if whole["trace_hash"] != each.trace_hash:
+                    self._compare_commands(each, process, whole["commands"], differs=True)
 
     def _other_process(
         self, played: Played, process: Process, where: int, rows: Sequence[Sequence[str]]
@@ -420,21 +406,21 @@ class _Run:
         clause, advice = HASH if cause.kind == "hash" else CLOCK
         return Breach(clause, told, advice, few[where].at), few
 
-    def _compare_whole(self, played: Played, process: Process, found: Mapping[str, Any]) -> None:
-        if found["trace_hash"] == played.trace_hash:
-            return
-        told = "what happened in the same seed was not the same"
-        theirs = [command_from_json(row).data for row in found["commands"]]
-        for command, other in zip_longest([each.data for each in played.commands], theirs):
+    def _compare_commands(
+        self, played: Played, process: Process, rows: Sequence[list[Any]], *, differs: bool = False
+    ) -> None:
+        """Raises where a workload drew other commands there (or ``differs``: where something else did)."""
+        told = "what happened in the same seed was not the same" if differs else ""
+        ours = [each.data for each in played.commands]
+        for command, other in zip_longest(ours, [command_from_json(row).data for row in rows]):
             if command != other:
                 told = f"the same seed came to the command {short(command)} here, and to {short(other)}"
                 break
-        told += f" in a process with PYTHONHASHSEED={process.hash_seed}, so that it could not be repeated"
-        advice = (
-            "draw from the generator that is given, and from nothing else: sort a set before choosing from it"
-        )
-        broken = Breach("the workload is not deterministic", told, advice)
-        raise self._failed(played.seed, broken, trace=self._trace(played.seed))
+        if told:
+            told += f" in a process with PYTHONHASHSEED={process.hash_seed}, so that it could not be repeated"
+            advice = "draw from the generator that is given, and from nothing else: sort a set before choosing from it"
+            broken = Breach("the workload is not deterministic", told, advice)
+            raise self._failed(played.seed, broken)
 
     # ---- what is said ----------------------------------------------------------------------------------------
 

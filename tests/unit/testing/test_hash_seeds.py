@@ -79,6 +79,7 @@ def test_processes_answer_and_play() -> None:
     (whole,) = first["whole"]
     assert len(whole["trace_hash"]) == 32
     assert all(isinstance(command_from_json(row), Command) for row in whole["commands"])
+    assert len(whole["drawn"]) == 200
 
 
 def test_a_machine_that_raises_there_ends_its_answers() -> None:

@@ -1,5 +1,6 @@
 """What is noted about a user's machine and workload while the simulator plays."""
 
+import threading
 from random import Random
 from typing import Any
 
@@ -33,6 +34,16 @@ def test_each_seed_has_a_workload_of_its_own() -> None:
         first.answered(b"add x anna", b"ok")
         assert first.added
         assert not workloads.new().added
+
+
+def test_a_workload_that_cannot_be_copied_is_refused() -> None:
+    class Holds(broken.Names):
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+
+    with pytest.raises(ConfigError, match=r"cannot be copied .*: give its class"):
+        Workloads(Holds()).new()
+    assert Workloads(Holds).new().lock
 
 
 @pytest.mark.parametrize("form", [7, object(), int])

@@ -1,5 +1,7 @@
 """``simulate``: a right machine passes, a wrong one fails with everything that its author needs."""
 
+import itertools
+import re
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -138,6 +140,20 @@ def test_what_only_the_simulation_shows_is_told_as_it_saw_it() -> None:
     assert "nobody had added it" in failed.told or "it has" in failed.told
 
 
+def test_what_the_replicas_show_and_no_other_machine_is_told_with_their_names() -> None:
+    made = itertools.count(1)
+
+    def make() -> SimpleMachine:
+        """The second machine of the cluster is another; two are made before it, to be looked at."""
+        return broken.SnapshotLosesState() if next(made) == 4 else broken.Right()
+
+    calm = {"servers": 3, "crash": 0.0, "kill": 0.0, "blackout": 0.0}
+    failed = failure(make, changes=calm)
+    assert failed.check == "the simulation failed"
+    assert re.search(r"\bn[123] got ", failed.told)
+    assert "replicas executed the same commands and do not agree" in str(failed)
+
+
 def test_shared_state_is_named() -> None:
     failed = failure(broken.SharesClassAttribute)
     assert failed.check == "machines share state"
@@ -168,7 +184,7 @@ def test_what_a_restored_machine_shows_is_named_by_its_cause() -> None:
 
 
 def test_a_workload_that_cannot_be_repeated_is_found() -> None:
-    failed = failure(broken.Right, broken.DrawsFromSet, hash_seeds=(4,))
+    failed = failure(broken.Right, broken.DrawsFromSet, hash_seeds=(4, 5))
     assert failed.check == "the workload is not deterministic"
     assert "the same seed came to the command b'add x " in failed.told
 
