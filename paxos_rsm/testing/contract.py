@@ -33,7 +33,7 @@ from paxos_rsm.machines.base import BatchStateMachine, Position, StateMachine
 from paxos_rsm.testing.another_day import another_day
 from paxos_rsm.testing.shared_state import changed_values, shared_values
 
-__all__ = ["ADVICE", "Breach", "Case", "Command", "Contract", "bad_input", "fewest", "short"]
+__all__ = ["ADVICE", "Breach", "Case", "Command", "Contract", "bad_input", "fewest", "raised", "short"]
 
 POINTS_MAX = 16
 """Commands after which queries are asked and snapshots taken."""
@@ -132,7 +132,7 @@ class _Guarded:
         try:
             result = self.machine.apply(command.data, command.at)
         except Exception as error:
-            told = f"apply {_raised(error)} on the {what} {short(command.data)}"
+            told = f"apply {raised(error)} on the {what} {short(command.data)}"
             raise breach("apply raised", told, command.at) from error
         if type(result) is not bytes:
             told = (
@@ -151,7 +151,7 @@ class _Guarded:
             results = machine.apply_batch([each.data for each in commands], first.at)
             encoded = [each if type(each) is bytes else machine.encode_result(each) for each in results]
         except Exception as error:
-            told = f"apply_batch or encode_result {_raised(error)} on {short([c.data for c in commands])}"
+            told = f"apply_batch or encode_result {raised(error)} on {short([c.data for c in commands])}"
             raise breach("apply raised", told, first.at) from error
         if len(encoded) != len(commands) or any(type(each) is not bytes for each in encoded):
             told = f"{len(commands)} commands were answered {short(encoded)}"
@@ -164,7 +164,7 @@ class _Guarded:
         except Exception as error:
             if may_raise:
                 return None
-            told = f"query {_raised(error)} on the request {short(request)}"
+            told = f"query {raised(error)} on the request {short(request)}"
             raise breach("query raised", told, at) from error
         if type(result) is not bytes:
             told = f"query answered {short(result)}, which is {type(result).__name__}, to {short(request)}"
@@ -175,7 +175,7 @@ class _Guarded:
         try:
             digest, again = self.machine.digest(), self.machine.digest()
         except Exception as error:
-            raise breach("digest is not stable", f"digest {_raised(error)}", at) from error
+            raise breach("digest is not stable", f"digest {raised(error)}", at) from error
         if type(digest) is not bytes:
             raise breach(
                 "a result is not bytes", f"digest gave {short(digest)}, a {type(digest).__name__}", at
@@ -191,7 +191,7 @@ class _Guarded:
             view = self.machine.snapshot()
             return list(view) if inspect.isgeneratorfunction(self.machine.snapshot) else view
         except Exception as error:
-            raise breach("snapshot raised", f"snapshot {_raised(error)}", at) from error
+            raise breach("snapshot raised", f"snapshot {raised(error)}", at) from error
 
     def restore(self, view: Iterable[bytes], at: Position | None) -> None:
         slices = _slices(view, at)
@@ -202,7 +202,7 @@ class _Guarded:
         except Breach:
             raise
         except Exception as error:
-            raise breach("restore raised", f"restore {_raised(error)}", at) from error
+            raise breach("restore raised", f"restore {raised(error)}", at) from error
 
 
 def _slices(view: Iterable[bytes], at: Position | None) -> Iterator[bytes]:
@@ -213,7 +213,7 @@ def _slices(view: Iterable[bytes], at: Position | None) -> Iterator[bytes]:
         except StopIteration:
             return
         except Exception as error:
-            told = f"reading the slices of a snapshot {_raised(error)}"
+            told = f"reading the slices of a snapshot {raised(error)}"
             raise breach("snapshot raised", told, at) from error
         if type(each) is not bytes:
             told = f"snapshot gave {short(each)}, which is {type(each).__name__}, as a slice"
@@ -221,7 +221,7 @@ def _slices(view: Iterable[bytes], at: Position | None) -> Iterator[bytes]:
         yield each
 
 
-def _raised(error: Exception) -> str:
+def raised(error: Exception) -> str:
     """``raised ValueError: ...``, and where: the innermost line of the user's own code."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if frame.filename != __file__ and "site-packages" not in frame.filename:

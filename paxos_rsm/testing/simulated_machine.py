@@ -15,7 +15,7 @@ from paxos_rsm.errors import ConfigError
 from paxos_rsm.machines.base import BatchStateMachine, Position, StateMachine
 from paxos_rsm.sim.failure import Broken
 from paxos_rsm.sim.simulation import Simulation
-from paxos_rsm.testing.contract import Breach, Command, breach, short
+from paxos_rsm.testing.contract import Breach, Command, breach, raised, short
 
 __all__ = ["Subject", "Workloads"]
 
@@ -103,12 +103,12 @@ class Subject:
             slot, index = (slot, index + 1) if rnd.random() < 0.5 else (slot + 1, 0)
             client = rnd.randint(1, DRAWING_CLIENTS)
             made[client] += 1
-            command = self.command(rnd, client, made[client])
-            request = self.query(rnd) if rnd.random() < 0.1 else None
             try:
-                machine.apply(command, Position(slot, index))
-                if request is not None:
-                    machine.query(request)
+                machine.apply(self.command(rnd, client, made[client]), Position(slot, index))
+                if rnd.random() < 0.1:
+                    machine.query(self.query(rnd))
+            except ConfigError:
+                raise
             except Exception:
                 return
 
@@ -122,7 +122,7 @@ class Subject:
 
     def command(self, rnd: Random, client: int, number: int) -> bytes:
         """Drawn by the user's workload."""
-        command: object = self.workload.command(rnd, client, number)
+        command = self._drawn("command", rnd, client, number)
         if type(command) is not bytes:
             raise ConfigError(
                 f"the workload drew {short(command)}, which is {type(command).__name__}; commands are bytes"
@@ -131,10 +131,9 @@ class Subject:
 
     def query(self, rnd: Random) -> bytes:
         """Drawn by the user's workload; b"" where it draws none."""
-        draw = getattr(self.workload, "query", None)
-        if draw is None:
+        if not self.has_queries:
             return b""
-        request: object = draw(rnd)
+        request = self._drawn("query", rnd)
         if type(request) is not bytes:
             raise ConfigError(
                 f"the workload drew {short(request)}, which is {type(request).__name__}; queries are bytes"
@@ -142,6 +141,14 @@ class Subject:
         if len(self.queries) < QUERIES_KEPT:
             self.queries[request] = None
         return request
+
+    def _drawn(self, method: str, *args: Any) -> object:
+        try:
+            return getattr(self.workload, method)(*args)
+        except Exception as error:
+            advice = "draw something in every state that the workload can be in"
+            broken = Breach("the workload raised", f"{method} {raised(error)}", advice)
+            raise self.complain(broken) from error
 
     def executed(self, command: bytes, result: Any) -> None:
         """Nothing to do: the machines have told, in the order of the log."""

@@ -1,5 +1,6 @@
 """What is noted about a user's machine and workload while the simulator plays."""
 
+import re
 import threading
 from random import Random
 from typing import Any
@@ -65,6 +66,20 @@ def test_commands_and_queries_are_bytes() -> None:
         texts.command(Random(1), 1, 1)
     with pytest.raises(ConfigError, match="None, which is NoneType; queries are bytes"):
         texts.query(Random(1))
+
+
+def test_a_workload_that_raises_is_told_where() -> None:
+    class Raises(broken.Names):
+        def command(self, rnd: Random, client: int, number: int) -> bytes:
+            return [b"add x anna"][number]
+
+    subjected = subject(workload=Raises)
+    subjected.draw(0)
+    assert subjected.wrong is not None
+    assert subjected.wrong.check == "the workload raised"
+    assert re.search(
+        r"command raised IndexError: .* \(test_simulated_machine\.py, line \d+\)", subjected.wrong.told
+    )
 
 
 def test_the_log_is_known_from_whoever_comes_first() -> None:
