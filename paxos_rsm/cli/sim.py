@@ -73,7 +73,7 @@ class ChangeType(click.ParamType[tuple[str, Any]]):
     default=5000,
     show_default=True,
     metavar="N",
-    help="Events under faults in each; healing comes after them.",
+    help="Events in each, at least; the last few hundred are the healing.",
 )
 @click.option(
     "--jobs",

@@ -13,7 +13,7 @@ from typing import Any
 
 from paxos_rsm._version import __version__
 from paxos_rsm.sim.failure import Failure, Result
-from paxos_rsm.sim.simulation import Simulation, run_seed
+from paxos_rsm.sim.simulation import HEALING_EVENTS, Simulation, run_seed
 from paxos_rsm.sim.world import FAULTS
 
 __all__ = ["Pinned", "minimize", "pin", "read_pin"]
@@ -70,8 +70,8 @@ def minimize(
         progress(runs, best)
         return True
 
-    if failure.event < whole.events:
-        fails(replace(whole, events=failure.event))
+    if failure.event + HEALING_EVENTS < whole.events:
+        fails(replace(whole, events=failure.event + HEALING_EVENTS))
     for change in _removals(whole):
         fails(replace(best, changes={**best.changes, **change}))
     step = best.events // 2

@@ -1,10 +1,10 @@
 """One seed, from the first boot to the check that all is well again.
 
-A run has two parts. In the first, the weather does what it likes until so many events have happened. Then everything
-heals (but for disks that are lost), and within ``HEAL_ELECTIONS`` election time-outs there must be one leader, every
-command in flight must have its result, a client at every server must have written and read, and all servers must have
-applied the same slots and hold the same state. Last, what clients of the key-value store saw is judged from outside
-(``history.py``).
+A run has two parts. In the first, the weather does what it likes until most of the events have happened. Then
+everything heals (but for disks that are lost), and within ``HEAL_ELECTIONS`` election time-outs there must be one
+leader, every command in flight must have its result, a client at every server must have written and read, and all
+servers must have applied the same slots and hold the same state. Last, what clients of the key-value store saw is
+judged from outside (``history.py``).
 """
 
 from collections.abc import Mapping
@@ -24,10 +24,12 @@ from paxos_rsm.sim.weather import Weather
 from paxos_rsm.sim.workload import Asked, KvWorkload, Workload
 from paxos_rsm.sim.world import ELECTION_TICKS, TICK_UNITS, World
 
-__all__ = ["HEAL_ELECTIONS", "Simulation", "run_seed"]
+__all__ = ["HEALING_EVENTS", "HEAL_ELECTIONS", "Simulation", "run_seed"]
 
 HEAL_ELECTIONS = 40
 """Election time-outs after which a cluster that has healed must be whole."""
+HEALING_EVENTS = 350
+"""Of the events of a run so many are left for the healing; where it takes fewer, the cluster goes on in peace."""
 IDLE_TICKS_MAX = 200_000
 """A run in which so little happens that its events do not come together is ended after so many ticks."""
 PROBE_COMMANDS = 2
@@ -121,8 +123,8 @@ class Simulation:
         while self.weather.held_back and stage.tick < IDLE_TICKS_MAX:
             stage.next()
             self.weather.held_back = 1 not in self.oracle.chosen
-        wanted = stage.events + self.events_wanted
-        while stage.events < wanted and stage.tick < IDLE_TICKS_MAX:
+        enough = max(stage.events + self.events_wanted // 2, self.events_wanted - HEALING_EVENTS)
+        while stage.events < enough and stage.tick < IDLE_TICKS_MAX:
             stage.next()
 
     # ---- the end ---------------------------------------------------------------------------------------------
@@ -165,6 +167,15 @@ class Simulation:
                 probe.start()
                 probes.append(probe)
         began = stage.tick
+        self._wait_until_whole(probes)
+        self._healed_in_ticks = max(1, stage.tick - began)
+        self._go_on_in_peace(probes)
+        for server in self._members():
+            server.compare_digest()
+            server.replica.node.check()
+
+    def _wait_until_whole(self, probes: list[SimClient]) -> None:
+        stage = self.stage
         deadline = stage.now + HEAL_ELECTIONS * ELECTION_TICKS * TICK_UNITS
         next_look = stage.now
         while not self._is_whole(probes):
@@ -173,10 +184,19 @@ class Simulation:
             next_look += TICK_UNITS
             while stage.now < next_look:
                 stage.next()
-        self._healed_in_ticks = max(1, stage.tick - began)
-        for server in self._members():
-            server.compare_digest()
-            server.replica.node.check()
+
+    def _go_on_in_peace(self, probes: list[SimClient]) -> None:
+        """Until all the events that were wanted have happened."""
+        stage = self.stage
+        if stage.events >= self.events_wanted:
+            return
+        for probe in probes:
+            probe.commands_left = probe.reads_left = None
+        while stage.events < self.events_wanted:
+            stage.next()
+        for probe in probes:
+            probe.commands_left = probe.reads_left = 0
+        self._wait_until_whole(probes)
 
     def _members(self) -> list[SimServer]:
         """Those that must be whole again: all whose disks were spared, and whoever came back all the same."""
@@ -189,7 +209,7 @@ class Simulation:
         named = self.oracle.configuration
         if named is not None and any(s.up and s.node not in named.nodes for s in self.servers.values()):
             return False  # wiped, and nobody has told it yet
-        if any(client.in_flight for client in self.clients):
+        if any(client.in_flight for client in (*self.clients, *probes)):
             return False
         if not all(probe.answered >= PROBE_COMMANDS and probe.read for probe in probes):
             return False
@@ -215,7 +235,7 @@ def run_seed(
     workload: Workload | None = None,
     traced: bool = False,
 ) -> Result:
-    """Plays one seed: ``events`` events under faults, then the healing.
+    """Plays one seed of at least ``events`` events, the last few hundred of which are the healing.
 
     Never raises for what is broken: that is the result's ``failure``. Raises ConfigError for a change of something that
     there is not.
