@@ -46,9 +46,19 @@ class Right(SimpleMachine):
         self.sets = {key: set(names) for key, names in ast.literal_eval(state.decode())}
 
 
-class IteratesSet(Right):
+class ForgetsOrder(Right):
+    """Whoever was added first is taken first, and the snapshot does not say who was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.order: list[str] = []
+
+    def apply(self, command: bytes, at: Position) -> bytes:
+        self.order.append(command.decode("latin-1").rpartition(" ")[2])
+        return super().apply(command, at)
+
     def choose(self, names: set[str]) -> str:
-        return next(iter(names))
+        return min(names, key=lambda name: (self.order.index(name) if name in self.order else 0, name))
 
 
 class HashOrder(Right):
@@ -158,6 +168,16 @@ class DigestOfSetOrder(Right):
 
     def dump(self) -> bytes:
         return repr([(key, list(names)) for key, names in self.sets.items()]).encode()
+
+
+class DigestOfOrder(ForgetsOrder):
+    """The answers are right; the digest is of an order that the snapshot does not keep."""
+
+    def choose(self, names: set[str]) -> str:
+        return min(names)
+
+    def digest(self) -> bytes:
+        return repr(self.order).encode()
 
 
 class DigestOfCounter(Right):

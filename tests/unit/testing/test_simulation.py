@@ -175,7 +175,7 @@ def test_a_set_in_the_order_of_its_hashes_is_found_in_other_processes() -> None:
     assert "with PYTHONHASHSEED=" in failed.told
     *added, taken = failed.commands
     assert taken.startswith(b"take ")
-    assert len(added) == 2
+    assert 2 <= len(added) <= 10
 
 
 def test_what_a_restored_machine_shows_is_named_by_its_cause() -> None:
