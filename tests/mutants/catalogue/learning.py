@@ -4,8 +4,6 @@ from tests.mutants.mutant import Edit, Mutant
 
 __all__ = ["LEARNING"]
 
-ACCEPTOR = "paxos_rsm.paxos.acceptor"
-ELECTION = "paxos_rsm.paxos.election"
 LEARNER = "paxos_rsm.paxos.learner"
 LOG = "paxos_rsm.paxos.log"
 NODE = "paxos_rsm.paxos.node"
@@ -34,6 +32,14 @@ LEARNING = (
             self.learner.caught(sender, message)
         elif
 """,
+        also=(
+            Edit(NODE, "if self.election.leader() is None and not self.proposer.leading:", "if True:"),
+            Edit(
+                NODE,
+                "if election.has_lost_links(configuration, True) or election.outranked(proposer.ballot):",
+                "if election.has_lost_links(configuration, True):",
+            ),
+        ),
         rule="rule 6",
         why="a leader learns by catching up what a higher ballot decided in its slots, and its watermark repeats it",
     ),
@@ -44,21 +50,6 @@ LEARNING = (
         new="        through = self.next_slot - 1",
         rule="rule 6",
         why="the leader announces what it has proposed, not what has been decided",
-    ),
-    Mutant(
-        name="follower-repeats-its-watermark-as-leader",
-        module=NODE,
-        old="""
-        if not message.leading or message.ballot.node != sender:
-            return
-""",
-        new="""
-        if not message.leading or message.ballot.node != sender:
-            self.learner.watermark(message.ballot, message.decided_through)
-            return
-""",
-        rule="rule 6",
-        why="a follower's own watermark is taken as the word of the leader that it follows",
     ),
     Mutant(
         name="hole-skipped",
@@ -151,13 +142,5 @@ LEARNING = (
         also=(Edit(NODE, "            proposer.retransmit()\n", "\n"),),
         rule="a write commits soon after the faults are over",
         why="a leader sends each Accept once, and waits for the answers for ever",
-    ),
-    Mutant(
-        name="back-off-without-bound",
-        module=ELECTION,
-        old="BACKOFF_DOUBLINGS_MAX = 2",
-        new="BACKOFF_DOUBLINGS_MAX = 40",
-        rule="a write commits soon after the faults are over",
-        why="a server that has failed to become leader waits twice as long each time",
     ),
 )
