@@ -100,6 +100,7 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "if not configuration.is_phase1_quorum(self._promised_by):": _MEMBERSHIP,
         "paxos.proposer.Proposer._pass_decided: "
         "if self._recovered and type(self._recovered.popleft()) is ConfigChange:": _MEMBERSHIP,
+        "paxos.proposer.Proposer.refused: if promised <= self.ballot:": _DEFENCE,
         "paxos.proposer.Proposer.promised: if message.compacted_through >= message.first:": _SNAPSHOTS,
         "paxos.reads.Reads._conclude: if configuration is None:": _DEFENCE,
         "replica.local_sessions.LocalSessions.__len__": _VIEW,

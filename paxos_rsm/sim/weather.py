@@ -196,7 +196,7 @@ class Weather:
         server = self._someone()
         if server is None:
             return False
-        server.sync_units = self._random.choice((1, 500, 3000, 20_000))
+        server.sync_units = self._random.choice((1, 500, 3000, 20_000, 60_000))
         return True
 
     def _sync_error(self) -> bool:

@@ -35,7 +35,7 @@ FAULTS: Mapping[str, tuple[float, ...]] = MappingProxyType(
         "slow-disk": (0.0, 0.005, 0.02),
         "sync-error": (0.0, 0.0, 0.005),
         "full-disk": (0.0, 0.0, 0.005),
-        "flip": (0.0, 0.0, 0.02),
+        "flip": (0.0, 0.0, 0.05, 0.2),
         "wipe": (0.0, 0.0, 0.01),
         # What happens to the links.
         "isolate": (0.0, 0.005, 0.02),
@@ -125,7 +125,7 @@ class World:
                 window_slots=rnd.choice((1, 2, 4, 8)),
                 pipeline_bytes=rnd.choice((1, 1, 200, 1 << 16)),
                 chunk_bytes_max=rnd.choice((1, 150, 600, 1 << 20)),
-                waiting_bytes_max=rnd.choice((400, 64 << 20, 64 << 20)),
+                waiting_bytes_max=rnd.choice((100, 64 << 20, 64 << 20)),
                 read_rounds_max=rnd.choice((1, 2, 4)),
             ),
             replica=ReplicaSettings(
