@@ -234,9 +234,14 @@ class Weather:
         if not paths:
             return False
         server.spoilt = True
-        path = self._random.choice(paths)
-        used = max(1, len(server.files.read(path).rstrip(b"\0")))
-        server.files.flip(path, self._random.randrange(8 * used))
+        rnd = self._random
+        segments = [path for path in paths if path.startswith(f"{DIRECTORY}/log/")]
+        path = rnd.choice(segments if segments and rnd.random() < 0.8 else paths)
+        # Most of a segment is zeros between its header and its records, and after them.
+        data = server.files.read(path)
+        written = [at for at, byte in enumerate(data) if byte]
+        at = rnd.choice(written) if written and rnd.random() < 0.9 else rnd.randrange(len(data) or 1)
+        server.files.flip(path, 8 * at + rnd.randrange(8))
         return True
 
     def _wipe(self) -> bool:
