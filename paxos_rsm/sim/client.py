@@ -262,7 +262,7 @@ class SimClient:
             if asked is not None:
                 self._executions.answered(self.session, seq, asked.command, result)
                 self.answered += 1
-                self._note(False, asked.command, result, asked.called_at)
+                self._note(False, asked.command, result, asked.called_at, seq)
 
     def _received_below(self) -> int:
         return next(iter(self.in_flight), self.next_seq)
@@ -277,11 +277,15 @@ class SimClient:
             self._stage.fire("session expired")
             self._executions.expired(self.session)
             for asked in self.in_flight.values():
-                self._note(False, asked.command, None, asked.called_at, known=False)
+                self._note(False, asked.command, None, asked.called_at, asked.seq, known=False)
             self.in_flight.clear()
             self.session, self.next_seq = 0, 1
 
-    def _note(self, is_read: bool, request: bytes, result: Any, called_at: int, known: bool = True) -> None:
+    def _note(
+        self, is_read: bool, request: bytes, result: Any, called_at: int, seq: int = 0, *, known: bool = True
+    ) -> None:
         if self._history is not None:
             returned_at = self._stage.now if known else None
-            self._history.append(Asked(self.number, is_read, request, result, called_at, returned_at))
+            self._history.append(
+                Asked(self.number, is_read, request, result, called_at, returned_at, self.session, seq)
+            )

@@ -124,6 +124,10 @@ class Executions:
                 "11", f"a client was told that session {session:x} has ended, and the log has not ended it"
             )
 
+    def outcome(self, session: int, seq: int) -> tuple[bytes, Any] | None:
+        """A command and its result; None where it was never executed."""
+        return self._answers.get((session, seq))
+
     def answered(self, session: int, seq: int, command: bytes, result: Any) -> None:
         """A client was given a result: it is that of its command, executed once."""
         known = self._answers.get((session, seq))

@@ -91,7 +91,7 @@ def _removals(whole: Pinned) -> list[dict[str, Any]]:
 def pin(directory: Path, pinned: Pinned, failure: Failure) -> Path:
     """Keeps a run as a file that tests/sim/test_pinned.py plays ever after. Returns its path."""
     directory.mkdir(parents=True, exist_ok=True)
-    path = directory / f"seed_{pinned.seed}.json"
+    path = directory / f"seed_{pinned.seed}_{failure.rule}.json"
     content = {
         "seed": pinned.seed,
         "events": pinned.events,

@@ -22,6 +22,8 @@ __all__ = ["Network", "Peer"]
 
 RETRY_TICKS = 2
 LATE_TICKS_MAX = 50 * ELECTION_TICKS
+LATE_TICKS = (2 * ELECTION_TICKS, 8 * ELECTION_TICKS, LATE_TICKS_MAX)
+"""A late message comes within one of these."""
 
 
 class Peer(Protocol):
@@ -164,22 +166,23 @@ class Network:
             if stream is None:
                 continue
             message = envelope.message
+            if world.encoded:
+                message = self._through_the_wire(message)
+            if world.late and rnd.random() < world.late:
+                # Also of what is lost now: a copy was on its way elsewhere.
+                stage.fired["late"] += 1
+                delay = rnd.randint(1, rnd.choice(LATE_TICKS)) * TICK_UNITS
+                stage.schedule(delay, self._arrive, sender.node, to.node, number, other, stream, message)
             if (number, other) in self.cut:
                 stage.fired["cut"] += 1
                 continue
             if world.loss and rnd.random() < world.loss:
                 stage.fired["loss"] += 1
                 continue
-            if world.encoded:
-                message = self._through_the_wire(message)
             self._post(sender, to, stream, message, int(rnd.random() * 2 * world.delay_units))
             if world.duplicate and rnd.random() < world.duplicate:
                 stage.fired["duplicate"] += 1
                 self._post(sender, to, stream, message, int(rnd.random() * 6 * world.delay_units))
-            if world.late and rnd.random() < world.late:
-                stage.fired["late"] += 1
-                delay = rnd.randint(1, LATE_TICKS_MAX) * TICK_UNITS
-                stage.schedule(delay, self._arrive, sender.node, to.node, number, other, stream, message)
 
     def _post(self, sender: Peer, to: Peer, stream: int, message: Message, delay: int) -> None:
         stage = self._stage

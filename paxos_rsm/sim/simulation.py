@@ -90,7 +90,10 @@ class Simulation:
             self._play()
             self._heal()
             if self._is_judged and self.history is not None:
-                stage.fire(f"history {judge(self.history).value}")
+                verdict = judge(self.history, self.executions, stage.now)
+                stage.fire(f"history {verdict.value}")
+                if not verdict:
+                    raise Broken("undecided", "the checker could not judge what clients saw: that is no pass")
         except Broken as broken:
             failure = Failure(broken.rule, str(broken), stage.events, stage.tick)
         except (InvariantViolation, MachineFailed) as error:

@@ -32,6 +32,9 @@ class Asked(NamedTuple):
     result: Any
     called_at: int
     returned_at: int | None
+    session: int = 0
+    """Of a command, with its sequence number there."""
+    seq: int = 0
 
 
 class Workload(Protocol):

@@ -42,6 +42,6 @@ def test_what_fails_is_told_with_the_command_that_repeats_it(
         assert failure is not None
         pin(tmp_path, pinned, failure)
         (told,) = failures(tmp_path)
-        assert "seed_3.json: rule 11: a planted bug" in told
+        assert "seed_3_11.json: rule 11: a planted bug" in told
         assert "paxos-rsm sim --seed 3 --events 200 --set loss=0.0 --set fifo=true --trace" in told
     assert failures(tmp_path) == []

@@ -83,8 +83,8 @@ class TestFailing:
         assert result.exit_code == EXIT_ERROR
         assert "a planted bug" in result.stderr
         assert "still fails with" in result.stderr
-        pinned = read_pin(tmp_path / "seed_3.json")
-        assert f"kept as {tmp_path / 'seed_3.json'}" in result.stdout
+        pinned = read_pin(tmp_path / "seed_3_11.json")
+        assert f"kept as {tmp_path / 'seed_3_11.json'}" in result.stdout
         assert f"--seed 3 --events {pinned.events} --set " in result.stdout
         assert pinned.events < 1000
         failure = pinned.run().failure

@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from paxos_rsm.checker import Operation, Verdict
+from paxos_rsm.codec.frames import commands_frame, register_frame
 from paxos_rsm.codec.kv import encode_command, encode_result
+from paxos_rsm.machines.base import Position
 from paxos_rsm.machines.kv.types import (
     ALL_FROM,
     COMPACTED,
@@ -23,9 +25,11 @@ from paxos_rsm.machines.kv.types import (
     Txn,
     TxnResult,
 )
+from paxos_rsm.paxos.types import Batch, join_frames
+from paxos_rsm.sim.executions import Executions
 from paxos_rsm.sim.history import judge, operations
 from paxos_rsm.sim.simulation import Simulation
-from paxos_rsm.sim.workload import Asked
+from paxos_rsm.sim.workload import Asked, KvWorkload
 from tests.unit.sim.helpers import broken, quiet
 
 V = KeyValue(b"k", 2, 2, 1, b"v")
@@ -123,8 +127,8 @@ def test_a_possible_history_passes() -> None:
         asked(Range(b"k"), RangeResult(1, (), False, 0), (1, 5)),  # while the put is on its way
         asked(Range(b"k"), RangeResult(2, (V,), False, 1), (11, 12)),
     ]
-    assert judge(history) is Verdict.LINEARIZABLE
-    assert judge([]) is Verdict.LINEARIZABLE
+    assert judge(history, Executions(KvWorkload()), 100) is Verdict.LINEARIZABLE
+    assert judge([], Executions(KvWorkload()), 100) is Verdict.LINEARIZABLE
 
 
 @pytest.mark.parametrize(
@@ -146,7 +150,7 @@ def test_a_possible_history_passes() -> None:
 )
 def test_an_impossible_one_does_not(history: list[Asked]) -> None:
     with broken("linearizable", "linearizable: "):
-        judge(history)
+        judge(history, Executions(KvWorkload()), 100)
 
 
 def test_whole_runs_are_judged_and_one_lost_write_is_seen() -> None:
@@ -154,9 +158,27 @@ def test_whole_runs_are_judged_and_one_lost_write_is_seen() -> None:
     assert simulation.run().failure is None
     history = simulation.history
     assert history is not None
-    assert judge(history) is Verdict.LINEARIZABLE
+    assert judge(history, simulation.executions, simulation.stage.now) is Verdict.LINEARIZABLE
     puts = [at for at, each in enumerate(history) if not each.is_read and isinstance(each.result, PutResult)]
     at = puts[len(puts) // 2]
     stale = history[at]._replace(result=PutResult(history[at].result.revision - 1))
     with broken("linearizable", "linearizable: "):
-        judge([*history[:at], stale, *history[at + 1 :]])
+        judge([*history[:at], stale, *history[at + 1 :]], simulation.executions, simulation.stage.now)
+
+
+def test_what_a_client_never_learned_is_told_by_the_log() -> None:
+    """A put in a session that ended: without the word that it was executed nobody could say who made revision 2."""
+    entry = Batch(
+        join_frames(
+            [register_frame(1, 1000), commands_frame(1 << 16, 1, 0, [encode_command(Put(b"k", b"v"))])]
+        )
+    )
+    executions = Executions(KvWorkload())
+    ((run,),) = [executions.applies(1, entry)]
+    executions.executes(9, Position(1, run.position), 0, run.commands, [PutResult(2)])
+    put = Asked(1, False, encode_command(Put(b"k", b"v")), None, 0, None, run.session, 1)
+    lost = Asked(1, False, encode_command(Put(b"k", b"lost")), None, 0, None, run.session, 2)
+    seen = asked(Range(b"k"), RangeResult(2, (V,), False, 1), (5, 6))
+    assert judge([put, lost, seen], executions, 100) is Verdict.LINEARIZABLE
+    with broken("linearizable", "linearizable: "):
+        judge([lost, seen], executions, 100)

@@ -150,7 +150,7 @@ def test_a_green_run_is_not_made_smaller() -> None:
 def test_what_is_kept_is_read_back(tmp_path: Path) -> None:
     pinned = Pinned(4711, 321, {"crash": 0.0, "servers": 5, "fifo": True})
     path = pin(tmp_path / "new" / "pinned", pinned, Failure("7", "rule 7: a hole", 12, 3))
-    assert path == tmp_path / "new" / "pinned" / "seed_4711.json"
+    assert path == tmp_path / "new" / "pinned" / "seed_4711_7.json"
     assert read_pin(path) == pinned
     content = json.loads(path.read_text())
     assert content["version"] == __version__

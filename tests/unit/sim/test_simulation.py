@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from paxos_rsm.checker import Verdict
 from paxos_rsm.errors import ConfigError, InvariantViolation, MachineFailed
 from paxos_rsm.sim import simulation as simulation_module
 from paxos_rsm.sim.failure import Broken
@@ -164,7 +165,7 @@ class TestFailing:
     def test_by_what_clients_saw(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A client that is told of results later than it had them, when others had seen them."""
 
-        def judge(history: object) -> object:
+        def judge(history: object, executions: object, now: int) -> object:
             assert history
             raise Broken("linearizable", "nobody could have seen this")
 
@@ -172,6 +173,12 @@ class TestFailing:
         result = run_seed(2, events=300, changes=quiet(3))
         assert result.failure is not None
         assert result.failure.rule == "linearizable"
+
+    def test_by_a_history_that_cannot_be_judged(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(simulation_module, "judge", lambda *_: Verdict.UNKNOWN)
+        result = run_seed(2, events=300, changes=quiet(3))
+        assert result.failure is not None
+        assert result.failure.rule == "undecided"
 
     def test_the_workload_of_a_user_is_not_judged_by_the_rules_of_the_store(
         self, monkeypatch: pytest.MonkeyPatch
