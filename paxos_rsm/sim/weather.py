@@ -334,8 +334,17 @@ class Weather:
                     if self._random.random() < 0.5:
                         self._network.cut.add((old.number, number))
         self._contest(old, new)
+        if self._random.random() < 0.6:
+            self._stage.schedule(self._random.randint(1, 4 * TICK_UNITS), self._encore)
         new.feed(new.replica.node.campaign)
         return True
+
+    def _encore(self) -> None:
+        """The next coup, before what the last one has decided is known to all: with other links than that had."""
+        if not self.over:
+            self._network.cut = set()
+            if self._coup():
+                self._stage.fire("coup")
 
     def _break_streams(self) -> bool:
         standing = self._network.connected()
