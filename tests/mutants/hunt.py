@@ -128,7 +128,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("name")
     parser.add_argument("first", type=int)
     parser.add_argument("last", type=int)
-    parser.add_argument("--events", type=int, default=1000)
+    parser.add_argument("--events", type=int, default=3000)
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument(
         "--hashes", action="store_true", help="compare with a process whose hashes are others"
