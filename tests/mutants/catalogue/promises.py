@@ -167,12 +167,26 @@ PROMISES = (
         why="a majority of the founders forms a cluster of its own before it has met the others",
     ),
     Mutant(
-        name="accepted-of-older-ballot-counted",
-        module=NODE,
-        old="        if not proposer.leading or message.ballot != proposer.ballot:",
-        new="        if not proposer.leading:",
+        name="older-votes-counted-for-the-new-ballot",
+        module=PROPOSER,
+        old="            best = self._best.get(slot)\n            if best is None",
+        new="""
+            self.__dict__.setdefault("_had", {}).setdefault((slot, entry), set()).add(sender)
+            best = self._best.get(slot)
+            if best is None
+""",
+        also=(
+            Edit(
+                PROPOSER,
+                "        self.in_flight[slot] = Proposal(entry, core.now, core.settings.retransmit_ticks)",
+                """
+        self.in_flight[slot] = Proposal(entry, core.now, core.settings.retransmit_ticks)
+        self.in_flight[slot].acks |= self.__dict__.get("_had", {}).get((slot, entry), set())
+""",
+            ),
+        ),
         rule="rule 5",
-        why="an Accepted that comes late, from an earlier ballot, counts as a vote for what is proposed now",
+        why="who reports in phase 1 a vote of an older ballot for an entry counts as having voted in the new one",
     ),
     Mutant(
         name="promise-of-older-ballot-counted",
