@@ -5,8 +5,8 @@ import pytest
 from paxos_rsm.sim import run_seed
 
 EVENTS = 5000
-SEEDS = 72
-STRETCH = 6
+SEEDS = 36
+STRETCH = 4
 FIRST = 1
 
 

@@ -225,7 +225,7 @@ def near(command: Any, revision: int) -> Any:
     return command
 
 
-@settings(max_examples=250)
+@settings(max_examples=150)
 @given(st.lists(COMMANDS, min_size=12, max_size=30), st.sets(st.integers(0, 29), max_size=3))
 def test_the_store_does_what_the_model_does(commands: list[Command], snapshots: set[int]) -> None:
     model = Model()
