@@ -125,7 +125,7 @@ class World:
                 window_slots=rnd.choice((1, 2, 4, 8)),
                 pipeline_bytes=rnd.choice((1, 1, 200, 1 << 16)),
                 chunk_bytes_max=rnd.choice((1, 150, 600, 1 << 20)),
-                waiting_bytes_max=rnd.choice((400, 64 << 20, 64 << 20)),
+                waiting_bytes_max=rnd.choice((1500, 64 << 20, 64 << 20)),
                 read_rounds_max=rnd.choice((1, 2, 4)),
             ),
             replica=ReplicaSettings(
