@@ -19,7 +19,7 @@ from paxos_rsm.sim.simulation import run_seed
 
 __all__ = ["COUNTED_EVERY", "Campaign", "play_campaign", "play_stretch"]
 
-COUNTED_EVERY = 10
+COUNTED_EVERY = 15
 STRETCH_SEEDS = 20
 
 

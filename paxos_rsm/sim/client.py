@@ -111,6 +111,8 @@ class SimClient:
 
     def act(self) -> None:
         """Looks after its attachment, submits something, or reads."""
+        if self.home is None and self.commands_left == 0 and self.reads_left == 0 and not self.in_flight:
+            return  # all is done
         self._act_later()
         if self._stage.now < self._wakes_at:
             return

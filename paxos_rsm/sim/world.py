@@ -150,7 +150,7 @@ class World:
             lazy=rnd.choice((0.0, 0.1, 0.4)),
             restart_ticks=rnd.choice((2, 10, 40)),
             clients=rnd.randint(1, 5),
-            client_units=rnd.choice((150, 400, 1000)),
+            client_units=rnd.choice((250, 500, 1000)),
             in_flight_max=rnd.choice((1, 4, 12)),
             frame_commands_max=rnd.choice((1, 3)),
             reads=rnd.choice((0.1, 0.3, 0.6)),
