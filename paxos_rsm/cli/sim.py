@@ -94,7 +94,8 @@ class ChangeType(click.ParamType[tuple[str, Any]]):
 @click.option(
     "--coverage/--no-coverage",
     default=None,
-    help=f"Fail where a fault or branch never came; or do not even count.  [default: fail with {COVERAGE_SEEDS_MIN} seeds or more]",
+    help="Fail where a fault or branch never came; or do not even count.  "
+    f"[default: fail with {COVERAGE_SEEDS_MIN} seeds or more]",
 )
 @click.option("--seed", type=click.IntRange(0), metavar="N", help="Play this one only.")
 @click.option("--trace", is_flag=True, help="--seed: print everything that happened.")
