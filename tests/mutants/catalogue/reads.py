@@ -1,6 +1,6 @@
 """Linearizable reads: rule 8."""
 
-from tests.mutants.mutant import Mutant
+from tests.mutants.mutant import Edit, Mutant
 
 __all__ = ["READS"]
 
@@ -30,8 +30,11 @@ READS = (
         module=READ,
         old="            if number <= message.round:\n                waiting",
         new="            if message.round:\n                waiting",
+        also=(
+            Edit(READ, "return message.ballot == ballot and 0 < message.round <= self.round", "return True"),
+        ),
         rule="rule 8",
-        why="a confirmation counts for rounds that began after it was given",
+        why="a confirmation counts for rounds that began after it was given, and for ballots that came after it",
     ),
     Mutant(
         name="confirmed-after-higher-promise",
