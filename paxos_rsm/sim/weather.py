@@ -79,7 +79,8 @@ class Weather:
         for server in self._servers.values():
             if not server.up and not server.lost and server.number not in self._coming:
                 self._coming.add(server.number)
-                self._stage.schedule(self._ticks(2 * self._world.restart_ticks), self._restart, server)
+                at_once, later = TICK_UNITS // 10, self._ticks(2 * self._world.restart_ticks)
+                self._stage.schedule(at_once if rnd.random() < 0.3 else later, self._restart, server)
         if rnd.random() < SPELL:
             self._is_calm = rnd.random() < self._world.calm
         if not self._is_calm and not self.held_back:
@@ -129,6 +130,17 @@ class Weather:
         self._coming.discard(server.number)
         if not (self.over or server.up or server.lost):
             server.boot()
+            self._readers_at(server)
+
+    def _readers_at(self, server: SimServer) -> None:
+        """Somebody reads at a server again and again for a while."""
+        for _ in range(4):
+            delay = self._random.randint(1, ELECTION_TICKS // 2 * TICK_UNITS)
+            self._stage.schedule(delay, self._read, server, server.life)
+
+    def _read(self, server: SimServer, life: int) -> None:
+        if not self.over and server.life == life and server.paused_until <= self._stage.now:
+            server.glance()
 
     # ---- servers ---------------------------------------------------------------------------------------------
 
@@ -149,8 +161,18 @@ class Weather:
         server = self._someone()
         if server is None:
             return False
-        server.kill()
+        if self._random.random() < 0.5:
+            server.kill()
+            return True
+        # With reads on their way, whose answers come when it is gone, or has come back.
+        self._readers_at(server)
+        delay = self._random.randint(1, ELECTION_TICKS // 2 * TICK_UNITS)
+        self._stage.schedule(delay, self._kill_now, server, server.life)
         return True
+
+    def _kill_now(self, server: SimServer, life: int) -> None:
+        if not self.over and server.up and server.life == life:
+            server.kill()
 
     def _blackout(self) -> bool:
         for server in self._up():

@@ -143,7 +143,7 @@ class World:
             fifo=rnd.random() < 0.4,
             loss=rnd.choice((0.0, 0.01, 0.1, 0.3)) * harsh,
             duplicate=rnd.choice((0.0, 0.02, 0.2, 0.5)) * harsh,
-            late=rnd.choice((0.0, 0.01, 0.05)) * harsh,
+            late=rnd.choice((0.0, 0.01, 0.05, 0.25)) * harsh,
             streams_carry=rnd.random() < 0.5,
             encoded=rnd.random() < 0.1,
             sync_units=rnd.choice((1, 50, 300, 2000)),

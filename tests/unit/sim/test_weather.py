@@ -85,8 +85,9 @@ class TestServers:
 
     @SEEDS
     def test_kill(self, seed: int) -> None:
+        """At once, or soon: with reads on their way."""
         simulation = struck("kill", seed=seed)
-        assert len(down(simulation)) == 1
+        until(simulation, lambda: len(down(simulation)) == 1)
         assert power_losses(simulation) == 0
 
     def test_blackout(self) -> None:
