@@ -182,7 +182,9 @@ class LocalSessions:
         self.now += 1
         for session in list(self._by_number.values()):
             if session.pending:
-                if self.now - session.pending[0].sent_at >= patience_ticks:
+                # What is sent again is also a sign of life: never so late that the session expires meanwhile.
+                quarter = session.timeout_ms // (4 * self._tick_ms)
+                if self.now - session.pending[0].sent_at >= min(patience_ticks, max(1, quarter)):
                     self._resend(session, 0)
             elif (self.now - session.active_at) * self._tick_ms * 4 >= session.timeout_ms:
                 session.active_at = self.now

@@ -280,6 +280,8 @@ class SimClient:
             self._executions.expired(self.session)
             for asked in self.in_flight.values():
                 self._note(False, asked.command, None, asked.called_at, asked.seq, known=False)
+            if self.commands_left is not None:
+                self.commands_left += len(self.in_flight)  # it makes others in their place
             self.in_flight.clear()
             self.session, self.next_seq = 0, 1
 

@@ -323,3 +323,16 @@ def test_a_batch_that_is_not_what_frames_make_stops_the_server_with_a_sentence(s
     slot = replica.machine.applied_slot + 1
     with pytest.raises(InvariantViolation, match=f"slot {slot} holds a batch"):
         replica.apply(Effects(decided=[(slot, Batch(b"\0\0\0\x09cut"))]))
+
+
+def test_a_session_does_not_expire_while_its_server_waits_to_send_a_lost_frame_again() -> None:
+    """Found by the simulator: who waits for longer than the session lives lets it die with its client attached."""
+    servers = Servers(3, resend_ticks=10_000, session_timeout_ms=4_000)
+    servers.elect()
+    client = servers.open(follower(servers))
+    servers.lossy = {m.Forward}
+    client.submit(1, b"a")
+    servers.lossy = set()
+    servers.run(4 * 4_000 // 25)
+    assert client.sink.answers == {1: b"1"}
+    assert not client.sink.errors
