@@ -69,6 +69,7 @@ _MEMBERSHIP = "the configuration does not change after the genesis entry, and no
 _VIEW = "asked by a server's services only"
 _DEFENCE = "cannot come to pass; guards against a caller that asks for it"
 _RARE = "too rare to be asked of every campaign; a transcript in tests/scripts has it"
+_SHORTCUT = "a shortcut to what the line after it would say"
 _HONEST = "every simulated server is honest, and so is every client"
 
 EXEMPT: Mapping[str, str] = MappingProxyType(
@@ -82,6 +83,7 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "paxos.election.Election.quorum_age_ticks: if configuration.is_phase2_quorum(heard):": _VIEW,
         "paxos.log.SlotLog.decide: if slot <= self.compacted_through:": _SNAPSHOTS,
         "paxos.log.SlotLog.decided_from: if state is None:": _SNAPSHOTS,
+        "paxos.log.SlotLog.is_decided: if slot <= self.decided_through:": _SHORTCUT,
         "paxos.node.Node._accept: if message.ballot.node != sender:": _HONEST,
         "paxos.node.Node._catch_up_reply: elif message.promised > self.proposer.ballot:": _RARE,
         "paxos.node.Node._prepare: if message.ballot.node != sender:": _HONEST,

@@ -33,6 +33,8 @@ HEALING_EVENTS = 350
 IDLE_TICKS_MAX = 200_000
 """A run in which so little happens that its events do not come together is ended after so many ticks."""
 PROBE_COMMANDS = 2
+LOOK_UNITS = 370
+"""Between two looks whether all is whole: not in step with the ticks, at which something is always on its way."""
 
 
 class Simulation:
@@ -184,7 +186,7 @@ class Simulation:
         while not self._is_whole(probes):
             if stage.now > deadline:
                 raise Broken("liveness", self._story(probes))
-            next_look += TICK_UNITS
+            next_look += LOOK_UNITS
             while stage.now < next_look:
                 stage.next()
 

@@ -215,10 +215,13 @@ class Weather:
     # ---- disks -----------------------------------------------------------------------------------------------
 
     def _slow_disk(self) -> bool:
-        server = self._someone()
+        """A disk takes its time, or gets stuck: the leader's, where there is one."""
+        units = self._random.choice((1, 500, 3000, 20_000, 60_000))
+        leaders = [server for server in self._up() if server.leads]
+        server = self._random.choice(leaders) if leaders and units >= 20_000 else self._someone()
         if server is None:
             return False
-        server.sync_units = self._random.choice((1, 500, 3000, 20_000, 60_000))
+        server.sync_units = units
         return True
 
     def _sync_error(self) -> bool:
