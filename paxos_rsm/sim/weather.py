@@ -131,6 +131,8 @@ class Weather:
         if not (self.over or server.up or server.lost):
             server.boot()
             self._readers_at(server)
+            if self._world.rates.get("kill") and self._random.random() < 0.3:
+                self._kill_soon(server)  # who crashes once often crashes again
 
     def _readers_at(self, server: SimServer) -> None:
         """Somebody reads at a server again and again for a while."""
@@ -166,9 +168,12 @@ class Weather:
             return True
         # With reads on their way, whose answers come when it is gone, or has come back.
         self._readers_at(server)
+        self._kill_soon(server)
+        return True
+
+    def _kill_soon(self, server: SimServer) -> None:
         delay = self._random.randint(1, ELECTION_TICKS // 2 * TICK_UNITS)
         self._stage.schedule(delay, self._kill_now, server, server.life)
-        return True
 
     def _kill_now(self, server: SimServer, life: int) -> None:
         if not self.over and server.up and server.life == life:
