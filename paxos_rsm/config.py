@@ -502,7 +502,7 @@ def _from_file(file: Path) -> dict[str, Any]:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the configuration file {file}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # bad TOML, bad UTF-8, a number of thousands of digits
         raise ConfigError(f"{file} is not a TOML file: {error}") from None
     values: dict[str, Any] = {}
     for key, value in table.items():

@@ -121,6 +121,7 @@ def test_options_have_etcds_flags_and_no_two_alike() -> None:
         ({}, {}, "data-dir = 'a'\ndata_dir = 'b'", ["set twice"]),
         ({}, {}, "name = ", ["not a TOML file"]),
         ({}, {}, "name = " + "[" * 5_000, ["not a TOML file"]),  # found by fuzzing: a RecursionError
+        ({}, {}, "name = " + "8" * 5_000, ["not a TOML file"]),  # by fuzzing: a ValueError
         ({}, {}, "name = 3", ["3 is not a text"]),
         ({}, {}, "listen-client-urls = 3", ["neither a text nor a list"]),
         ({}, {}, "listen-client-urls = [3]", ["neither a text nor a list"]),
