@@ -97,9 +97,8 @@ class Replica:
         self._batch = 0
         self._durable = 0
         self._must_be_durable = 0
-        self._held: deque[tuple[int, list[Envelope]]] = deque()
-        self._held_since: deque[int] = deque()
-        """In which tick each of them was held back."""
+        self._held: deque[tuple[int, int, list[Envelope]]] = deque()
+        """By the number of the write that each waits for, and the tick since which it does."""
         self.durable_promise = node.acceptor.promised
         """What is on disk of the acceptor's promise; the one in memory may be ahead."""
         self._promises: deque[tuple[int, Ballot]] = deque()
@@ -130,8 +129,7 @@ class Replica:
             self.durable_promise = self._promises.popleft()[1]
         me = self.node.me
         while self._held and self._held[0][0] <= self._durable:
-            self._held_since.popleft()
-            for envelope in self._held.popleft()[1]:
+            for envelope in self._held.popleft()[2]:
                 if envelope.to == me:
                     self.node.step(me, envelope.message)
                 else:
@@ -156,7 +154,7 @@ class Replica:
         """Time goes on by one tick."""
         self._now += 1
         self.node.tick()
-        if self._held_since and self._now - self._held_since[0] > self.settings.stall_ticks:
+        if self._held and self._now - self._held[0][1] > self.settings.stall_ticks:
             # The others can decide without this disk, but what waits for it grows, and another server can do better.
             self.node.resign()
         self.local.tick(self.settings.resend_ticks)
@@ -237,8 +235,7 @@ class Replica:
                 ):
                     self._promises.append((self._batch, node.acceptor.promised))
         if ready.messages_after_writes:
-            self._held.append((self._must_be_durable, ready.messages_after_writes))
-            self._held_since.append(self._now)
+            self._held.append((self._must_be_durable, self._now, ready.messages_after_writes))
             if self._must_be_durable <= self._durable:
                 # Nothing to wait for. Own votes that this brings back are for the next turn.
                 self.durable(self._durable)

@@ -427,11 +427,6 @@ class SimServer:
         model = self._models.get(self.node)
         return model is not None and model.decided_through >= 1
 
-    @property
-    def chance(self) -> Random:
-        """Its own stream of chance."""
-        return self._random
-
 
 def _nothing() -> None:
     """No input: just a turn."""

@@ -69,14 +69,14 @@ class Simulation:
             for number in range(1, self.world.servers + 1)
         }
         self.network.peers = dict(self.servers)
-        self.clients = [self._client(number) for number in range(1, self.world.clients + 1)]
+        self.clients = [self._client(number, self.world) for number in range(1, self.world.clients + 1)]
         self.weather = Weather(stage, self.world, self.network, self.servers)
 
-    def _client(self, number: int) -> SimClient:
+    def _client(self, number: int, world: World) -> SimClient:
         return SimClient(
             number,
             self.stage,
-            self.world,
+            world,
             self.servers,
             self.oracle,
             self.executions,
@@ -99,9 +99,8 @@ class Simulation:
         except Broken as broken:
             failure = Failure(broken.rule, str(broken), stage.events, stage.tick)
         except (InvariantViolation, MachineFailed) as error:
-            cause = (
-                error.__cause__
-            )  # what a check says inside of a machine comes out as a failure of the machine
+            # What a check says inside of a machine comes out as a failure of the machine.
+            cause = error.__cause__
             what = cause if isinstance(cause, Broken) else Broken("invariant", str(error))
             failure = Failure(what.rule, str(what), stage.events, stage.tick)
         except Exception as error:
@@ -158,16 +157,7 @@ class Simulation:
         probes = []
         for number, server in self.servers.items():
             if not server.spoilt:
-                probe = SimClient(
-                    100 + number,
-                    stage,
-                    calm,
-                    self.servers,
-                    self.oracle,
-                    self.executions,
-                    self.workload,
-                    self.history,
-                )
+                probe = self._client(100 + number, calm)
                 probe.home, probe.commands_left, probe.reads_left = number, PROBE_COMMANDS, 1
                 probe.start()
                 probes.append(probe)

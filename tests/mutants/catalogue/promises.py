@@ -92,8 +92,8 @@ PROMISES = (
     Mutant(
         name="reply-before-the-write",
         module=REPLICA,
-        old="self._held.append((self._must_be_durable, ready.messages_after_writes))",
-        new="self._held.append((0, ready.messages_after_writes))",
+        old="self._held.append((self._must_be_durable, self._now, ready.messages_after_writes))",
+        new="self._held.append((0, self._now, ready.messages_after_writes))",
         also=(
             Edit(REPLICA, "            if self._must_be_durable <= self._durable:", "            if True:"),
         ),
@@ -103,8 +103,8 @@ PROMISES = (
     Mutant(
         name="reply-one-batch-early",
         module=REPLICA,
-        old="            self._held.append((self._must_be_durable, ready.messages_after_writes))",
-        new="            self._held.append((self._must_be_durable - 1, ready.messages_after_writes))",
+        old="            self._held.append((self._must_be_durable, self._now, ready.messages_after_writes))",
+        new="            self._held.append((self._must_be_durable - 1, self._now, ready.messages_after_writes))",
         rule="rule 4",
         why="off by one: a reply waits for the batch before its own",
     ),

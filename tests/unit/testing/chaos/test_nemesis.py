@@ -111,9 +111,9 @@ async def test_what_the_machine_lacks_and_what_cannot_be_is_skipped(scene: Scene
 
 
 async def test_a_server_that_ends_by_itself_is_told_once_and_started(scene: Scene) -> None:
-    nemesis = scene.nemesis(("leader-pause", "leader", 0.1, 0.3, None))
+    nemesis = scene.nemesis(("leader-pause", "leader", 0.0, 1.0, None))
     running = asyncio.create_task(nemesis.run())
-    await asyncio.sleep(0.15)
+    await until(lambda: "stop n2" in scene.cluster.done)
     scene.cluster["n3"].running, scene.cluster["n3"].returncode = False, 1
     scene.watched.roles["n3"] = DOWN
     await until(lambda: "start n3" in scene.cluster.done)
