@@ -10,7 +10,6 @@ and the message that needed it, in the middle of a new segment, after half of a 
 
 import errno
 from collections.abc import Callable
-from random import Random
 from typing import Any
 
 from paxos_rsm.codec.frames import FrameCodec
