@@ -35,6 +35,9 @@ class KvCommand(_message.Message):
     DELETE_RANGE_FIELD_NUMBER: _builtins.int
     TXN_FIELD_NUMBER: _builtins.int
     COMPACT_FIELD_NUMBER: _builtins.int
+    LEASE_GRANT_FIELD_NUMBER: _builtins.int
+    LEASE_REVOKE_FIELD_NUMBER: _builtins.int
+    LEASE_KEEP_ALIVE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def range(self) -> Global___RangeRequest: ...
     @_builtins.property
@@ -45,6 +48,12 @@ class KvCommand(_message.Message):
     def txn(self) -> Global___TxnRequest: ...
     @_builtins.property
     def compact(self) -> Global___CompactionRequest: ...
+    @_builtins.property
+    def lease_grant(self) -> Global___LeaseGrantRequest: ...
+    @_builtins.property
+    def lease_revoke(self) -> Global___LeaseRevokeRequest: ...
+    @_builtins.property
+    def lease_keep_alive(self) -> Global___LeaseKeepAliveRequest: ...
     def __init__(
         self,
         *,
@@ -53,12 +62,15 @@ class KvCommand(_message.Message):
         delete_range: Global___DeleteRangeRequest | None = ...,
         txn: Global___TxnRequest | None = ...,
         compact: Global___CompactionRequest | None = ...,
+        lease_grant: Global___LeaseGrantRequest | None = ...,
+        lease_revoke: Global___LeaseRevokeRequest | None = ...,
+        lease_keep_alive: Global___LeaseKeepAliveRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["compact", b"compact", "delete_range", b"delete_range", "put", b"put", "range", b"range", "request", b"request", "txn", b"txn"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["compact", b"compact", "delete_range", b"delete_range", "lease_grant", b"lease_grant", "lease_keep_alive", b"lease_keep_alive", "lease_revoke", b"lease_revoke", "put", b"put", "range", b"range", "request", b"request", "txn", b"txn"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compact", b"compact", "delete_range", b"delete_range", "put", b"put", "range", b"range", "request", b"request", "txn", b"txn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compact", b"compact", "delete_range", b"delete_range", "lease_grant", b"lease_grant", "lease_keep_alive", b"lease_keep_alive", "lease_revoke", b"lease_revoke", "put", b"put", "range", b"range", "request", b"request", "txn", b"txn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["range", "put", "delete_range", "txn", "compact"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["range", "put", "delete_range", "txn", "compact", "lease_grant", "lease_revoke", "lease_keep_alive"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -75,6 +87,9 @@ class KvResult(_message.Message):
     DELETE_RANGE_FIELD_NUMBER: _builtins.int
     TXN_FIELD_NUMBER: _builtins.int
     COMPACT_FIELD_NUMBER: _builtins.int
+    LEASE_GRANT_FIELD_NUMBER: _builtins.int
+    LEASE_REVOKE_FIELD_NUMBER: _builtins.int
+    LEASE_KEEP_ALIVE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def range(self) -> Global___RangeResponse: ...
@@ -87,6 +102,12 @@ class KvResult(_message.Message):
     @_builtins.property
     def compact(self) -> Global___CompactionResponse: ...
     @_builtins.property
+    def lease_grant(self) -> Global___LeaseGrantResponse: ...
+    @_builtins.property
+    def lease_revoke(self) -> Global___LeaseRevokeResponse: ...
+    @_builtins.property
+    def lease_keep_alive(self) -> Global___LeaseKeepAliveResponse: ...
+    @_builtins.property
     def error(self) -> Global___KvError: ...
     def __init__(
         self,
@@ -96,13 +117,16 @@ class KvResult(_message.Message):
         delete_range: Global___DeleteRangeResponse | None = ...,
         txn: Global___TxnResponse | None = ...,
         compact: Global___CompactionResponse | None = ...,
+        lease_grant: Global___LeaseGrantResponse | None = ...,
+        lease_revoke: Global___LeaseRevokeResponse | None = ...,
+        lease_keep_alive: Global___LeaseKeepAliveResponse | None = ...,
         error: Global___KvError | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["compact", b"compact", "delete_range", b"delete_range", "error", b"error", "put", b"put", "range", b"range", "response", b"response", "txn", b"txn"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["compact", b"compact", "delete_range", b"delete_range", "error", b"error", "lease_grant", b"lease_grant", "lease_keep_alive", b"lease_keep_alive", "lease_revoke", b"lease_revoke", "put", b"put", "range", b"range", "response", b"response", "txn", b"txn"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compact", b"compact", "delete_range", b"delete_range", "error", b"error", "put", b"put", "range", b"range", "response", b"response", "txn", b"txn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compact", b"compact", "delete_range", b"delete_range", "error", b"error", "lease_grant", b"lease_grant", "lease_keep_alive", b"lease_keep_alive", "lease_revoke", b"lease_revoke", "put", b"put", "range", b"range", "response", b"response", "txn", b"txn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["range", "put", "delete_range", "txn", "compact", "error"]  # noqa: Y015
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["range", "put", "delete_range", "txn", "compact", "lease_grant", "lease_revoke", "lease_keep_alive", "error"]  # noqa: Y015
     _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
 
@@ -671,3 +695,145 @@ class CompactionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CompactionResponse: _TypeAlias = CompactionResponse  # noqa: Y015
+
+@_typing.final
+class LeaseGrantRequest(_message.Message):
+    """---- leases: what goes through the log (the service is in lease.proto) ------------------------------------------"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TTL_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    TTL: _builtins.int
+    """seconds"""
+    ID: _builtins.int
+    """0: the server's choice; in a session frame the client must choose"""
+    def __init__(
+        self,
+        *,
+        TTL: _builtins.int = ...,
+        ID: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ID", b"ID", "TTL", b"TTL"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaseGrantRequest: _TypeAlias = LeaseGrantRequest  # noqa: Y015
+
+@_typing.final
+class LeaseGrantResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    ID: _builtins.int
+    TTL: _builtins.int
+    """granted: may be more than was asked for"""
+    error: _builtins.str
+    """etcd's field, never set"""
+    @_builtins.property
+    def header(self) -> Global___ResponseHeader: ...
+    def __init__(
+        self,
+        *,
+        header: Global___ResponseHeader | None = ...,
+        ID: _builtins.int = ...,
+        TTL: _builtins.int = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ID", b"ID", "TTL", b"TTL", "error", b"error", "header", b"header"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaseGrantResponse: _TypeAlias = LeaseGrantResponse  # noqa: Y015
+
+@_typing.final
+class LeaseRevokeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ID: _builtins.int
+    def __init__(
+        self,
+        *,
+        ID: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ID", b"ID"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaseRevokeRequest: _TypeAlias = LeaseRevokeRequest  # noqa: Y015
+
+@_typing.final
+class LeaseRevokeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def header(self) -> Global___ResponseHeader: ...
+    def __init__(
+        self,
+        *,
+        header: Global___ResponseHeader | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaseRevokeResponse: _TypeAlias = LeaseRevokeResponse  # noqa: Y015
+
+@_typing.final
+class LeaseKeepAliveRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ID: _builtins.int
+    def __init__(
+        self,
+        *,
+        ID: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ID", b"ID"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaseKeepAliveRequest: _TypeAlias = LeaseKeepAliveRequest  # noqa: Y015
+
+@_typing.final
+class LeaseKeepAliveResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    ID: _builtins.int
+    TTL: _builtins.int
+    """0: there is no such lease (any more)"""
+    @_builtins.property
+    def header(self) -> Global___ResponseHeader: ...
+    def __init__(
+        self,
+        *,
+        header: Global___ResponseHeader | None = ...,
+        ID: _builtins.int = ...,
+        TTL: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ID", b"ID", "TTL", b"TTL", "header", b"header"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaseKeepAliveResponse: _TypeAlias = LeaseKeepAliveResponse  # noqa: Y015

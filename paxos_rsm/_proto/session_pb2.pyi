@@ -339,7 +339,7 @@ Global___Failure: _TypeAlias = Failure  # noqa: Y015
 class Frame(_message.Message):
     """---- what the log holds ------------------------------------------------------------------------------------
 
-    One frame in the log: commands of one session, or one word about sessions themselves.
+    One frame in the log: commands of one session, or one word about sessions themselves, or timers that have run out.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -350,6 +350,7 @@ class Frame(_message.Message):
     COMMANDS_FIELD_NUMBER: _builtins.int
     REGISTER_FIELD_NUMBER: _builtins.int
     EXPIRE_FIELD_NUMBER: _builtins.int
+    TIMEOUTS_FIELD_NUMBER: _builtins.int
     session: _builtins.int
     first_seq: _builtins.int
     """of commands[0]; the next is first_seq + 1. Sequence numbers start at 1"""
@@ -361,6 +362,8 @@ class Frame(_message.Message):
     def register(self) -> Global___Register: ...
     @_builtins.property
     def expire(self) -> Global___Expire: ...
+    @_builtins.property
+    def timeouts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Timeout]: ...
     def __init__(
         self,
         *,
@@ -370,10 +373,11 @@ class Frame(_message.Message):
         commands: _abc.Iterable[_builtins.bytes] | None = ...,
         register: Global___Register | None = ...,
         expire: Global___Expire | None = ...,
+        timeouts: _abc.Iterable[Global___Timeout] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire", b"expire", "register", b"register"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "expire", b"expire", "first_seq", b"first_seq", "received_below", b"received_below", "register", b"register", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "expire", b"expire", "first_seq", b"first_seq", "received_below", b"received_below", "register", b"register", "session", b"session", "timeouts", b"timeouts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -428,3 +432,29 @@ class Expire(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Expire: _TypeAlias = Expire  # noqa: Y015
+
+@_typing.final
+class Timeout(_message.Message):
+    """A timer of the state machine has run out, as the leader's clock has it. Void where it was armed again meanwhile."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIMER_FIELD_NUMBER: _builtins.int
+    ARMED_FIELD_NUMBER: _builtins.int
+    timer: _builtins.int
+    """the machine's own number for it"""
+    armed: _builtins.int
+    """what the machine numbered the arming with that ran out"""
+    def __init__(
+        self,
+        *,
+        timer: _builtins.int = ...,
+        armed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["armed", b"armed", "timer", b"timer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Timeout: _TypeAlias = Timeout  # noqa: Y015
