@@ -8,7 +8,7 @@ From the top down::
     session        one stream to one server at a time: tasks, timers, failover
     window         the commands: numbered, cut into frames, matched with results. Pure: no clock, no socket
     reads          the queries: the same, without numbers, since asking twice does no harm. Pure
-    watch          when a server is given up. Pure
+    patience       when a server is given up. Pure
     wire           the few messages whose encoding costs per command, made by hand
     endpoints      where the servers are, in which order they are tried, how long to wait in between
     forks          what a forked process is told

@@ -10,7 +10,7 @@ Two tasks for a client, whatever the number of calls: the *runner* connects, rea
 somewhere else; the *writer* of the stream takes the next message whenever the one before it is through. So a
 lone command leaves in the next turn of the loop, and under load a message holds all that came while the last
 one was written: what was queued in one turn of the loop leaves together. There are three timers, none of them
-per call: an *alarm* at the earliest deadline, a look at the server while something is awaited (watch.py), and one
+per call: an *alarm* at the earliest deadline, a look at the server while something is awaited (patience.py), and one
 that ends a pause that the server asked for.
 
 **Lazily.** Nothing is opened before the first call; a session is registered before the first command, so that
@@ -37,8 +37,8 @@ from paxos_rsm._proto import session_pb2 as pb
 from paxos_rsm.client import forks
 from paxos_rsm.client.endpoints import EndpointRing
 from paxos_rsm.client.failures import MAY_SUCCEED_LATER, code_name, error_of, number_of
+from paxos_rsm.client.patience import Lookout, Patience
 from paxos_rsm.client.reads import PROBE_ID, Answer, Query, Reads
-from paxos_rsm.client.watch import Patience, Watch
 from paxos_rsm.client.window import Command, Window
 from paxos_rsm.client.wire import read_message
 from paxos_rsm.errors import (
@@ -141,7 +141,7 @@ class Session:
         self._holds: list[asyncio.TimerHandle] = []
         self._refusals = 0
         self._refusal = ""
-        self._watch = Watch(settings.patience)
+        self._lookout = Lookout(settings.patience)
         self._next_look: asyncio.TimerHandle | None = None
         self._last_loss = ""
         self._alarm: asyncio.TimerHandle | None = None
@@ -300,7 +300,7 @@ class Session:
         self._call, self._loss = call, ""
         self._open_sent = self._opened = self._heard = False
         self._probe_due = True  # first of all: is there anybody?
-        self._watch.connecting()
+        self._lookout.connecting()
         writer = loop.create_task(self._write(call), name="paxos_rsm client writer")
         try:
             while True:
@@ -308,7 +308,7 @@ class Session:
                 if not isinstance(data, bytes):
                     return  # the end
                 self._heard = True
-                self._watch.heard(loop.time())
+                self._lookout.heard(loop.time())
                 self._take(data)
         except asyncio.CancelledError:
             # Either this task is cancelled, or the call was, by _drop.
@@ -359,7 +359,7 @@ class Session:
                 if message is not None:
                     if self._next_look is None:
                         # Something is owed from now on, and nothing was before.
-                        self._next_look = loop.call_at(self._watch.start(loop.time()), self._look)
+                        self._next_look = loop.call_at(self._lookout.start(loop.time()), self._look)
                     await call.write(message)
                 elif self._closed:
                     await call.write(pb.ClientMessage(close=pb.Close()).SerializeToString())
@@ -400,7 +400,7 @@ class Session:
     def _next_read(self) -> bytes | None:
         return None if self._reads_held else self._reads.next_message(self._cluster_id)
 
-    # ---- the watch ---------------------------------------------------------------------------------------
+    # ---- the lookout -------------------------------------------------------------------------------------
 
     @property
     def _awaits(self) -> bool:
@@ -413,18 +413,18 @@ class Session:
         if not self._awaits:
             return
         loop = asyncio.get_running_loop()
-        verdict = self._watch.look(loop.time())
+        verdict = self._lookout.look(loop.time())
         if verdict.loss:
             self._drop(verdict.loss)
             return
         if verdict.probe:
             self._probe_due = True
             self._wake()
-        self._next_look = loop.call_at(self._watch.next_look(loop.time()), self._look)
+        self._next_look = loop.call_at(self._lookout.next_look(loop.time()), self._look)
 
     def _progressed(self) -> None:
         """The server gave something that was asked for."""
-        self._watch.progressed()
+        self._lookout.progressed()
         self._refusals = 0
         self._refusal = ""
         self._ring.succeeded()
@@ -466,7 +466,7 @@ class Session:
             raise _LostError(said) from None
         self._reads.request_bytes_max = frame_bytes_max
         self._opened = True
-        self._watch.opened()
+        self._lookout.opened()
         self._wake()
 
     def _take_read_results(self, answer: pb.ReadResults) -> None:

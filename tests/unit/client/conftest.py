@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from paxos_rsm.client.patience import Patience
 from paxos_rsm.client.session import Session, SessionSettings
-from paxos_rsm.client.watch import Patience
 from tests.unit.client.calls import LONG_S, Caller, Connect
 from tests.unit.client.fake_server import FakeCluster, FakeServer
 

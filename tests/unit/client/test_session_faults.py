@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from paxos_rsm._proto import session_pb2 as pb
-from paxos_rsm.client.watch import Patience
+from paxos_rsm.client.patience import Patience
 from paxos_rsm.errors import (
     ClientError,
     DeadlineExceeded,

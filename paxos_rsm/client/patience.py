@@ -19,7 +19,7 @@ Pure: times are seconds on the caller's clock.
 
 from dataclasses import dataclass
 
-__all__ = ["Patience", "Verdict", "Watch"]
+__all__ = ["Lookout", "Patience", "Verdict"]
 
 DOUBLINGS_MAX = 4
 
@@ -46,7 +46,7 @@ class Verdict:
     """Why the server is to be left; empty where it is not."""
 
 
-class Watch:
+class Lookout:
     """What was heard last of the server of now, and what came of it."""
 
     def __init__(self, patience: Patience) -> None:
