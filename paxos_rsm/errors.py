@@ -7,11 +7,13 @@
     ├── ClientError                 what a user of the SDK catches
     │   ├── InvalidArgument         refused before the log: nothing happened, do not retry as it is
     │   │   └── OutOfRange          a revision that is compacted or still in the future
+    │   │       └── Compacted       compacted: what the caller has not seen cannot be had any more
     │   ├── Unavailable             not executed, or a read: retry later or elsewhere
     │   ├── ResourceExhausted       a queue is full: not executed, retry later
     │   ├── DeadlineExceeded        a read, or a command never handed to a server, ran out of time
     │   ├── UnknownOutcome          a command may or may not have been executed
-    │   └── SessionExpired          exactly-once has ended for this session; open a new one
+    │   ├── SessionExpired          exactly-once has ended for this session; open a new one
+    │   └── LeaseLost               what was bound to a lease (a lock, a leadership) is gone, or may be
     ├── StorageError                the data directory; fatal to the server
     │   ├── DirectoryLocked         another process has it
     │   ├── DirectoryUnusable       cannot be created, read or written
@@ -31,6 +33,7 @@ A message says what happened, to what, and what to do about it.
 
 __all__ = [
     "ClientError",
+    "Compacted",
     "ConfigError",
     "DeadlineExceeded",
     "DirectoryLocked",
@@ -40,6 +43,7 @@ __all__ = [
     "IdentityMismatch",
     "InvalidArgument",
     "InvariantViolation",
+    "LeaseLost",
     "LogDamaged",
     "LogIOError",
     "MachineFailed",
@@ -76,6 +80,15 @@ class OutOfRange(InvalidArgument):
     """A revision that has been compacted, or that is still in the future."""
 
 
+class Compacted(OutOfRange):
+    """The revision has been compacted: a watch cannot resume without a gap, a read has no state to read from."""
+
+    def __init__(self, message: str, compact_revision: int = 0) -> None:
+        super().__init__(message)
+        self.compact_revision = compact_revision
+        """The oldest revision that can still be asked for; 0 where the server did not say."""
+
+
 class Unavailable(ClientError):
     """Not executed (or a read): no leader, no quorum, or no server could be reached. Retry."""
 
@@ -94,6 +107,10 @@ class UnknownOutcome(ClientError):
 
 class SessionExpired(ClientError):
     """The cluster has forgotten this session: what was in flight has an unknown outcome."""
+
+
+class LeaseLost(ClientError):
+    """The lease has ended, or may have: its keys are gone, and so is every lock or leadership held by it."""
 
 
 class StorageError(PaxosRsmError):
