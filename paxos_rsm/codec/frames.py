@@ -4,14 +4,23 @@ A client builds its own frames (it knows only the protobuf messages); nobody in 
 protobuf parse and one list a frame, whatever the number of commands in it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from google.protobuf.message import DecodeError
 
 from paxos_rsm._proto import session_pb2 as pb
+from paxos_rsm.machines.base import Timeout
 from paxos_rsm.machines.frames import BadFrame, Expire, Frame, Register
 
-__all__ = ["FrameCodec", "commands_frame", "decode_frame", "encode_frame", "expire_frame", "register_frame"]
+__all__ = [
+    "FrameCodec",
+    "commands_frame",
+    "decode_frame",
+    "encode_frame",
+    "expire_frame",
+    "register_frame",
+    "timeouts_frame",
+]
 
 
 def decode_frame(data: bytes) -> Frame | BadFrame:
@@ -35,6 +44,7 @@ def decode_frame(data: bytes) -> Frame | BadFrame:
         list(message.commands),
         register,
         expire,
+        tuple([Timeout(each.timer, each.armed) for each in message.timeouts]),
     )
 
 
@@ -46,6 +56,9 @@ def encode_frame(frame: Frame) -> bytes:
     if frame.expire is not None:
         expire = pb.Expire(session=frame.expire.session, last_seq=frame.expire.last_seq)
         return pb.Frame(session=frame.session, expire=expire).SerializeToString()
+    if frame.timeouts:
+        timeouts = [pb.Timeout(timer=each.timer, armed=each.armed) for each in frame.timeouts]
+        return pb.Frame(session=frame.session, timeouts=timeouts).SerializeToString()
     return commands_frame(frame.session, frame.first_seq, frame.received_below, frame.commands)
 
 
@@ -63,6 +76,11 @@ def register_frame(nonce: int, timeout_ms: int) -> bytes:
 def expire_frame(session: int, last_seq: int) -> bytes:
     """The bytes of a frame that ends a session, unless it has moved past ``last_seq``."""
     return encode_frame(Frame(expire=Expire(session, last_seq)))
+
+
+def timeouts_frame(timeouts: Sequence[Timeout]) -> bytes:
+    """The bytes of a frame that says which timers of the machine have run out; at least one."""
+    return encode_frame(Frame(timeouts=timeouts))
 
 
 class FrameCodec:

@@ -14,7 +14,7 @@ error; a compare or a sort of an unknown kind keeps its number, which `check` re
 """
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from google.protobuf.message import DecodeError
 
@@ -30,6 +30,12 @@ from paxos_rsm.machines.kv.types import (
     DeleteRangeResult,
     KeyValue,
     KvError,
+    LeaseGrant,
+    LeaseGrantResult,
+    LeaseKeepAlive,
+    LeaseKeepAliveResult,
+    LeaseRevoke,
+    LeaseRevokeResult,
     Operation,
     OperationResult,
     Put,
@@ -55,10 +61,24 @@ __all__ = [
 ]
 
 Request: TypeAlias = (
-    pb.RangeRequest | pb.PutRequest | pb.DeleteRangeRequest | pb.TxnRequest | pb.CompactionRequest
+    pb.RangeRequest
+    | pb.PutRequest
+    | pb.DeleteRangeRequest
+    | pb.TxnRequest
+    | pb.CompactionRequest
+    | pb.LeaseGrantRequest
+    | pb.LeaseRevokeRequest
+    | pb.LeaseKeepAliveRequest
 )
 Response: TypeAlias = (
-    pb.RangeResponse | pb.PutResponse | pb.DeleteRangeResponse | pb.TxnResponse | pb.CompactionResponse
+    pb.RangeResponse
+    | pb.PutResponse
+    | pb.DeleteRangeResponse
+    | pb.TxnResponse
+    | pb.CompactionResponse
+    | pb.LeaseGrantResponse
+    | pb.LeaseRevokeResponse
+    | pb.LeaseKeepAliveResponse
 )
 
 # Tags, as protobuf writes them: field number << 3 | 2 (length-delimited). In KvCommand: range = 1, put = 2; in
@@ -171,6 +191,18 @@ def _compact(m: pb.CompactionRequest) -> Compact:
     return Compact(m.revision, m.physical)
 
 
+def _lease_grant(m: pb.LeaseGrantRequest) -> LeaseGrant:
+    return LeaseGrant(m.TTL, m.ID)
+
+
+def _lease_revoke(m: pb.LeaseRevokeRequest) -> LeaseRevoke:
+    return LeaseRevoke(m.ID)
+
+
+def _lease_keep_alive(m: pb.LeaseKeepAliveRequest) -> LeaseKeepAlive:
+    return LeaseKeepAlive(m.ID)
+
+
 # The field of each CompareTarget's operand, by its number.
 _OPERAND_FIELDS = ("version", "create_revision", "mod_revision", "value", "lease")
 
@@ -189,6 +221,9 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "delete_range": _delete_range,
     "txn": _txn,
     "compact": _compact,
+    "lease_grant": _lease_grant,
+    "lease_revoke": _lease_revoke,
+    "lease_keep_alive": _lease_keep_alive,
     "request_put": _put,
     "request_range": _range,
     "request_delete_range": _delete_range,
@@ -201,6 +236,9 @@ _REQUEST_DECODERS: dict[type, Callable[[Any], Any]] = {
     pb.DeleteRangeRequest: _delete_range,
     pb.TxnRequest: _txn,
     pb.CompactionRequest: _compact,
+    pb.LeaseGrantRequest: _lease_grant,
+    pb.LeaseRevokeRequest: _lease_revoke,
+    pb.LeaseKeepAliveRequest: _lease_keep_alive,
 }
 
 
@@ -219,6 +257,9 @@ _COMMAND_TAGS: dict[type, bytes] = {
         ("delete_range", pb.DeleteRangeRequest),
         ("txn", pb.TxnRequest),
         ("compact", pb.CompactionRequest),
+        ("lease_grant", pb.LeaseGrantRequest),
+        ("lease_revoke", pb.LeaseRevokeRequest),
+        ("lease_keep_alive", pb.LeaseKeepAliveRequest),
     )
 }
 
@@ -254,6 +295,12 @@ def _request(command: Command) -> Request:
             success=map(_operation_to_pb, command.success),
             failure=map(_operation_to_pb, command.failure),
         )
+    if isinstance(command, LeaseGrant):
+        return pb.LeaseGrantRequest(TTL=command.ttl_s, ID=command.id)
+    if isinstance(command, LeaseRevoke):
+        return pb.LeaseRevokeRequest(ID=command.id)
+    if isinstance(command, LeaseKeepAlive):
+        return pb.LeaseKeepAliveRequest(ID=command.id)
     return pb.CompactionRequest(revision=command.revision, physical=command.physical)
 
 
@@ -299,6 +346,12 @@ def encode_result(result: Result) -> bytes:
         _fill_txn(message.txn, result)
     elif isinstance(result, CompactResult):
         message.compact.header.revision = result.revision
+    elif isinstance(result, LeaseKeepAliveResult):
+        _fill_lease(message.lease_keep_alive, result)
+    elif isinstance(result, LeaseGrantResult):
+        _fill_lease(message.lease_grant, result)
+    elif isinstance(result, LeaseRevokeResult):
+        message.lease_revoke.header.revision = result.revision
     else:
         message.error.code, message.error.message = result
     return message.SerializeToString()
@@ -321,6 +374,12 @@ def result_to_pb(result: Result | bytes) -> Response | KvError:
         return _fill_txn(pb.TxnResponse(), result)
     if isinstance(result, CompactResult):
         return pb.CompactionResponse(header=pb.ResponseHeader(revision=result.revision))
+    if isinstance(result, LeaseKeepAliveResult):
+        return _fill_lease(pb.LeaseKeepAliveResponse(), result)
+    if isinstance(result, LeaseGrantResult):
+        return _fill_lease(pb.LeaseGrantResponse(), result)
+    if isinstance(result, LeaseRevokeResult):
+        return pb.LeaseRevokeResponse(header=pb.ResponseHeader(revision=result.revision))
     return result
 
 
@@ -369,6 +428,14 @@ def _fill_delete_range(message: pb.DeleteRangeResponse, result: DeleteRangeResul
     message.deleted = result.deleted
     for kv in result.prev_kvs:
         _fill_kv(message.prev_kvs.add(), kv)
+    return message
+
+
+LeaseMessage = TypeVar("LeaseMessage", pb.LeaseGrantResponse, pb.LeaseKeepAliveResponse)
+
+
+def _fill_lease(message: LeaseMessage, result: LeaseGrantResult | LeaseKeepAliveResult) -> LeaseMessage:
+    message.header.revision, message.ID, message.TTL = result
     return message
 
 

@@ -12,17 +12,29 @@ the digest of such a one from its ``dump`` and ``load``; ``examples/counter.py``
 
 Machines on a hot path may also offer the methods of :class:`BatchStateMachine`: a whole frame in one call, and
 results that are encoded only on the one server whose client waits for them.
+
+A machine that has deadlines (leases, time-outs of its own) offers those of :class:`TimedStateMachine`. It still knows
+no clock: it *arms* timers, the leader watches them on its monotonic clock, and that one has run out is a step of the
+log like any other.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from paxos_rsm.machines.slices import cut
 
-__all__ = ["BatchStateMachine", "Position", "SimpleMachine", "StateMachine"]
+__all__ = [
+    "BatchStateMachine",
+    "Position",
+    "SimpleMachine",
+    "StateMachine",
+    "TimedStateMachine",
+    "Timeout",
+    "Timer",
+]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -83,6 +95,49 @@ class BatchStateMachine(StateMachine, Protocol):
 
     def encode_result(self, result: Any) -> bytes:
         """The bytes that :meth:`StateMachine.apply` would have returned, for a result that is not bytes."""
+        ...
+
+
+class Timer(NamedTuple):
+    """A deadline that a machine has set."""
+
+    timer: int
+    """The machine's own number for it; 64 bits, signed."""
+    armed: int
+    """Another number each time that it is armed, for ever: it tells a time-out whether it comes too late."""
+    duration_ms: int
+
+
+class Timeout(NamedTuple):
+    """That a timer has run out, as the log says it."""
+
+    timer: int
+    armed: int
+    """Of the arming that ran out; the machine ignores it where the timer has been armed again since."""
+
+
+@runtime_checkable
+class TimedStateMachine(StateMachine, Protocol):
+    """A state machine with timers.
+
+    The leader alone decides that a timer has run out, by its own monotonic clock; the machine executes it where it
+    stands in the log. A timer runs for its whole duration under one leader: a new leader starts them all afresh. So it
+    is never early, and late by a change of leader at most, one duration each.
+    """
+
+    def take_timers(self) -> Sequence[Timer]:
+        """Timers that were armed since the last call, in the order in which they were; after ``restore``, all of them.
+
+        Not state: what is taken here shows in no digest.
+        """
+        ...
+
+    def is_armed(self, timer: int) -> bool:
+        """Whether there is such a timer, and it runs."""
+        ...
+
+    def time_out(self, timeouts: Sequence[Timeout], at: Position) -> None:
+        """Executes time-outs, deterministically, in order; void ones (see :class:`Timeout`) change nothing."""
         ...
 
 

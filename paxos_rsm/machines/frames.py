@@ -1,8 +1,8 @@
 """What goes into the session machine, and what comes out of it.
 
 In goes a *frame*, as one client cut it: commands of one session with the sequence number of the first; or one word
-about sessions themselves, Register or Expire. Frames travel and rest as bytes; a :class:`FrameDecoder`, which is
-given to the machine, opens them, once a server.
+about sessions themselves, Register or Expire; or timers of the machine that have run out. Frames travel and rest as
+bytes; a :class:`FrameDecoder`, which is given to the machine, opens them, once a server.
 
 Out comes one *outcome* for each frame, the same on every server. Only the server to which the session is attached
 does anything with it, so it holds the results as the state machine gave them, not encoded::
@@ -13,12 +13,15 @@ does anything with it, so it holds the results as the state machine gave them, n
     Expired      no such session (any more): nothing was executed
     Registered   a new session
     Ended        a session was ended, or not, because it had moved
+    TimedOut     timers of the machine have run out, or had been armed again
     Refused      the frame makes no sense: nothing was executed
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
+
+from paxos_rsm.machines.base import Timeout
 
 __all__ = [
     "BadFrame",
@@ -34,6 +37,7 @@ __all__ = [
     "Refused",
     "Register",
     "Registered",
+    "TimedOut",
 ]
 
 
@@ -56,7 +60,7 @@ class Expire:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Commands of one session (none: only its word on what it has received), or a Register, or an Expire."""
+    """Commands of one session (none: only its word on what it has received), or one of the last three fields."""
 
     session: int = 0
     first_seq: int = 0
@@ -66,6 +70,7 @@ class Frame:
     commands: Sequence[bytes] = ()
     register: Register | None = None
     expire: Expire | None = None
+    timeouts: Sequence[Timeout] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +152,17 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class TimedOut:
+    """The machine has been told of timers that ran out; nobody waits for it."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """The frame makes no sense."""
 
     reason: str
 
 
-FrameOutcome: TypeAlias = Executed | Gap | Overloaded | Expired | Registered | Ended | Refused
+FrameOutcome: TypeAlias = Executed | Gap | Overloaded | Expired | Registered | Ended | TimedOut | Refused

@@ -38,7 +38,7 @@ from struct import Struct
 from typing import Any
 
 from paxos_rsm.errors import InvariantViolation, MachineFailed
-from paxos_rsm.machines.base import BatchStateMachine, Position, StateMachine
+from paxos_rsm.machines.base import BatchStateMachine, Position, StateMachine, TimedStateMachine, Timer
 from paxos_rsm.machines.frames import (
     BadFrame,
     Ended,
@@ -51,6 +51,7 @@ from paxos_rsm.machines.frames import (
     Overloaded,
     Refused,
     Registered,
+    TimedOut,
 )
 from paxos_rsm.machines.slices import SliceReader, sealed
 
@@ -119,6 +120,7 @@ class SessionMachine:
             self._encode = machine.encode_result
         else:
             self._apply_batch = self._apply_each
+        self._timed = machine if isinstance(machine, TimedStateMachine) else None
 
     @property
     def applied_slot(self) -> int:
@@ -171,10 +173,10 @@ class SessionMachine:
             if isinstance(frame, BadFrame):
                 outcomes.append(Refused(frame.reason))
                 continue
-            if frame.register is None and frame.expire is None:
+            if frame.register is None and frame.expire is None and not frame.timeouts:
                 outcomes.append(self._execute(frame, slot, index))
             else:
-                outcomes.append(self._govern(frame, slot, frame_index))
+                outcomes.append(self._govern(frame, slot, frame_index, index))
             index += len(frame.commands)
         self._applied_slot = slot
         self._failure = ""
@@ -234,10 +236,12 @@ class SessionMachine:
             results = session.results[start : max(start, end_seq - session.received_below)]
         return Executed(frame.session, first_seq, results, session.next_seq)
 
-    def _govern(self, frame: Frame, slot: int, frame_index: int) -> FrameOutcome:
+    def _govern(self, frame: Frame, slot: int, frame_index: int, index: int) -> FrameOutcome:
         register, expire = frame.register, frame.expire
-        if frame.commands or (register is not None and expire is not None):
-            return Refused("a frame holds commands, or Register, or Expire, and no two of them")
+        if sum((bool(frame.commands), register is not None, expire is not None, bool(frame.timeouts))) > 1:
+            return Refused("a frame holds commands, or Register, or Expire, or time-outs, and no two of them")
+        if frame.timeouts:
+            return self._time_out(frame, Position(slot, index))
         if register is not None:
             if frame_index > FRAME_INDEX_MAX:
                 return Refused(
@@ -253,6 +257,24 @@ class SessionMachine:
         if not void:
             del self._sessions[expire.session]
         return Ended(expire.session, expire.last_seq, void)
+
+    def _time_out(self, frame: Frame, at: Position) -> FrameOutcome:
+        if self._timed is None:
+            return Refused("the state machine has no timers")
+        try:
+            self._timed.time_out(frame.timeouts, at)
+        except Exception as error:
+            what = f"raised {type(error).__name__}: {error} out of time_out, before that command"
+            raise self._failed(at, 1, what) from error
+        return TimedOut(len(frame.timeouts))
+
+    def take_timers(self) -> Sequence[Timer]:
+        """The timers that the user's machine has armed since the last call; none where it has no timers."""
+        return self._timed.take_timers() if self._timed is not None else ()
+
+    def is_armed(self, timer: int) -> bool:
+        """Whether the user's machine has such a timer, and it runs."""
+        return self._timed is not None and self._timed.is_armed(timer)
 
     def _run(self, commands: Sequence[bytes], at: Position) -> list[Any]:
         try:

@@ -114,6 +114,14 @@ class ReplicaHandle(Protocol):
         """A view of the moment."""
         ...
 
+    def timer_remaining_ms(self, timer: int) -> int | None:
+        """What is left of a timer of the state machine, as this server has it; None where there is none."""
+        ...
+
+    def watch_applied(self, applied: Callable[[], None]) -> None:
+        """Calls ``applied()`` after every turn that has fed the state machine, before anything else runs."""
+        ...
+
     def watch_leader(self, changed: Callable[[bool], None]) -> None:
         """Calls ``changed(has_leader)`` now and whenever that changes."""
         ...

@@ -81,6 +81,7 @@ class ReplicaLoop:
         self._timer: asyncio.TimerHandle | None = None
         self._read: asyncio.Future[int] | None = None
         self._leader_watchers: list[Callable[[bool], None]] = []
+        self._applied_watchers: list[Callable[[], None]] = []
         self._had_leader = False
         self._formed = False
 
@@ -150,6 +151,9 @@ class ReplicaLoop:
             self._perform(effects)
             if effects.decided or self.replica.has_grants:
                 self.replica.apply(effects)
+            if effects.decided:
+                for applied in self._applied_watchers:
+                    applied()
         except Exception as error:
             self._fail(error)
             return
@@ -300,6 +304,14 @@ class ReplicaLoop:
     def encode_result(self, result: Any) -> bytes:
         """See :meth:`paxos_rsm.replica.api.ReplicaHandle.encode_result`."""
         return self.replica.encode_result(result)
+
+    def timer_remaining_ms(self, timer: int) -> int | None:
+        """See :meth:`paxos_rsm.replica.api.ReplicaHandle.timer_remaining_ms`."""
+        return self.replica.timer_remaining_ms(timer)
+
+    def watch_applied(self, applied: Callable[[], None]) -> None:
+        """See :meth:`paxos_rsm.replica.api.ReplicaHandle.watch_applied`."""
+        self._applied_watchers.append(applied)
 
     def watch_leader(self, changed: Callable[[bool], None]) -> None:
         """See :meth:`paxos_rsm.replica.api.ReplicaHandle.watch_leader`."""

@@ -31,6 +31,7 @@ from paxos_rsm.paxos.types import Ballot, Batch, Entry, NodeId, Slot, split_fram
 from paxos_rsm.replica.api import SessionHandle, SessionSink
 from paxos_rsm.replica.expiry import Expiry
 from paxos_rsm.replica.local_sessions import LocalSession, LocalSessions, expired_sentence
+from paxos_rsm.replica.timers import Timers
 
 __all__ = ["Effects", "Replica", "ReplicaSettings"]
 
@@ -94,6 +95,7 @@ class Replica:
         )
         self._nonce = nonce
         self._expiry = Expiry(settings.tick_ms)
+        self._timers = Timers(settings.tick_ms)
         self._batch = 0
         self._durable = 0
         self._must_be_durable = 0
@@ -159,8 +161,10 @@ class Replica:
             self.node.resign()
         self.local.tick(self.settings.resend_ticks)
         expired = self._expiry.tick(self.node.proposer.leading, self.machine)
-        if expired:
-            self.node.propose(expired)
+        leader = self.node.leader
+        run_out = self._timers.tick(leader[1] if leader else None, self.node.proposer.leading, self.machine)
+        if expired or run_out:
+            self.node.propose(expired + run_out)
         for read_id in [
             n for n, r in self._reads.items() if self._now - r.asked_at >= self.settings.resend_ticks
         ]:
@@ -301,6 +305,10 @@ class Replica:
     def reads_waiting(self) -> int:
         """Reads that have not been granted yet, in groups."""
         return len(self._reads) + len(self._granted) + bool(self._new_reads)
+
+    def timer_remaining_ms(self, timer: int) -> int | None:
+        """What is left of a timer of the state machine; None where there is none."""
+        return self._timers.remaining_ms(timer)
 
     def query(self, request: bytes) -> bytes:
         """Asks the state machine, as it is now."""

@@ -19,6 +19,7 @@ from paxos_rsm.machines.kv.types import (
     INVALID_SORT,
     KEY_NOT_FOUND,
     LEASE_PROVIDED,
+    LEASE_WITHOUT_ID,
     TOO_DEEP,
     TOO_MANY_OPS,
     VALUE_PROVIDED,
@@ -28,6 +29,9 @@ from paxos_rsm.machines.kv.types import (
     CompareTarget,
     DeleteRange,
     KvError,
+    LeaseGrant,
+    LeaseKeepAlive,
+    LeaseRevoke,
     Operation,
     Put,
     Range,
@@ -52,7 +56,9 @@ _COMPARE_TARGETS = len(CompareTarget)
 
 def check(command: Command) -> KvError | None:
     """The error that the command is refused with, or None: it may still meet one that depends on the state."""
-    if isinstance(command, Compact):
+    if isinstance(command, LeaseGrant):
+        return None if command.id else LEASE_WITHOUT_ID
+    if isinstance(command, Compact | LeaseRevoke | LeaseKeepAlive):
         return None
     if isinstance(command, Txn):
         return _check_txn(command)

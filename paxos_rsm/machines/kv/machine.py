@@ -5,14 +5,16 @@ that the codec cannot read, or that `check` or the store refuse, is answered wit
 frame is applied in one call, and its results stay as they are until the one server whose client waits for
 them encodes them.
 
+**Leases** are timers of the machine (leases.py): when the log says that one has run out, its keys are deleted.
+
 Reads do not go through the log: :meth:`KeyValueMachine.query` (bytes) and :meth:`KeyValueMachine.execute_query`
 (typed, for the unary services of a server) answer from the state as it is.
 
-**Snapshots.** The records at the last compaction, by key, then the log after it: equal states give equal bytes.
-Taking the view copies references to every key and to every version that is kept, and nothing else runs meanwhile: 50
-ms for a million keys, 200 ms where a fifth of them have older versions. The encoding is done slice by slice, as the
-slices are taken, 1.5 µs a record and some 10 ms a slice; but one slice may take 500 ms for each million keys that were
-written since the last compaction, since it walks over them. Restoring costs 4 µs a record.
+**Snapshots.** The leases, the records at the last compaction, by key, then the log after it: equal states give equal
+bytes. Taking the view copies references to every key and to every version that is kept, and nothing else runs
+meanwhile: 50 ms for a million keys, 200 ms where a fifth of them have older versions. The encoding is done slice by
+slice, as the slices are taken, 1.5 µs a record and some 10 ms a slice; but one slice may take 500 ms for each million
+keys that were written since the last compaction, since it walks over them. Restoring costs 4 µs a record.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,16 +23,24 @@ from struct import Struct
 from typing import Any, Protocol
 
 from paxos_rsm.errors import InvariantViolation
-from paxos_rsm.machines.base import Position
+from paxos_rsm.machines.base import Position, Timeout, Timer
 from paxos_rsm.machines.kv.check import check, is_read_only
+from paxos_rsm.machines.kv.leases import Lease, Leases
 from paxos_rsm.machines.kv.store import MultiVersionStore, Record
 from paxos_rsm.machines.kv.txn import execute_txn
 from paxos_rsm.machines.kv.types import (
+    LEASE_NOT_FOUND,
     NOT_A_QUERY,
     Command,
     Compact,
     DeleteRange,
     KvError,
+    LeaseGrant,
+    LeaseGrantResult,
+    LeaseKeepAlive,
+    LeaseKeepAliveResult,
+    LeaseRevoke,
+    LeaseRevokeResult,
     Put,
     Range,
     RangeResult,
@@ -42,9 +52,11 @@ from paxos_rsm.machines.slices import SliceReader, sealed
 
 __all__ = ["CommandCodec", "KeyValueMachine"]
 
-# The snapshot: MAGIC, HEADER, the records at the compaction, END, those of the log, END. Sealed (see slices.py).
-MAGIC = b"paxos_rsm key-value 1\n"
-HEADER = Struct(">qq")  # revision, compacted revision
+# The snapshot: MAGIC, HEADER, a LEASE for each lease, the records at the compaction, END, those of the log, END. Sealed
+# (see slices.py).
+MAGIC = b"paxos_rsm key-value 2\n"
+HEADER = Struct(">qqQQ")  # revision, compacted revision, armings of leases so far, leases
+LEASE = Struct(">qqQ")  # id, ttl_s, arming
 RECORD = Struct(
     ">IIqqqq"
 )  # bytes of the key and the value, which follow; create and mod revision, version, lease
@@ -66,7 +78,7 @@ class CommandCodec(Protocol):
 
 
 class KeyValueMachine:
-    """A BatchStateMachine. Its results are those of types.py."""
+    """A BatchStateMachine with timers. Its results are those of types.py."""
 
     def __init__(self, codec: CommandCodec) -> None:
         self._codec = codec
@@ -85,6 +97,22 @@ class KeyValueMachine:
     def __len__(self) -> int:
         """Keys that exist."""
         return len(self._store)
+
+    def changes(self, first_revision: int, records_max: int) -> list[Record]:
+        """See :meth:`MultiVersionStore.changes`: what a watch is served from."""
+        return self._store.changes(first_revision, records_max)
+
+    def previous(self, record: Record) -> Record | None:
+        """See :meth:`MultiVersionStore.previous`."""
+        return self._store.previous(record)
+
+    def lease(self, lease: int) -> Lease | None:
+        """The lease of this id, where there is one. To be read only."""
+        return self._store.leases.get(lease)
+
+    def lease_ids(self) -> list[int]:
+        """The ids of all leases, in order."""
+        return self._store.leases.ids()
 
     # ---- commands ----------------------------------------------------------------------------------------
 
@@ -123,11 +151,47 @@ class KeyValueMachine:
             return execute_txn(store, command)
         if isinstance(command, Compact):
             return store.compact(command)
+        return self._execute_of_leases(command)
+
+    def _execute_of_leases(self, command: Command) -> Result:
+        store = self._store
+        if isinstance(command, LeaseKeepAlive):
+            renewed = store.leases.renew(command.id)
+            return LeaseKeepAliveResult(
+                store.revision, command.id, renewed.ttl_s if renewed is not None else 0
+            )
+        if isinstance(command, LeaseGrant):
+            granted = store.leases.grant(command.id, command.ttl_s)
+            return (
+                granted
+                if isinstance(granted, KvError)
+                else LeaseGrantResult(store.revision, granted.id, granted.ttl_s)
+            )
+        if isinstance(command, LeaseRevoke):
+            return LeaseRevokeResult(store.revision) if store.revoke(command.id) else LEASE_NOT_FOUND
         raise InvariantViolation(f"{type(command).__name__} is no command of the store: a bug in paxos_rsm")
 
     def encode_result(self, result: Any) -> bytes:
         """The bytes of a result."""
         return self._codec.encode_result(result)
+
+    # ---- timers ------------------------------------------------------------------------------------------
+
+    def take_timers(self) -> Sequence[Timer]:
+        """Leases that were granted or renewed since the last call."""
+        return self._store.leases.take_armed()
+
+    def is_armed(self, timer: int) -> bool:
+        """Whether there is such a lease."""
+        return timer in self._store.leases
+
+    def time_out(self, timeouts: Sequence[Timeout], at: Position) -> None:
+        """Ends leases that have not been renewed since, each in a revision of its own if it has keys."""
+        store = self._store
+        for timer, armed in timeouts:
+            lease = store.leases.get(timer)
+            if lease is not None and lease.armed == armed:
+                store.revoke(timer)
 
     # ---- queries -----------------------------------------------------------------------------------------
 
@@ -154,17 +218,24 @@ class KeyValueMachine:
     def snapshot(self) -> Iterator[bytes]:
         """The state as of this call, in slices. What it costs is told at the head of the module."""
         revision, compacted, base, log = self._store.view()
-        return sealed(_pieces(HEADER.pack(revision, compacted), base, log))
+        leases = self._store.leases.view()
+        header = HEADER.pack(revision, compacted, self._store.leases.armings, len(leases))
+        return sealed(_pieces(header + b"".join(LEASE.pack(*each) for each in leases), base, log))
 
     def restore(self, chunks: Iterable[bytes]) -> None:
         """Replaces the state, all or nothing. Raises MachineFailed where the chunks are damaged."""
         reader = SliceReader(chunks, "the key-value store")
         reader.expect(MAGIC, "it is not one of this version of paxos_rsm")
-        revision, compacted = HEADER.unpack(reader.read(HEADER.size))
+        revision, compacted, armings, lease_count = HEADER.unpack(reader.read(HEADER.size))
         if not (1 <= revision <= REVISION_MAX and -1 <= compacted <= revision):
             raise reader.damaged(f"revision {revision}, compacted at {compacted}, cannot be")
         try:
-            store = MultiVersionStore.from_view(revision, compacted, _records(reader), _records(reader))
+            leases = Leases.from_view(
+                armings, (LEASE.unpack(reader.read(LEASE.size)) for _ in range(lease_count))
+            )
+            store = MultiVersionStore.from_view(
+                revision, compacted, leases, _records(reader), _records(reader)
+            )
         except ValueError as error:
             raise reader.damaged(str(error)) from error
         reader.finish()

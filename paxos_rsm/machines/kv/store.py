@@ -12,7 +12,8 @@ version 0. It stands in up to three places, never copied:
 versions. So a range over the present never meets a deleted key, and counts in O(log n).
 
 **Invariants.** ``_live`` holds the keys of ``_newest``. ``_older[key]`` is never empty; its mod revisions never go
-down, and two are equal only where one transaction has written a key twice. Of each key at most one record, and no
+down, and two are equal only where one transaction has written a key twice. A lease holds the keys whose newest
+record names it, and those only. Of each key at most one record, and no
 deletion, is at or below ``compacted_revision``; the log is what is above it. So the two together are the whole state.
 
 **Compaction** at C walks the log up to C: only keys that were written since the last compaction can have a version to
@@ -22,7 +23,7 @@ Records are exact tuples, not KeyValues: the garbage collector stops looking at 
 but never at one of a subclass, and a store has millions of them. Results have KeyValues.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from itertools import islice
 from operator import itemgetter
@@ -31,6 +32,7 @@ from typing import Any, Final, TypeAlias
 from sortedcontainers import SortedList
 
 from paxos_rsm.errors import InvariantViolation
+from paxos_rsm.machines.kv.leases import Leases
 from paxos_rsm.machines.kv.types import (
     ALL_FROM,
     COMPACTED,
@@ -92,13 +94,14 @@ class MultiVersionStore:
     The operations of one transaction are given the revision that they write; without it, each is its own transaction.
     """
 
-    __slots__ = ("_dead", "_live", "_log", "_newest", "_older", "compacted_revision", "revision")
+    __slots__ = ("_dead", "_live", "_log", "_newest", "_older", "compacted_revision", "leases", "revision")
 
     def __init__(self) -> None:
         self.revision = 1
         """Of the newest transaction that has changed anything; an empty store has 1."""
         self.compacted_revision = -1
         """Reads below it are refused; -1 before the first compaction, as in etcd."""
+        self.leases = Leases()
         self._newest: dict[bytes, Record] = {}
         self._older: dict[bytes, list[Record]] = {}
         self._log: list[Record] = []
@@ -111,7 +114,7 @@ class MultiVersionStore:
     # ---- writing -----------------------------------------------------------------------------------------
 
     def put(self, command: Put, revision: int = 0) -> PutResult | KvError:
-        """Writes a key. Refuses any lease: there are none yet."""
+        """Writes a key."""
         key, value, lease, wants_prev, ignore_value, ignore_lease = command
         old = self._newest.get(key)
         if lease or ignore_value or ignore_lease:
@@ -136,6 +139,10 @@ class MultiVersionStore:
                 self._older[key] = [old]
             else:
                 older.append(old)
+            if old[LEASE]:
+                self.leases.detach(old[LEASE], key)
+        if lease:
+            self.leases.attach(lease, key)
         self._newest[key] = record
         self._log.append(record)
         prev_kv = KeyValue._make(old) if wants_prev and old is not None else None
@@ -143,7 +150,7 @@ class MultiVersionStore:
 
     def put_error(self, command: Put) -> KvError | None:
         """What :meth:`put` would refuse the command with now."""
-        if command.lease:
+        if command.lease and command.lease not in self.leases:
             return LEASE_NOT_FOUND
         if (command.ignore_value or command.ignore_lease) and command.key not in self._newest:
             return KEY_NOT_FOUND
@@ -165,10 +172,24 @@ class MultiVersionStore:
     def _delete(self, key: bytes, revision: int) -> None:
         self.revision = revision
         deletion: Record = (key, 0, revision, 0, b"", 0)
-        self._older.setdefault(key, []).extend((self._newest.pop(key), deletion))
+        old = self._newest.pop(key)
+        if old[LEASE]:
+            self.leases.detach(old[LEASE], key)
+        self._older.setdefault(key, []).extend((old, deletion))
         self._log.append(deletion)
         self._live.remove(key)
         self._dead.add(key)
+
+    def revoke(self, lease: int) -> bool:
+        """Ends a lease and deletes its keys, in one revision if it has any; False where there is no such lease."""
+        found = self.leases.get(lease)
+        if found is None:
+            return False
+        revision = self.revision + 1
+        for key in found.keys:
+            self._delete(key, revision)
+        self.leases.drop(lease)
+        return True
 
     # ---- reading -----------------------------------------------------------------------------------------
 
@@ -274,6 +295,34 @@ class MultiVersionStore:
             return older[at - 1]
         return None
 
+    def changes(self, first_revision: int, records_max: int) -> list[Record]:
+        """What was written and deleted from ``first_revision`` on, in order: whole revisions, one at least if any.
+
+        About ``records_max`` records at most; a revision that has more comes whole. Raises ValueError where some of
+        them are compacted.
+        """
+        if first_revision <= self.compacted_revision:
+            raise ValueError(
+                f"revision {first_revision} is compacted: {self.compacted_revision} is the last that is"
+            )
+        log = self._log
+        start = bisect_left(log, first_revision, key=_mod_of)
+        end = start + records_max
+        if end < len(log):
+            # Up to the last revision that ends within, or where none does, all of the first.
+            cut = bisect_left(log, log[end][MOD], lo=start, key=_mod_of)
+            end = cut if cut > start else bisect_right(log, log[start][MOD], lo=start, key=_mod_of)
+        return log[start:end]
+
+    def previous(self, record: Record) -> Record | None:
+        """The version that ``record`` has replaced; None where the key was not there, or it is compacted."""
+        key, revision = record[KEY], record[MOD]
+        older = self._older.get(key, ())
+        at = bisect_left(older, revision, key=_mod_of)
+        while at < len(older) and older[at] is not record and older[at][MOD] == revision:
+            at += 1  # one transaction may have written the key several times
+        return older[at - 1] if at and older[at - 1][VERSION] else None
+
     # ---- compaction --------------------------------------------------------------------------------------
 
     def compact(self, command: Compact) -> CompactResult | KvError:
@@ -348,15 +397,31 @@ class MultiVersionStore:
             held[f"{key!r} is in the order of revisions"] = versions == sorted(versions, key=_mod_of)
             held[f"{key!r} ends as it should"] = (key in newest) == bool(versions[-1][VERSION])
             held[f"{key!r} is compacted"] = len(settled) <= 1 and all(record[VERSION] for record in settled)
+        attached = [(record[LEASE], key) for key, record in newest.items() if record[LEASE]]
+        held["a lease holds the keys that name it"] = sorted(attached) == [
+            (lease, key) for lease in self.leases.ids() for key in self._keys_of(lease)
+        ]
         broken = [rule for rule, holds in held.items() if not holds]
         if broken:
             raise InvariantViolation(f"the key-value store broke its invariants: {'; '.join(broken)}")
 
+    def _keys_of(self, lease: int) -> list[bytes]:
+        found = self.leases.get(lease)
+        return found.keys if found is not None else []
+
     @classmethod
     def from_view(
-        cls, revision: int, compacted_revision: int, base: Iterator[Record], log: Iterator[Record]
+        cls,
+        revision: int,
+        compacted_revision: int,
+        leases: Leases,
+        base: Iterator[Record],
+        log: Iterator[Record],
     ) -> "MultiVersionStore":
-        """The store that :meth:`view` was taken of. Raises ValueError where the records cannot be one."""
+        """The store that :meth:`view` was taken of. Raises ValueError where the records cannot be one.
+
+        ``leases`` are those of the view, which do not hold their keys yet.
+        """
         store = cls()
         store.compacted_revision = compacted_revision
         for record in base:
@@ -375,6 +440,14 @@ class MultiVersionStore:
         if last != revision:
             raise ValueError(f"the log ends with revision {last}, and the store is at {revision}")
         store.revision = revision
+        for record in store._newest.values():
+            if record[LEASE]:
+                if record[LEASE] not in leases:
+                    raise ValueError(
+                        f"key {_shown(record[KEY])} is held by lease {record[LEASE]}, which is not there"
+                    )
+                leases.attach(record[LEASE], record[KEY])
+        store.leases = leases
         return store
 
     def _replay(self, record: Record) -> None:

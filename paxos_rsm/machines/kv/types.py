@@ -22,8 +22,11 @@ __all__ = [
     "INVALID_COMPARE",
     "INVALID_SORT",
     "KEY_NOT_FOUND",
+    "LEASE_EXISTS",
     "LEASE_NOT_FOUND",
     "LEASE_PROVIDED",
+    "LEASE_TTL_TOO_LARGE",
+    "LEASE_WITHOUT_ID",
     "NOT_A_QUERY",
     "REQUEST_TOO_LARGE",
     "TOO_DEEP",
@@ -39,6 +42,13 @@ __all__ = [
     "DeleteRangeResult",
     "KeyValue",
     "KvError",
+    "LeaseGrant",
+    "LeaseGrantResult",
+    "LeaseKeepAlive",
+    "LeaseKeepAliveResult",
+    "LeaseResult",
+    "LeaseRevoke",
+    "LeaseRevokeResult",
     "Operation",
     "OperationResult",
     "Put",
@@ -183,10 +193,30 @@ class Compact(NamedTuple):
     """etcd's: wait until the space is free. It always is, here."""
 
 
+class LeaseGrant(NamedTuple):
+    """Makes a lease."""
+
+    ttl_s: int
+    id: int
+    """Chosen by whoever asks: not 0."""
+
+
+class LeaseRevoke(NamedTuple):
+    """Ends a lease and deletes its keys, all in one revision."""
+
+    id: int
+
+
+class LeaseKeepAlive(NamedTuple):
+    """Gives a lease its whole time again."""
+
+    id: int
+
+
 Operation: TypeAlias = Union[Range, Put, DeleteRange, Txn, None]  # noqa: UP007 (it names itself: Txn)
 """What a transaction is made of. None stands for an operation that is empty or unknown to this version."""
 
-Command: TypeAlias = Range | Put | DeleteRange | Txn | Compact
+Command: TypeAlias = Range | Put | DeleteRange | Txn | Compact | LeaseGrant | LeaseRevoke | LeaseKeepAlive
 
 
 # ---- results -------------------------------------------------------------------------------------------------
@@ -234,6 +264,30 @@ class CompactResult(NamedTuple):
     revision: int
 
 
+class LeaseGrantResult(NamedTuple):
+    """A lease was made."""
+
+    revision: int
+    id: int
+    ttl_s: int
+    """What was granted: at least LEASE_TTL_MIN_S."""
+
+
+class LeaseRevokeResult(NamedTuple):
+    """A lease was ended."""
+
+    revision: int
+
+
+class LeaseKeepAliveResult(NamedTuple):
+    """A lease has its whole time again; or there is none, which is no error."""
+
+    revision: int
+    id: int
+    ttl_s: int
+    """0: there is no such lease (any more)."""
+
+
 class KvError(NamedTuple):
     """The command was refused and has changed nothing."""
 
@@ -244,13 +298,15 @@ class KvError(NamedTuple):
 
 
 OperationResult: TypeAlias = RangeResult | PutResult | DeleteRangeResult | TxnResult
-Result: TypeAlias = OperationResult | CompactResult | KvError
+LeaseResult: TypeAlias = LeaseGrantResult | LeaseRevokeResult | LeaseKeepAliveResult
+Result: TypeAlias = OperationResult | CompactResult | LeaseResult | KvError
 
 
 # ---- errors --------------------------------------------------------------------------------------------------
 
 INVALID_ARGUMENT = 3
 NOT_FOUND = 5
+FAILED_PRECONDITION = 9
 OUT_OF_RANGE = 11
 
 EMPTY_KEY = KvError(INVALID_ARGUMENT, "etcdserver: key is not provided")
@@ -264,8 +320,14 @@ REQUEST_TOO_LARGE = KvError(INVALID_ARGUMENT, "etcdserver: request is too large"
 COMPACTED = KvError(OUT_OF_RANGE, "etcdserver: mvcc: required revision has been compacted")
 FUTURE_REVISION = KvError(OUT_OF_RANGE, "etcdserver: mvcc: required revision is a future revision")
 LEASE_NOT_FOUND = KvError(NOT_FOUND, "etcdserver: requested lease not found")
+LEASE_EXISTS = KvError(FAILED_PRECONDITION, "etcdserver: lease already exists")
+LEASE_TTL_TOO_LARGE = KvError(OUT_OF_RANGE, "etcdserver: too large lease TTL")
 
 # Where etcd has no words of its own.
+LEASE_WITHOUT_ID = KvError(
+    INVALID_ARGUMENT,
+    "paxos_rsm: a lease that is granted by a command needs an ID other than 0: draw one of 63 bits",
+)
 BAD_COMMAND = KvError(
     INVALID_ARGUMENT, "paxos_rsm: the bytes are no command of the key-value store that this version knows"
 )

@@ -10,7 +10,9 @@ from paxos_rsm.codec.frames import (
     encode_frame,
     expire_frame,
     register_frame,
+    timeouts_frame,
 )
+from paxos_rsm.machines.base import Timeout
 from paxos_rsm.machines.frames import BadFrame, Expire, Frame, FrameDecoder, Register
 
 U64 = st.integers(0, 2**64 - 1)
@@ -20,6 +22,10 @@ FRAMES = st.one_of(
         lambda nonce, ms: Frame(commands=[], register=Register(nonce, ms)), U64, st.integers(0, 2**32 - 1)
     ),
     st.builds(lambda session, seq: Frame(commands=[], expire=Expire(session, seq)), U64, U64),
+    st.builds(
+        lambda timeouts: Frame(commands=[], timeouts=tuple(timeouts)),
+        st.lists(st.builds(Timeout, st.integers(-(2**63), 2**63 - 1), U64), min_size=1),
+    ),
 )
 
 
@@ -32,6 +38,7 @@ def test_the_frames_that_a_server_builds() -> None:
     assert decode_frame(commands_frame(9, 3, 2, (b"a", b""))) == Frame(9, 3, 2, [b"a", b""])
     assert decode_frame(register_frame(5, 60_000)) == Frame(commands=[], register=Register(5, 60_000))
     assert decode_frame(expire_frame(9, 0)) == Frame(commands=[], expire=Expire(9, 0))
+    assert decode_frame(timeouts_frame([Timeout(-4, 7)])) == Frame(commands=[], timeouts=(Timeout(-4, 7),))
 
 
 def test_a_frame_of_commands_is_built_one_way() -> None:

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from paxos_rsm.codec.frames import FrameCodec, commands_frame, expire_frame, register_frame
-from paxos_rsm.machines.base import Position, StateMachine
+from paxos_rsm.machines.base import Position, StateMachine, Timeout, Timer
 from paxos_rsm.machines.frames import FrameOutcome, Registered
 from paxos_rsm.machines.sessions import SESSION_RESULTS_MAX, SessionMachine
 
-__all__ = ["BatchDiary", "Diary", "Log"]
+__all__ = ["BatchDiary", "Diary", "Log", "TimedDiary"]
 
 
 class Diary:
@@ -40,6 +40,33 @@ class Diary:
     @property
     def commands(self) -> list[str]:
         return [page[0] for page in self.pages]
+
+
+class TimedDiary(Diary):
+    """Arms timer 1 with each command, for as many milliseconds as there are pages; a time-out that holds is a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.armed: list[Timer] = []
+
+    def apply(self, command: bytes, at: Position) -> bytes:
+        page = super().apply(command, at)
+        self.armed.append(Timer(1, len(self.pages), len(self.pages)))
+        return page
+
+    def take_timers(self) -> list[Timer]:
+        armed, self.armed = self.armed, []
+        return armed
+
+    def is_armed(self, timer: int) -> bool:
+        return timer == 1 and bool(self.pages)
+
+    def time_out(self, timeouts: Sequence[Timeout], at: Position) -> None:
+        for timer, armed in timeouts:
+            if timer == 13:
+                raise ZeroDivisionError("the user's own mistake")
+            if armed == len(self.pages):
+                self.pages.append((f"timer {timer} ran out", at.slot, at.index))
 
 
 class BatchDiary(Diary):

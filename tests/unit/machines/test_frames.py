@@ -1,8 +1,9 @@
 from typing import get_args
 
-from paxos_rsm.codec.frames import commands_frame, expire_frame, register_frame
+from paxos_rsm.codec.frames import commands_frame, expire_frame, register_frame, timeouts_frame
+from paxos_rsm.machines.base import Timeout
 from paxos_rsm.machines.frames import Frame, FrameOutcome
-from tests.unit.machines.helpers import Diary, Log
+from tests.unit.machines.helpers import Log, TimedDiary
 
 
 def test_a_frame_says_nothing_by_itself() -> None:
@@ -13,7 +14,7 @@ def test_a_frame_says_nothing_by_itself() -> None:
 
 
 def test_every_kind_of_outcome_can_be_met() -> None:
-    log = Log(Diary(), session_results_max=1)
+    log = Log(TimedDiary(), session_results_max=1)
     session = log.register()
     outcomes = log.slot(
         register_frame(8, 1),
@@ -22,6 +23,7 @@ def test_every_kind_of_outcome_can_be_met() -> None:
         commands_frame(session, 3, 1, [b"c"]),
         commands_frame(session + 1, 1, 1, [b"d"]),
         expire_frame(session, 1),
+        timeouts_frame([Timeout(1, 1)]),
         b"\xff",
     )
     assert [type(outcome).__name__ for outcome in outcomes] == [
@@ -31,6 +33,7 @@ def test_every_kind_of_outcome_can_be_met() -> None:
         "Gap",
         "Expired",
         "Ended",
+        "TimedOut",
         "Refused",
     ]
     assert {type(outcome) for outcome in outcomes} == set(get_args(FrameOutcome))

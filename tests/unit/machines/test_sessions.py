@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paxos_rsm.codec.frames import FrameCodec, commands_frame, register_frame
+from paxos_rsm.codec.frames import FrameCodec, commands_frame, register_frame, timeouts_frame
 from paxos_rsm.errors import InvariantViolation, MachineFailed
-from paxos_rsm.machines.base import Position
+from paxos_rsm.machines.base import Position, Timeout, Timer
 from paxos_rsm.machines.frames import (
     Ended,
     Executed,
@@ -20,9 +20,10 @@ from paxos_rsm.machines.frames import (
     Refused,
     Register,
     Registered,
+    TimedOut,
 )
 from paxos_rsm.machines.sessions import SessionInfo, SessionMachine
-from tests.unit.machines.helpers import BatchDiary, Diary, Log
+from tests.unit.machines.helpers import BatchDiary, Diary, Log, TimedDiary
 
 ROOT = Path(__file__).parents[3]
 
@@ -435,3 +436,35 @@ def test_a_query_that_raises_breaks_nothing() -> None:
     with pytest.raises(KeyError):
         log.sessions.query(b"?")
     log.slot()
+
+
+# ---- timers ----------------------------------------------------------------------------------------------------
+
+
+def test_a_time_out_reaches_the_machine_where_it_stands_in_the_log() -> None:
+    log = Log(diary := TimedDiary())
+    session = log.register()
+    log.slot(commands_frame(session, 1, 1, [b"a"]))
+    assert log.sessions.take_timers() == [Timer(1, 1, 1)]
+    assert log.sessions.is_armed(1)
+    frames = (commands_frame(session, 2, 1, [b"b", b"c"]), timeouts_frame([Timeout(1, 1), Timeout(1, 3)]))
+    assert log.slot(*frames)[1] == TimedOut(2)
+    assert diary.pages[-1] == ("timer 1 ran out", 3, 2)
+    assert diary.commands == ["a", "b", "c", "timer 1 ran out"]
+
+
+def test_a_machine_without_timers_is_never_asked_for_them() -> None:
+    log = Log(Diary())
+    assert log.sessions.take_timers() == ()
+    assert not log.sessions.is_armed(1)
+    assert log.slot(timeouts_frame([Timeout(1, 1)])) == [Refused("the state machine has no timers")]
+
+
+def test_a_machine_that_raises_out_of_a_time_out_is_broken() -> None:
+    log = Log(TimedDiary())
+    with pytest.raises(
+        MachineFailed, match="raised ZeroDivisionError: the user's own mistake out of time_out"
+    ):
+        log.slot(timeouts_frame([Timeout(13, 1)]))
+    with pytest.raises(MachineFailed):
+        log.slot()

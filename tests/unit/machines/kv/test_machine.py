@@ -194,7 +194,7 @@ def test_a_damaged_snapshot_is_refused_and_the_state_stays(lived: KeyValueMachin
 
 def snapshot_of(revision: int, compacted: int, base: list[Record], log: list[Record]) -> bytes:
     """A snapshot of these records, sound or not, with the right checksum."""
-    data = MAGIC + HEADER.pack(revision, compacted)
+    data = MAGIC + HEADER.pack(revision, compacted, 0, 0)
     for records in (base, log):
         for key, create, mod, version, value, lease in records:
             data += RECORD.pack(len(key), len(value), create, mod, version, lease) + key + value

@@ -26,6 +26,9 @@ from paxos_rsm.machines.kv.types import (
     DeleteRangeResult,
     KeyValue,
     KvError,
+    LeaseGrant,
+    LeaseKeepAlive,
+    LeaseRevoke,
     Operation,
     Put,
     PutResult,
@@ -73,6 +76,8 @@ class Model:
         try:
             if isinstance(command, Compact):
                 return self.compact(command)
+            if isinstance(command, LeaseGrant | LeaseRevoke | LeaseKeepAlive):
+                raise NotImplementedError("this model has no leases")
             result: Result = self.run(command, before, self.revision + 1)
         except RefusedError as refused:
             self.versions, self.revision = before.versions, before.revision

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from paxos_rsm.errors import InvariantViolation
+from paxos_rsm.machines.kv.leases import Leases
 from paxos_rsm.machines.kv.store import MultiVersionStore
 from paxos_rsm.machines.kv.types import (
     ALL_FROM,
@@ -339,7 +340,7 @@ def test_a_view_is_of_the_moment_and_makes_the_same_store(five: MultiVersionStor
     five.delete_range(DeleteRange(b"\0", ALL_FROM))
     five.put(Put(b"new"))
     five.compact(Compact(five.revision))
-    copy = MultiVersionStore.from_view(revision, compacted, base, iter(log))
+    copy = MultiVersionStore.from_view(revision, compacted, Leases(), base, iter(log))
     copy.require_invariants()
     assert [values(copy, Range(b"\0", ALL_FROM, revision=at)) for at in range(5, 11)] == expected
     assert (copy.revision, copy.compacted_revision) == (10, 5)
@@ -375,7 +376,7 @@ A2 = (b"a", 2, 3, 2, b"", 0)
 )
 def test_records_that_cannot_be_a_store_are_refused(base: list[object], log: list[object]) -> None:
     with pytest.raises(ValueError):
-        MultiVersionStore.from_view(4, 2, iter(base), iter(log))  # type: ignore[arg-type]
+        MultiVersionStore.from_view(4, 2, Leases(), iter(base), iter(log))  # type: ignore[arg-type]
 
 
 def test_broken_invariants_are_found(five: MultiVersionStore) -> None:

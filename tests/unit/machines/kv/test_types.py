@@ -28,6 +28,8 @@ ETCD_ERRORS = {
     "REQUEST_TOO_LARGE": (3, "etcdserver: request is too large"),
     "COMPACTED": (11, "etcdserver: mvcc: required revision has been compacted"),
     "FUTURE_REVISION": (11, "etcdserver: mvcc: required revision is a future revision"),
+    "LEASE_EXISTS": (9, "etcdserver: lease already exists"),
+    "LEASE_TTL_TOO_LARGE": (11, "etcdserver: too large lease TTL"),
     "LEASE_NOT_FOUND": (5, "etcdserver: requested lease not found"),
 }
 
@@ -43,7 +45,7 @@ def test_errors_that_are_ours_do_not_speak_in_etcds_name() -> None:
         for name, value in vars(types).items()
         if isinstance(value, KvError) and name not in ETCD_ERRORS
     }
-    assert len(ours) == 4
+    assert len(ours) == 5
     for error in ours.values():
         assert error.message.startswith("paxos_rsm: ")
 
