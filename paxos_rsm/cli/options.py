@@ -42,7 +42,7 @@ DEFAULT_PORT = 2379
 DEFAULT_ENDPOINT = f"127.0.0.1:{DEFAULT_PORT}"
 ENVIRONMENT_PREFIX = "PAXOS_RSM"
 
-WRITE_OUT = ("simple", "json", "table")
+WRITE_OUT = ("simple", "json", "fields", "table")
 GLOBAL_SECTION = "Global options"
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -55,10 +55,12 @@ class Settings:
     endpoints: tuple[str, ...] = (DEFAULT_ENDPOINT,)
     """Each ``host:port``."""
     write_out: str | None = None
-    """simple, json or table; None where the user left it to the command."""
+    """simple, json, fields or table; None where the user left it to the command."""
     command_timeout_s: float = 5.0
     dial_timeout_s: float = 2.0
     debug: bool = False
+    hex: bool = False
+    """``-w simple``: keys and values in hexadecimal."""
 
 
 def parse_endpoint(text: str) -> str:
@@ -213,6 +215,7 @@ def global_options(*, connects: bool = True, root: bool = False) -> Callable[[F]
                     type=click.Choice(WRITE_OUT),
                     help="How to print. [default: what suits the command]",
                 ),
+                option("--hex", destination="hex", is_flag=True, help="-w simple: bytes as \\x61\\x62."),
                 option(
                     "--command-timeout",
                     destination="command_timeout_s",
