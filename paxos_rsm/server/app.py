@@ -51,10 +51,13 @@ from paxos_rsm.replica.loop import ReplicaLoop
 from paxos_rsm.replica.replica import Replica, ReplicaSettings
 from paxos_rsm.server import admin_service, session_service
 from paxos_rsm.server.admin_service import AdminService, ServerIdentity
+from paxos_rsm.server.etcd_calls import CallLimits, EtcdCalls
+from paxos_rsm.server.headers import Headers
 from paxos_rsm.server.health import HealthService, enable_reflection
 from paxos_rsm.server.kv_service import SERVICES as KV_SERVICES
-from paxos_rsm.server.kv_service import KvLimits, KvService, UnimplementedKv
+from paxos_rsm.server.kv_service import KvService, UnimplementedKv
 from paxos_rsm.server.leadership import Leadership
+from paxos_rsm.server.lease_service import LeaseService
 from paxos_rsm.server.listening import client_server, require_free
 from paxos_rsm.server.logging import configure_logging
 from paxos_rsm.server.machine_loading import check_machine, load_machine
@@ -102,7 +105,7 @@ class Server:
         self._replica: ReplicaLoop | None = None
         self._own: OwnSessions | None = None
         self._sessions: SessionService | None = None
-        self._kv: KvService | None = None
+        self._calls: EtcdCalls | None = None
         self._health: HealthService | None = None
         self._grpc: grpc.aio.Server | None = None
         self._had_leader = False
@@ -284,21 +287,12 @@ class Server:
             member_id=member_id,
             limits=SessionLimits(tuning.frame_bytes_max, tuning.results_bytes_max, leaderless_ms),
         )
-        kv: KvService | UnimplementedKv
+        store: list[grpc.GenericRpcHandler]
         if isinstance(machine, KeyValueMachine):
-            self._own = OwnSessions(
-                replica, frame_bytes_max=tuning.frame_bytes_max, in_flight_max=tuning.unary_in_flight_max
-            )
-            kv = self._kv = KvService(
-                replica,
-                self._own,
-                Leadership(replica),
-                cluster_id=cluster_id,
-                member_id=member_id,
-                limits=KvLimits(tuning.request_bytes_max, tuning.request_timeout_ms, leaderless_ms),
-            )
+            store = self._make_store_services(replica, machine, leaderless_ms)
         else:
-            kv = UnimplementedKv(f"{type(machine).__module__}:{type(machine).__qualname__}")
+            name = f"{type(machine).__module__}:{type(machine).__qualname__}"
+            store = UnimplementedKv(name).handlers()
         admin = AdminService(
             replica,
             ServerIdentity(
@@ -317,7 +311,20 @@ class Server:
         self._health = HealthService([session_service.SERVICE, admin_service.SERVICE, *KV_SERVICES])
         replica.watch_leader(self._health.set_serving)
         replica.watch_leader(self._say_leader)
-        return [self._sessions.handler(), *kv.handlers(), admin.handler(), self._health.handler()]
+        return [self._sessions.handler(), *store, admin.handler(), self._health.handler()]
+
+    def _make_store_services(
+        self, replica: ReplicaLoop, machine: KeyValueMachine, leaderless_ms: int
+    ) -> list[grpc.GenericRpcHandler]:
+        """What speaks etcd's language."""
+        config, tuning = self.config, self.config.tuning
+        self._own = OwnSessions(
+            replica, frame_bytes_max=tuning.frame_bytes_max, in_flight_max=tuning.unary_in_flight_max
+        )
+        headers = Headers(replica, config.cluster_id, config.member_id, lambda: machine.revision)
+        limits = CallLimits(tuning.request_bytes_max, tuning.request_timeout_ms, leaderless_ms)
+        calls = self._calls = EtcdCalls(replica, self._own, Leadership(replica), headers, limits)
+        return [*KvService(calls).handlers(), *LeaseService(replica, machine, calls).handlers()]
 
     def _say_leader(self, has_leader: bool) -> None:
         if self._replica is None or has_leader == self._had_leader:
@@ -369,8 +376,8 @@ class Server:
             grace_s = 0.0  # nobody will answer what is in flight
         if self._health is not None:
             self._health.stop()
-        if self._kv is not None:
-            self._kv.stopping = True
+        if self._calls is not None:
+            self._calls.stopping = True
         draining = [each.drain(grace_s) for each in (self._sessions, self._own) if each is not None]
         await asyncio.gather(*draining)
         if self._own is not None:

@@ -12,10 +12,10 @@ from typing import Any
 import grpc
 
 from paxos_rsm._proto import session_pb2 as pb
-from paxos_rsm.codec.frames import FrameCodec, commands_frame
+from paxos_rsm.codec.frames import FrameCodec, commands_frame, timeouts_frame
 from paxos_rsm.codec.kv import KvCodec, encode_command
 from paxos_rsm.errors import PaxosRsmError, SessionExpired, Unavailable
-from paxos_rsm.machines.base import StateMachine
+from paxos_rsm.machines.base import StateMachine, Timeout
 from paxos_rsm.machines.kv.machine import KeyValueMachine
 from paxos_rsm.machines.kv.types import Put, Range
 from paxos_rsm.machines.sessions import SessionMachine
@@ -23,6 +23,10 @@ from paxos_rsm.paxos.membership import Configuration
 from paxos_rsm.paxos.types import Ballot
 from paxos_rsm.replica.api import ReplicaStatus, SessionHandle, SessionSink
 from paxos_rsm.replica.local_sessions import LocalSession, LocalSessions
+from paxos_rsm.server.etcd_calls import CallLimits, EtcdCalls
+from paxos_rsm.server.headers import Headers
+from paxos_rsm.server.leadership import Leadership
+from paxos_rsm.server.own_sessions import OwnSessions
 
 FRAME_BYTES_MAX = 64 * 1024
 PENDING_BYTES_MAX = 256 * 1024
@@ -85,6 +89,10 @@ class FakeReplica:
         self.stopped = False
         self._reads: list[asyncio.Future[int]] = []
         self._watchers: list[Callable[[bool], None]] = []
+        self._applied_watchers: list[Callable[[], None]] = []
+        self.remaining_ms: dict[int, int] = {}
+        """By timer: what ``timer_remaining_ms`` says."""
+        self._frames: list[bytes] = []
         self._turn_due = False
         self._nonce = 0
 
@@ -109,6 +117,11 @@ class FakeReplica:
         del self.machine._sessions[session]
         self.local.fail(local, SessionExpired(f"session {session} has expired"))
 
+    def run_out(self, *timeouts: Timeout) -> None:
+        """The leader proposes that timers have run out."""
+        self._frames.append(timeouts_frame(timeouts))
+        self.ask_turn()
+
     def ask_turn(self) -> None:
         if not self._turn_due:
             self._turn_due = True
@@ -118,10 +131,12 @@ class FakeReplica:
         self._turn_due = False
         if self.holding or not self.has_leader:
             return
-        frames, self.local.outgoing = self.local.outgoing, []
+        frames, self.local.outgoing, self._frames = self._frames + self.local.outgoing, [], []
         if frames:
             for outcome in self.machine.apply_slot(self.machine.applied_slot + 1, frames):
                 self.local.applied(outcome)
+            for applied in self._applied_watchers:
+                applied()
         reads, self._reads = self._reads, []
         for read in reads:
             if read.done():
@@ -185,6 +200,12 @@ class FakeReplica:
             reachable=frozenset({1, 2}),
         )
 
+    def timer_remaining_ms(self, timer: int) -> int | None:
+        return self.remaining_ms.get(timer)
+
+    def watch_applied(self, applied: Callable[[], None]) -> None:
+        self._applied_watchers.append(applied)
+
     def watch_leader(self, changed: Callable[[bool], None]) -> None:
         self._watchers.append(changed)
         changed(self.has_leader)
@@ -195,6 +216,25 @@ class FakeReplica:
         for read in self._reads:
             if not read.done():
                 read.set_exception(Unavailable("stopped"))
+
+
+def etcd_calls(
+    replica: FakeReplica,
+    *,
+    request_bytes_max: int = FRAME_BYTES_MAX - 1024,
+    request_timeout_ms: int = 20_000,
+    leaderless_ms: int = 100,
+    in_flight_max: int = 100,
+    cluster_id: int = 0xC1,
+    member_id: int = 0x31,
+) -> tuple[EtcdCalls, OwnSessions]:
+    """What the services in etcd's words share, on a replica that runs the key-value store."""
+    machine = replica.kv
+    assert isinstance(machine, KeyValueMachine)
+    own = OwnSessions(replica, frame_bytes_max=FRAME_BYTES_MAX, in_flight_max=in_flight_max)
+    headers = Headers(replica, cluster_id, member_id, lambda: machine.revision)
+    limits = CallLimits(request_bytes_max, request_timeout_ms, leaderless_ms)
+    return EtcdCalls(replica, own, Leadership(replica), headers, limits), own
 
 
 @asynccontextmanager

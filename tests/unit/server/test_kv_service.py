@@ -17,11 +17,11 @@ from paxos_rsm.errors import (
     Unavailable,
     UnknownOutcome,
 )
-from paxos_rsm.server.kv_service import SERVICES, KvLimits, KvService, UnimplementedKv
-from paxos_rsm.server.leadership import Leadership
+from paxos_rsm.server.etcd_calls import EtcdCalls
+from paxos_rsm.server.kv_service import SERVICES, KvService, UnimplementedKv
 from paxos_rsm.server.own_sessions import OwnSessions
 from paxos_rsm.server.rpc import length_delimited
-from tests.unit.server.fakes import FRAME_BYTES_MAX, FakeReplica, serving, until
+from tests.unit.server.fakes import FRAME_BYTES_MAX, FakeReplica, etcd_calls, serving, until
 
 CLUSTER, MEMBER = 0xC1, 0x31
 REQUEST_BYTES_MAX = FRAME_BYTES_MAX - 1024
@@ -57,16 +57,16 @@ class Client:
 
 class Stage:
     def __init__(
-        self, replica: FakeReplica, own: OwnSessions, service: KvService, channel: grpc.aio.Channel
+        self, replica: FakeReplica, own: OwnSessions, calls: EtcdCalls, channel: grpc.aio.Channel
     ) -> None:
         self.replica = replica
         self.own = own
-        self.service = service
+        self.calls = calls
         self.channel = channel
         self.client = Client(channel, "etcdserverpb.KV")
 
     def waiting_for_a_leader(self) -> int:
-        return len(self.service._leadership._known._waiters)
+        return len(self.calls._leadership._known._waiters)
 
 
 @asynccontextmanager
@@ -74,13 +74,17 @@ async def staged(
     *, request_timeout_ms: int = 20_000, leaderless_ms: int = 100, in_flight_max: int = 100
 ) -> AsyncIterator[Stage]:
     replica = FakeReplica()
-    own = OwnSessions(replica, frame_bytes_max=FRAME_BYTES_MAX, in_flight_max=in_flight_max)
-    limits = KvLimits(REQUEST_BYTES_MAX, request_timeout_ms, leaderless_ms)
-    service = KvService(
-        replica, own, Leadership(replica), cluster_id=CLUSTER, member_id=MEMBER, limits=limits
+    calls, own = etcd_calls(
+        replica,
+        request_bytes_max=REQUEST_BYTES_MAX,
+        request_timeout_ms=request_timeout_ms,
+        leaderless_ms=leaderless_ms,
+        in_flight_max=in_flight_max,
+        cluster_id=CLUSTER,
+        member_id=MEMBER,
     )
-    async with serving(*service.handlers()) as (_, channel):
-        yield Stage(replica, own, service, channel)
+    async with serving(*KvService(calls).handlers()) as (_, channel):
+        yield Stage(replica, own, calls, channel)
 
 
 @pytest.fixture
@@ -381,7 +385,7 @@ async def test_an_expired_session_of_the_server_is_an_unknown_outcome(stage: Sta
 
 
 async def test_a_server_that_stops_says_so(stage: Stage) -> None:
-    stage.service.stopping = True
+    stage.calls.stopping = True
     stopped = (Code.UNAVAILABLE, "etcdserver: server stopped")
     assert await stage.client.refused("Put", pb.PutRequest(key=b"a")) == stopped
     assert await stage.client.refused("Range", pb.RangeRequest(key=b"a")) == stopped
