@@ -1,0 +1,72 @@
+"""Hashes of the state, made in slices, so that nobody waits long while a large one is hashed.
+
+A hash is over a view that later commands do not change. Taking the view is one step (some 50 ms for a million keys,
+see ``machines/kv/machine.py``); between slices of the hashing everything else has its turn.
+
+**The hash of the key-value store at a revision** is over every version that is kept up to it: the versions at the last
+compaction in the order of keys, and each change after it in the order of the log. Both follow from the log alone. So
+servers agree wherever revision and compaction agree, also where one of them has gone further since. The numbers are
+not those that etcd would give; nobody compares them across the two.
+"""
+
+import asyncio
+import inspect
+from collections.abc import Iterable, Iterator
+from itertools import chain, takewhile
+from struct import Struct
+from zlib import crc32
+
+from paxos_rsm.machines.base import StateMachine
+from paxos_rsm.machines.kv.machine import KeyValueMachine
+from paxos_rsm.machines.kv.store import MOD, Record
+from paxos_rsm.machines.kv.types import COMPACTED, FUTURE_REVISION, KvError
+
+__all__ = ["hash_at", "hash_of", "revision_error", "snapshot_of"]
+
+RECORD = Struct(">IIqqqq")
+"""Of each record: bytes of the key and of the value, which follow; create and mod revision, version, lease."""
+
+SLICE_RECORDS = 500
+SLICE_BYTES = 1024 * 1024
+"""About a millisecond each."""
+
+
+def revision_error(machine: KeyValueMachine, revision: int) -> KvError | None:
+    """What a hash at ``revision`` (0 or less: the newest) is refused with: etcd refuses the compacted one too."""
+    if 0 < revision <= machine.compacted_revision:
+        return COMPACTED
+    if revision > machine.revision:
+        return FUTURE_REVISION
+    return None
+
+
+async def hash_at(machine: KeyValueMachine, revision: int) -> int:
+    """32 bits over all that is kept up to ``revision`` (0 or less: everything), as of the call."""
+    now, compacted, base, log = machine._store.view()
+    last = revision if revision > 0 else now
+    kept = takewhile(lambda record: record[MOD] <= last, log)
+    return await hash_of(chain([compacted.to_bytes(8, "big", signed=True)], _packed(base), _packed(kept)))
+
+
+def _packed(records: Iterable[Record]) -> Iterator[bytes]:
+    for key, create, mod, version, value, lease in records:
+        yield RECORD.pack(len(key), len(value), create, mod, version, lease) + key + value
+
+
+async def hash_of(pieces: Iterable[bytes]) -> int:
+    """The CRC-32 of ``pieces`` end to end."""
+    checksum = records = size = 0
+    for piece in pieces:
+        checksum = crc32(piece, checksum)
+        records += 1
+        size += len(piece)
+        if records >= SLICE_RECORDS or size >= SLICE_BYTES:
+            records = size = 0
+            await asyncio.sleep(0)
+    return checksum
+
+
+def snapshot_of(machine: StateMachine) -> Iterable[bytes]:
+    """The state as of this call, also of a machine whose ``snapshot`` is a generator and takes no view by itself."""
+    pieces = machine.snapshot()
+    return list(pieces) if inspect.isgeneratorfunction(machine.snapshot) else pieces

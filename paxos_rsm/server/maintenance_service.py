@@ -1,0 +1,222 @@
+"""The Maintenance service: what an operator asks a server, in etcd's words.
+
+One servicer under two names, ``paxos_rsm.v1.Maintenance`` and ``etcdserverpb.Maintenance``.
+
+*Status* answers at once, from what this server knows, without a leader too; ``dbSize`` is the log on disk. *Alarm*
+lists none: there are none in this version (a server with a full disk stops voting by itself). *Defragment* says OK and
+does nothing: the state lies in memory, and no file of ours has holes. *Hash* is over the whole state of this server as
+it is, *HashKV* over the key-value store up to a revision (see ``kv_hash.py``).
+
+*Snapshot* streams the state as of one moment after the request, in blobs of at most 64 KiB::
+
+    head (512 bytes) | what the state machine's snapshot() gave | zero bytes to the next 512 | SHA-256 of all before
+
+The head is ``paxos_rsm snapshot 1`` and, on the next line, a JSON object (``bytes``: how many belong to the snapshot;
+``cluster_id``, ``member_id``, ``machine``, ``applied_slot``, ``revision``), then spaces and a newline. All is padded
+because etcd's tools take a file for complete only where it has 32 bytes after a multiple of 512. ``etcdctl snapshot
+save`` stores it; its ``snapshot status`` and ``restore`` expect etcd's own database file, and cannot read it.
+"""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from itertools import chain
+
+import grpc
+
+from paxos_rsm._proto import maintenance_pb2 as pb
+from paxos_rsm.errors import PaxosRsmError, ResourceExhausted
+from paxos_rsm.machines.base import StateMachine
+from paxos_rsm.machines.kv.machine import KeyValueMachine
+from paxos_rsm.replica.api import ReplicaHandle, ReplicaStatus
+from paxos_rsm.server.etcd_calls import NO_LEADER, status_of
+from paxos_rsm.server.headers import Headers
+from paxos_rsm.server.kv_hash import hash_at, hash_of, revision_error, snapshot_of
+from paxos_rsm.server.rpc import Context, StatusError, parse, service_handler, unary_handler, watch_handler
+
+__all__ = ["ETCD_VERSION", "SERVICES", "MaintenanceService"]
+
+SERVICES = ("paxos_rsm.v1.Maintenance", "etcdserverpb.Maintenance")
+
+ETCD_VERSION = "3.4.0"
+"""The etcd whose API this is. Tools decide by it what they may ask; our own version is in Admin.Status."""
+
+BLOB_BYTES = 64 * 1024
+HEAD_BYTES = 512
+BLOCK_BYTES = 512
+HEAD_MAGIC = b"paxos_rsm snapshot 1\n"
+
+SNAPSHOTS_MAX = 4
+"""At once. Each holds a view of the state, and an old view keeps what has been overwritten since in memory."""
+
+
+class MaintenanceService:
+    """Alarm, Status, Defragment, Hash, HashKV, Snapshot and MoveLeader. All but HashKV serve any state machine."""
+
+    def __init__(
+        self,
+        replica: ReplicaHandle,
+        machine: StateMachine,
+        headers: Headers,
+        read_index: Callable[[Context], Awaitable[None]],
+    ) -> None:
+        """``read_index`` returns once the local state is as new as its call; it raises where that cannot be."""
+        self._replica = replica
+        self._machine = machine
+        self._headers = headers
+        self._read_index = read_index
+        self._hashing = asyncio.Lock()
+        self._snapshots = 0
+
+    def handlers(self) -> list[grpc.GenericRpcHandler]:
+        """What a gRPC server is given: the one servicer, under both names."""
+        methods = {
+            "Alarm": unary_handler(self._alarm),
+            "Status": unary_handler(self._status),
+            "Defragment": unary_handler(self._defragment),
+            "Hash": unary_handler(self._hash),
+            "HashKV": unary_handler(self._hash_kv),
+            "Snapshot": watch_handler(self._snapshot),
+            "MoveLeader": unary_handler(self._move_leader),
+        }
+        return [service_handler(service, methods) for service in SERVICES]
+
+    # ---- at once -------------------------------------------------------------------------------------------
+
+    async def _alarm(self, data: bytes, _context: Context) -> bytes:
+        request = parse(pb.AlarmRequest, data)
+        if request.action != pb.AlarmRequest.GET:
+            raise StatusError(
+                grpc.StatusCode.UNIMPLEMENTED,
+                "paxos_rsm: this version has no alarms that could be set or cleared; a server that must not go on "
+                "(damage, a full disk) stops voting by itself and says so in its log",
+            )
+        return pb.AlarmResponse(header=self._headers.make()).SerializeToString()
+
+    async def _status(self, data: bytes, _context: Context) -> bytes:
+        parse(pb.EndpointStatusRequest, data)
+        status = self._replica.status()
+        return pb.EndpointStatusResponse(
+            header=self._headers.make(),
+            version=ETCD_VERSION,
+            dbSize=status.log_bytes,
+            dbSizeInUse=status.log_bytes,
+            leader=_leader_id(status),
+            raftIndex=status.decided_slot,
+            raftTerm=status.ballot.round,
+            raftAppliedIndex=status.applied_slot,
+            errors=() if status.leader else (NO_LEADER.message,),
+        ).SerializeToString()
+
+    async def _defragment(self, data: bytes, _context: Context) -> bytes:
+        """OK, and nothing done: the state lives in memory, and there is no file that could have holes."""
+        parse(pb.DefragmentRequest, data)
+        return pb.DefragmentResponse(header=self._headers.make()).SerializeToString()
+
+    async def _move_leader(self, data: bytes, _context: Context) -> bytes:
+        target = parse(pb.MoveLeaderRequest, data).targetID
+        raise StatusError(
+            grpc.StatusCode.UNIMPLEMENTED,
+            f"paxos_rsm: this version cannot hand leadership to member {target:x}; to have another leader, restart the "
+            "server that leads (SIGTERM, it gives way in order): one of the others takes over",
+        )
+
+    # ---- hashes --------------------------------------------------------------------------------------------
+
+    async def _hash(self, data: bytes, _context: Context) -> bytes:
+        parse(pb.HashRequest, data)
+        # One at a time: each holds a view of the state.
+        async with self._hashing:
+            header = self._headers.make()
+            checksum = await hash_of(snapshot_of(self._machine))
+        return pb.HashResponse(header=header, hash=checksum).SerializeToString()
+
+    async def _hash_kv(self, data: bytes, _context: Context) -> bytes:
+        revision = parse(pb.HashKVRequest, data).revision
+        machine = self._machine
+        if not isinstance(machine, KeyValueMachine):
+            raise StatusError(
+                grpc.StatusCode.UNIMPLEMENTED,
+                f"this server runs the state machine {_name_of(machine)}, which has no revisions; "
+                "compare the servers by Hash, or by the digest of Admin.Status",
+            )
+        async with self._hashing:
+            error = revision_error(machine, revision)
+            if error is not None:
+                raise status_of(error)
+            header, compacted = self._headers.make(), machine.compacted_revision
+            checksum = await hash_at(machine, revision)
+        response = pb.HashKVResponse(header=header, hash=checksum, compact_revision=compacted)
+        return response.SerializeToString()
+
+    # ---- snapshots -----------------------------------------------------------------------------------------
+
+    async def _snapshot(self, data: bytes, context: Context) -> None:
+        parse(pb.SnapshotRequest, data)
+        if self._snapshots >= SNAPSHOTS_MAX:
+            raise ResourceExhausted(f"{self._snapshots} snapshots are being read from this server already")
+        self._snapshots += 1
+        try:
+            await self._read_index(context)
+            await self._stream(context)
+        finally:
+            self._snapshots -= 1
+
+    async def _stream(self, context: Context) -> None:
+        # Two views of one moment: how long the whole is must be said before its first byte, and to keep it until it
+        # is sent would take the memory of the store a second time.
+        header, measured, state = self._headers.make(), snapshot_of(self._machine), snapshot_of(self._machine)
+        applied_slot = self._replica.status().applied_slot
+        state_bytes = 0
+        for piece in measured:
+            state_bytes += len(piece)
+            await asyncio.sleep(0)
+        head = self._head(state_bytes, applied_slot, header.revision)
+        padding = bytes(-state_bytes % BLOCK_BYTES)
+        remaining = len(head) + state_bytes + len(padding)
+        hashed = hashlib.sha256()
+        async for blob in _blobs(chain((head,), state, (padding,))):
+            hashed.update(blob)
+            remaining -= len(blob)
+            await _write(context, pb.SnapshotResponse(header=header, remaining_bytes=remaining, blob=blob))
+        if remaining:
+            raise PaxosRsmError(
+                f"the state machine {_name_of(self._machine)} gave two snapshots of one state that differ by "
+                f"{-remaining} bytes; what was sent is not to be used"
+            )
+        await _write(context, pb.SnapshotResponse(header=header, blob=hashed.digest()))
+
+    def _head(self, state_bytes: int, applied_slot: int, revision: int) -> bytes:
+        told = {
+            "bytes": state_bytes,
+            "cluster_id": self._headers.cluster_id,
+            "member_id": self._headers.member_id,
+            "applied_slot": applied_slot,
+            "revision": revision,
+            "machine": _name_of(self._machine)[:200],
+        }
+        return (HEAD_MAGIC + json.dumps(told).encode()).ljust(HEAD_BYTES - 1) + b"\n"
+
+
+async def _blobs(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
+    """The pieces end to end, none longer than BLOB_BYTES; others have their turn between two pieces."""
+    for piece in pieces:
+        for start in range(0, len(piece), BLOB_BYTES):
+            yield piece[start : start + BLOB_BYTES]
+        await asyncio.sleep(0)
+
+
+async def _write(context: Context, response: pb.SnapshotResponse) -> None:
+    await context.write(response.SerializeToString())
+
+
+def _leader_id(status: ReplicaStatus) -> int:
+    if not status.leader or status.configuration is None:
+        return 0
+    member = status.configuration.by_incarnation(status.leader)
+    return member.member_id if member is not None else 0
+
+
+def _name_of(machine: StateMachine) -> str:
+    return f"{type(machine).__module__}:{type(machine).__qualname__}"

@@ -1,0 +1,247 @@
+"""The Maintenance service over real gRPC, under both its names."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+
+from paxos_rsm._proto import maintenance_pb2 as pb
+from paxos_rsm.codec.kv import KvCodec
+from paxos_rsm.machines.base import Position, SimpleMachine
+from paxos_rsm.machines.kv.machine import KeyValueMachine
+from paxos_rsm.machines.kv.types import Compact, Put
+from paxos_rsm.paxos.membership import Configuration, Member
+from paxos_rsm.paxos.quorum import QuorumSizes
+from paxos_rsm.server.headers import Headers
+from paxos_rsm.server.maintenance_service import (
+    BLOB_BYTES,
+    ETCD_VERSION,
+    HEAD_BYTES,
+    SERVICES,
+    MaintenanceService,
+)
+from tests.unit.server.fakes import FakeReplica, etcd_calls, serving
+
+Code = grpc.StatusCode
+
+
+class Stage:
+    def __init__(self, replica: FakeReplica, machine: KeyValueMachine, channel: grpc.aio.Channel) -> None:
+        self.replica = replica
+        self.machine = machine
+        self.channel = channel
+
+    async def call(self, method: str, request: Any = b"", service: str = SERVICES[1]) -> Any:
+        names = {"Status": "EndpointStatus"}
+        data = request if isinstance(request, bytes) else request.SerializeToString()
+        rpc: Any = self.channel.unary_unary(f"/{service}/{method}")
+        return getattr(pb, names.get(method, method) + "Response").FromString(await rpc(data))
+
+    async def refused(self, method: str, request: Any = b"") -> tuple[grpc.StatusCode, str]:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await self.call(method, request)
+        return raised.value.code(), raised.value.details() or ""
+
+    async def snapshot(self, service: str = SERVICES[1]) -> list[pb.SnapshotResponse]:
+        rpc: Any = self.channel.unary_stream(f"/{service}/Snapshot")
+        return [pb.SnapshotResponse.FromString(data) async for data in rpc(b"")]
+
+
+@asynccontextmanager
+async def staged(leader: bool = True) -> AsyncIterator[Stage]:
+    replica = FakeReplica(leader=leader)
+    machine = replica.kv
+    assert isinstance(machine, KeyValueMachine)
+    calls, _ = etcd_calls(replica)
+    service = MaintenanceService(replica, machine, calls.headers, calls.read_index)
+    async with serving(*service.handlers()) as (_, channel):
+        yield Stage(replica, machine, channel)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_status_tells_the_log_and_the_leader_by_its_member_id(service: str) -> None:
+    async with staged() as stage:
+        members = (Member(1, 0x39, "n1", "http://a:2380"), Member(2, 0x32, "n2", "http://b:2380"))
+        stage.replica.configuration = Configuration(0xC1, members, QuorumSizes.majority(2))
+        status = await stage.call("Status", service=service)
+    assert status.header.member_id == 0x31
+    assert status.version == ETCD_VERSION
+    assert status.leader == 0x39
+    assert status.dbSize == status.dbSizeInUse == 12_345
+    assert status.raftTerm == 7
+    assert status.raftIndex == status.raftAppliedIndex == stage.replica.machine.applied_slot
+    assert not status.errors
+    assert not status.isLearner
+
+
+async def test_status_without_a_leader_says_so() -> None:
+    async with staged(leader=False) as stage:
+        status = await stage.call("Status")
+    assert status.leader == 0
+    assert list(status.errors) == ["etcdserver: no leader"]
+
+
+async def test_there_are_no_alarms_and_none_can_be_set() -> None:
+    async with staged() as stage:
+        assert not (await stage.call("Alarm")).alarms
+        for action in (pb.AlarmRequest.ACTIVATE, pb.AlarmRequest.DEACTIVATE):
+            code, words = await stage.refused("Alarm", pb.AlarmRequest(action=action, alarm=pb.NOSPACE))
+            assert code == Code.UNIMPLEMENTED
+            assert "no alarms" in words
+
+
+async def test_defragment_has_nothing_to_do() -> None:
+    async with staged() as stage:
+        before = stage.machine.digest()
+        assert (await stage.call("Defragment")).header.cluster_id == 0xC1
+        assert stage.machine.digest() == before
+
+
+async def test_who_wants_another_leader_is_told_what_to_do() -> None:
+    async with staged() as stage:
+        code, words = await stage.refused("MoveLeader", pb.MoveLeaderRequest(targetID=0xAB))
+    assert code == Code.UNIMPLEMENTED
+    assert "member ab" in words
+    assert "restart" in words
+
+
+async def test_hashes_follow_the_state() -> None:
+    async with staged() as stage:
+        empty = await stage.call("Hash")
+        stage.machine.execute(Put(b"a", b"1"))
+        one, kv_one = await stage.call("Hash"), await stage.call("HashKV")
+        stage.machine.execute(Put(b"a", b"2"))
+        kv_two, kv_again = (
+            await stage.call("HashKV"),
+            await stage.call("HashKV", pb.HashKVRequest(revision=2)),
+        )
+        assert empty.hash != one.hash
+        assert one.header.revision == kv_one.header.revision == 2
+        assert kv_one.compact_revision == -1
+        assert kv_again.hash == kv_one.hash != kv_two.hash
+        assert kv_again.header.revision == 3
+
+
+async def test_a_hash_at_a_revision_that_is_not_there_is_refused_in_etcds_words() -> None:
+    async with staged() as stage:
+        for value in (b"1", b"2"):
+            stage.machine.execute(Put(b"a", value))
+        stage.machine.execute(Compact(2))
+        assert (await stage.call("HashKV", pb.HashKVRequest(revision=3))).compact_revision == 2
+        answers = [await stage.refused("HashKV", pb.HashKVRequest(revision=each)) for each in (2, 4)]
+    assert answers == [
+        (Code.OUT_OF_RANGE, "etcdserver: mvcc: required revision has been compacted"),
+        (Code.OUT_OF_RANGE, "etcdserver: mvcc: required revision is a future revision"),
+    ]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_a_snapshot_restores_and_ends_with_its_hash(service: str) -> None:
+    async with staged() as stage:
+        for number in range(2_000):
+            stage.machine.execute(Put(b"key%d" % number, b"v" * 100))
+        blobs = await stage.snapshot(service)
+        expected = stage.machine.digest()
+    assert all(len(each.blob) <= BLOB_BYTES for each in blobs)
+    assert len(blobs) > 3
+    whole, last = b"".join(each.blob for each in blobs[:-1]), blobs[-1]
+    assert last.blob == hashlib.sha256(whole).digest()
+    # etcd's tools take a file for whole only where this holds.
+    assert (len(whole) + len(last.blob)) % 512 == 32
+    left = len(whole)
+    for each in blobs[:-1]:
+        left -= len(each.blob)
+        assert each.remaining_bytes == left
+    assert last.remaining_bytes == left == 0
+    magic, told, _ = whole[:HEAD_BYTES].split(b"\n")
+    assert magic == b"paxos_rsm snapshot 1"
+    head = json.loads(told)
+    assert head["revision"] == blobs[0].header.revision == 2_001
+    assert head["cluster_id"] == 0xC1
+    restored = KeyValueMachine(KvCodec())
+    restored.restore([whole[HEAD_BYTES : HEAD_BYTES + head["bytes"]]])
+    assert restored.digest() == expected
+
+
+async def test_what_is_written_while_a_snapshot_is_read_is_not_in_it() -> None:
+    async with staged() as stage:
+        for number in range(4_000):
+            stage.machine.execute(Put(b"key%d" % number, b"v" * 1_000))
+        expected = stage.machine.digest()
+        rpc: Any = stage.channel.unary_stream("/etcdserverpb.Maintenance/Snapshot")
+        call = rpc(b"")
+        whole = pb.SnapshotResponse.FromString(await call.read()).blob
+        stage.machine.execute(Put(b"key1", b"changed"))
+        while (data := await call.read()) is not grpc.aio.EOF:
+            whole += pb.SnapshotResponse.FromString(data).blob
+    size = json.loads(whole[:HEAD_BYTES].split(b"\n")[1])["bytes"]
+    assert hashlib.sha256(whole[:-32]).digest() == whole[-32:]
+    restored = KeyValueMachine(KvCodec())
+    restored.restore([whole[HEAD_BYTES : HEAD_BYTES + size]])
+    assert restored.digest() == expected
+
+
+async def test_a_snapshot_needs_a_leader_and_there_are_only_some_at_once() -> None:
+    async with staged() as stage:
+        stage.replica.hold()
+        reading = [asyncio.create_task(stage.snapshot()) for _ in range(5)]
+        done, _ = await asyncio.wait(reading, return_when=asyncio.FIRST_COMPLETED)
+        error = done.pop().exception()
+        assert isinstance(error, grpc.aio.AioRpcError)
+        assert error.code() == Code.RESOURCE_EXHAUSTED
+        stage.replica.release()
+        ended = await asyncio.gather(*reading, return_exceptions=True)
+        assert [type(each) for each in ended].count(list) == 4
+        stage.replica.set_leader(False)
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await stage.snapshot()
+        assert (raised.value.code(), raised.value.details()) == (Code.UNAVAILABLE, "etcdserver: no leader")
+
+
+class Counter(SimpleMachine):
+    def __init__(self) -> None:
+        self.total = 0
+
+    def apply(self, command: bytes, at: Position) -> bytes:
+        return b""
+
+    def query(self, request: bytes) -> bytes:
+        return b""
+
+    def dump(self) -> bytes:
+        return b"%d" % self.total
+
+    def load(self, state: bytes) -> None:
+        self.total = int(state)
+
+
+async def test_another_state_machine_has_everything_but_revisions() -> None:
+    machine = Counter()
+    replica = FakeReplica(machine)
+
+    async def read_index(_context: object) -> None:
+        await replica.read()
+
+    service = MaintenanceService(replica, machine, Headers(replica, 0xC1, 0x31, lambda: 0), read_index)
+    async with serving(*service.handlers()) as (_, channel):
+        stage = Stage(replica, KeyValueMachine(KvCodec()), channel)
+        before = (await stage.call("Hash")).hash
+        machine.total = 1
+        assert (await stage.call("Hash")).hash != before
+        code, words = await stage.refused("HashKV")
+        assert code == Code.UNIMPLEMENTED
+        assert "Counter" in words
+        whole = b"".join(each.blob for each in await stage.snapshot())
+        assert whole[HEAD_BYTES : HEAD_BYTES + 2] == b"1\0"
+        await stage.call("Status")
+
+
+@pytest.mark.parametrize("method", ["Status", "Alarm", "Defragment", "Hash", "HashKV", "MoveLeader"])
+async def test_garbage_is_refused(method: str) -> None:
+    async with staged() as stage:
+        assert (await stage.refused(method, b"\xff\xff"))[0] == Code.INVALID_ARGUMENT
