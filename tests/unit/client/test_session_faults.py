@@ -47,9 +47,19 @@ async def test_what_is_refused_until_the_deadline_was_not_executed(
     caller = connect(server)
     await caller.submit("before")
     server.refusals.extend([(RESOURCE_EXHAUSTED, "the queue is full")] * 10_000)
+    began = time.monotonic()
+    call = caller.submit("a")
+    await server.until(lambda: len(server.frames) > 8)
+    assert time.monotonic() - began > 0.5, "the pauses grow"
+    # The deadline comes now, by hand, and in the midst of a pause: between a frame and its refusal nobody knows.
+    session = caller.session
+    while not session._frames_held:
+        await asyncio.sleep(0)
+    (command,) = session._window.pending
+    command.deadline = 0.0
+    session._ring_alarm()
     with pytest.raises(ResourceExhausted, match=r"not executed.*the queue is full"):
-        await caller.submit("a", SHORT_S)
-    assert len(server.frames) < 50, "the pauses grow"
+        await call
     server.refusals.clear()
     assert await caller.submit("b") == b"2 raw:b"
     assert cluster.executed == [raw("before"), raw("b")]
@@ -208,8 +218,10 @@ async def test_a_server_that_gives_nothing_but_signs_of_life_is_left_in_the_end(
 async def test_no_signs_of_life_are_asked_of_a_server_that_owes_nothing(
     server: FakeServer, connect: Connect
 ) -> None:
-    caller = connect(server, patience=QUICK)
+    # While it owes an answer, and this machine may be busy, it is asked for none either.
+    caller = connect(server, patience=replace(QUICK, probe_s=LONG_S, connect_s=LONG_S, silent_s=LONG_S))
     await caller.submit("a")
+    caller.session._lookout._patience = QUICK
     await asyncio.sleep(0.3)  # three times as long as it would take
     assert server.probes == 1, "the one that a new stream begins with"
     assert caller.session._next_look is None
