@@ -11,7 +11,7 @@ The parts: :mod:`~paxos_rsm.paxos.acceptor` promises and votes, :mod:`~paxos_rsm
 whom, and what a higher ballot does to a proposer.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from paxos_rsm.errors import InvariantViolation
@@ -28,7 +28,10 @@ from paxos_rsm.paxos.ready import Ready
 from paxos_rsm.paxos.settings import Settings
 from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Entry, NodeId, Slot
 
-__all__ = ["Node"]
+__all__ = ["FORWARD_FRAMES_MAX", "Node"]
+
+FORWARD_FRAMES_MAX = 1 << 16
+"""In one Forward: below what a receiver takes for a message that makes sense."""
 
 
 class Node:
@@ -194,7 +197,8 @@ class Node:
         route = self.election.route()
         if route is None:
             return False
-        self._core.out.send(route, m.Forward(tuple(frames)))
+        for part in _parts(frames, self._core.settings.entry_bytes_max):
+            self._core.out.send(route, m.Forward(part))
         return True
 
     def read(self, read_id: int) -> None:
@@ -478,3 +482,15 @@ class Node:
                 raise InvariantViolation(
                     f"slot {slot} holds a vote in {state.ballot}, above {self.acceptor.promised}"
                 )
+
+
+def _parts(frames: Sequence[bytes], bytes_max: int) -> Iterator[tuple[bytes, ...]]:
+    """Frames in groups, each of which makes an entry at most: what is larger than a peer takes would never arrive."""
+    start = size = 0
+    for at, frame in enumerate(frames):
+        size += len(frame) + 4
+        if at > start and (size > bytes_max or at - start == FORWARD_FRAMES_MAX):
+            yield tuple(frames[start:at])
+            start, size = at, len(frame) + 4
+    if start < len(frames):
+        yield tuple(frames[start:])

@@ -4,6 +4,9 @@ A stream joins two incarnations. It stands once each side has accepted the other
 servers (``transport/handshake.py``), and breaks when either end dies or the weather says so; the ends may learn of
 that late. What is sent without a stream is lost. On a stream, messages are lost, doubled, delayed, overtaken, or turn
 up again much later, as the world says; a link may be cut in one direction alone.
+
+A message that is larger than what a peer takes never arrives, however often it is sent. The servers' transport drops
+it; here it is an error of who sent it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,8 +14,8 @@ from typing import Protocol
 
 from paxos_rsm.codec.messages import decode_message, encode_message
 from paxos_rsm.paxos.membership import Member
-from paxos_rsm.paxos.messages import Accepted, Envelope, Message, Promise
-from paxos_rsm.paxos.types import NodeId
+from paxos_rsm.paxos.messages import Accept, Accepted, CatchUpReply, Envelope, Forward, Message, Promise
+from paxos_rsm.paxos.types import Batch, ConfigChange, Entry, NodeId
 from paxos_rsm.sim.failure import Broken
 from paxos_rsm.sim.stage import Stage
 from paxos_rsm.sim.world import ELECTION_TICKS, TICK_UNITS, World
@@ -166,6 +169,13 @@ class Network:
             if stream is None:
                 continue
             message = envelope.message
+            size = _bytes_of(message)
+            if size > world.message_bytes_max:
+                raise Broken(
+                    "wire",
+                    f"n{number} sends a {type(message).__name__} of about {size} bytes; the most that a peer takes is "
+                    f"{world.message_bytes_max}",
+                )
             if world.encoded:
                 message = self._through_the_wire(message)
             if world.late and rnd.random() < world.late:
@@ -239,6 +249,27 @@ class Network:
             raise Broken("wire", f"{message} comes out of its wire format as {decoded}")
         self._stage.fired["encoded"] += 1
         return decoded
+
+
+def _bytes_of(message: Message) -> int:
+    """About how long a message is on the wire; 0 for those that are always small."""
+    kind = type(message)
+    if kind is Accept:
+        return _entry_bytes(message.entry)  # type: ignore[union-attr]
+    if isinstance(message, Forward):
+        return sum(map(len, message.frames)) + 4 * len(message.frames)
+    if isinstance(message, CatchUpReply):
+        return sum(_entry_bytes(entry) for _, entry in message.entries)
+    if isinstance(message, Promise):
+        accepted = sum(_entry_bytes(entry) for _, _, entry in message.accepted)
+        return accepted + sum(_entry_bytes(entry) for _, entry in message.decided)
+    return 0
+
+
+def _entry_bytes(entry: Entry) -> int:
+    if type(entry) is Batch:
+        return len(entry.data) + 32
+    return 64 * len(entry.configuration.members) if type(entry) is ConfigChange else 32
 
 
 _KINDS: Mapping[type, int] = {kind: number for number, kind in enumerate(Message.__args__, 16)}

@@ -23,6 +23,10 @@ __all__ = ["ELECTION_TICKS", "FAULTS", "TICK_UNITS", "World"]
 TICK_UNITS = 1000
 ELECTION_TICKS = 8
 
+ENTRY_BYTES = Settings().entry_bytes_max
+SMALL_ENTRY_BYTES = 300
+"""More than any frame of a simulated client, and less than what waits at a server when much was lost."""
+
 FAULTS: Mapping[str, tuple[float, ...]] = MappingProxyType(
     {
         # What happens to a server.
@@ -115,7 +119,7 @@ class World:
         # A run has few ticks: in some worlds one thing must follow another at once, or nothing ever meets.
         storm = rnd.choice((1, 1, 4, 12))
         drawn = {name: min(0.3, rnd.choice(rates) * storm) for name, rates in FAULTS.items()}
-        return cls(
+        drawn_world = cls(
             servers=servers,
             phase2=rnd.choice((0, 0, 0, rnd.randint(1, servers))),
             settings=Settings(
@@ -163,6 +167,14 @@ class World:
             calm=rnd.choice((0.2, 0.5, 0.8)),
             digest_slots=rnd.choice((8, 32, 32)),
         )
+        # What is drawn last leaves all the rest of a seed's world as it was before there was this.
+        entry_bytes_max = rnd.choice((SMALL_ENTRY_BYTES, SMALL_ENTRY_BYTES, ENTRY_BYTES))
+        return replace(drawn_world, settings=replace(drawn_world.settings, entry_bytes_max=entry_bytes_max))
+
+    @property
+    def message_bytes_max(self) -> int:
+        """What a peer takes as one message, as a server sets it: by the largest entry (``server/app.py``)."""
+        return 2 * self.settings.entry_bytes_max + self.settings.chunk_bytes_max
 
     @property
     def phase2_quorum(self) -> int:

@@ -143,4 +143,12 @@ LEARNING = (
         rule="a write commits soon after the faults are over",
         why="a leader sends each Accept once, and waits for the answers for ever",
     ),
+    Mutant(
+        name="all-that-waits-in-one-message",
+        module=NODE,
+        old="        for part in _parts(frames, self._core.settings.entry_bytes_max):",
+        new="        for part in [tuple(frames)]:",
+        rule="what is sent fits a message",
+        why="a follower hands on all that waits at once, in a message that no peer takes, however often it is sent",
+    ),
 )

@@ -1,12 +1,14 @@
 """A node as a whole: what it comes back with, whom it believes, and chance played against it."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
+from paxos_rsm.codec.messages import decode_message, encode_message
 from paxos_rsm.errors import InvariantViolation
 from paxos_rsm.paxos.messages import Accept, Decide, Forward, Heartbeat, Nack, Prepare
-from paxos_rsm.paxos.node import Node
+from paxos_rsm.paxos.node import FORWARD_FRAMES_MAX, Node
 from paxos_rsm.paxos.types import NO_BALLOT, Ballot, ConfigChange, Entry, Noop
 from tests.unit.paxos.fuzz import play
 from tests.unit.paxos.harness import SETTINGS, Cluster, batch, members
@@ -94,6 +96,31 @@ def test_frames_find_the_leader_and_have_no_way_without_one() -> None:
     assert cluster.node(2).propose([b"a"])
     cluster.turn(2)
     assert [(to, m.frames) for _, to, m in cluster.take(Forward)] == [(1, (b"a",))]
+
+
+def test_what_waits_at_a_follower_goes_to_the_leader_in_parts_that_a_peer_takes() -> None:
+    """No way for a long time, then a leader: all at once would be larger than any message, each time it is sent."""
+    settings = replace(SETTINGS, entry_bytes_max=100)
+    cluster = Cluster(3, settings=settings)
+    cluster.make_lead(1)
+    cluster.run(2)
+    frames = [b"%02d" % n + bytes(20) for n in range(10)] + [b"L" + bytes(150), b"last"]
+    assert cluster.node(2).propose(frames)
+    cluster.turn(2)
+    parts = [m.frames for _, _, m in cluster.take(Forward)]
+    assert [frame for part in parts for frame in part] == frames
+    assert [len(part) for part in parts] == [3, 3, 3, 1, 1, 1], "at most an entry each, or one frame"
+
+
+def test_a_forward_never_names_more_frames_than_a_receiver_believes() -> None:
+    cluster = Cluster(3, settings=replace(SETTINGS, entry_bytes_max=1 << 30))
+    cluster.make_lead(1)
+    cluster.run(2)
+    assert cluster.node(2).propose([b""] * (2 * FORWARD_FRAMES_MAX + 1))
+    cluster.turn(2)
+    messages = [m for _, _, m in cluster.take(Forward)]
+    assert [len(m.frames) for m in messages] == [FORWARD_FRAMES_MAX, FORWARD_FRAMES_MAX, 1]
+    assert decode_message(encode_message(messages[0])) == messages[0]
 
 
 def test_leader_and_followers_say_how_old_their_knowledge_is() -> None:

@@ -1,14 +1,25 @@
 """Streams and messages between servers that do nothing but listen."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
 from paxos_rsm.codec.messages import encode_message
 from paxos_rsm.paxos.membership import Configuration, Member
-from paxos_rsm.paxos.messages import Accept, Accepted, CatchUp, Envelope, Message, Promise
+from paxos_rsm.paxos.messages import (
+    Accept,
+    Accepted,
+    CatchUp,
+    CatchUpReply,
+    Envelope,
+    Forward,
+    Message,
+    Promise,
+)
 from paxos_rsm.paxos.quorum import QuorumSizes
-from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Batch, NodeId
+from paxos_rsm.paxos.settings import Settings
+from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Batch, ConfigChange, NodeId
 from paxos_rsm.sim import network as network_module
 from paxos_rsm.sim.network import LATE_TICKS_MAX, RETRY_TICKS, Network
 from paxos_rsm.sim.stage import Stage
@@ -17,6 +28,15 @@ from paxos_rsm.transport.handshake import Hello, PeerBook, Reason, Refusal
 from tests.unit.sim.helpers import broken, pass_units, world
 
 SOON = 10 * TICK_UNITS
+
+
+GENESIS = ConfigChange(
+    Configuration(
+        7,
+        tuple(Member(i, 100 + i, f"n{i}", f"http://n{i}:2380") for i in range(1, 8)),
+        QuorumSizes.majority(7),
+    )
+)
 
 
 class Listener:
@@ -431,3 +451,24 @@ class TestTheWire:
         monkeypatch.setattr(network_module, "encode_message", forgetful)
         with broken("wire", "comes out of its wire format as Accept("):
             net.a.say(net.b, self.MESSAGE)
+
+    @pytest.mark.parametrize(
+        "message",
+        [
+            Forward((b"x" * 196, b"x" * 196, b"x" * 196, b"x" * 197)),
+            Accept(Ballot(3, 11), 4, Batch(bytes(769)), 2),
+            CatchUpReply(Ballot(3, 11), ((4, Batch(bytes(368))), (5, Batch(bytes(369)))), 5),
+            Promise(
+                Ballot(3, 11), 4, None, ((4, Ballot(1, 11), Batch(bytes(368))),), ((5, Batch(bytes(369))),)
+            ),
+        ],
+    )
+    def test_a_message_that_no_peer_would_take_is_an_error_of_its_sender(self, message: Message) -> None:
+        settings = Settings(entry_bytes_max=300, chunk_bytes_max=200)
+        net = Net(settings=settings)
+        with broken("wire", f"n1 sends a {type(message).__name__} of about 801 bytes; the most"):
+            net.a.say(net.b, message)
+        larger = Net(settings=replace(settings, chunk_bytes_max=201))
+        larger.a.say(larger.b, message, Accept(Ballot(3, 11), 4, GENESIS, 2))
+        larger.pass_units()
+        assert len(larger.b.heard) == 2
