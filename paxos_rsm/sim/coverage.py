@@ -38,6 +38,7 @@ MODULES = (
     "paxos_rsm.replica.forming",
     "paxos_rsm.replica.local_sessions",
     "paxos_rsm.replica.replica",
+    "paxos_rsm.replica.timers",
     "paxos_rsm.storage.base",
 )
 """Whose branches must all be reached."""
@@ -51,6 +52,7 @@ REQUIRED = (
     "encoded",
     "impatience",
     "late",
+    "lease ended",
     "loss",
     "move",
     *(f"power loss: {mode}" for mode in ("drop", "keep", "tear", "scatter", "mixed")),
@@ -115,6 +117,9 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "replica.local_sessions.LocalSessions.applied: elif type(outcome) is Overloaded:": _HONEST,
         "replica.replica.Replica.encode_result": _VIEW,
         "replica.replica.Replica.reads_waiting": _VIEW,
+        "replica.replica.Replica.timer_remaining_ms": _VIEW,
+        "replica.timers.Timers.remaining_ms": _VIEW,
+        "replica.timers.Timers.remaining_ms: if watched is None:": _VIEW,
     }
 )
 """Branches that no simulation reaches, and why. What is never reached and not named here fails a campaign."""

@@ -2,31 +2,40 @@
 
 The rules of sessions are told here a second time, as naively as can be (:class:`_Sessions`), and every chosen slot is
 run through that once. What a server hands to its state machine must be just what comes out: no command twice, none
-left out, none out of order (rules 7 and 11). Results must be the same on every server, and the same that a client
-was given. Digests of the whole state are compared slot by slot where the world says so.
+left out, none out of order (rules 7 and 11); and so must the time-outs of its timers. Results must be the same on every
+server, and the same that a client was given. Digests of the whole state are compared slot by slot where the world says
+so.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from paxos_rsm.codec.frames import decode_frame
-from paxos_rsm.machines.base import BatchStateMachine, Position, StateMachine
+from paxos_rsm.machines.base import (
+    BatchStateMachine,
+    Position,
+    StateMachine,
+    TimedStateMachine,
+    Timeout,
+    Timer,
+)
 from paxos_rsm.machines.frames import BadFrame
 from paxos_rsm.paxos.types import Batch, Entry, NodeId, Slot, split_frames
 from paxos_rsm.sim.failure import Broken
 from paxos_rsm.sim.workload import Workload
 
-__all__ = ["Executions", "Watched"]
+__all__ = ["Executions", "Watched", "watched"]
 
 
 class _Run(NamedTuple):
-    """Commands that one frame brings to execution."""
+    """Commands that one frame brings to execution, or time-outs."""
 
     session: int
     first_seq: int
     position: int
     """Of the first of them, in its slot."""
     commands: list[bytes]
+    timeouts: tuple[Timeout, ...] = ()
 
 
 class _Sessions:
@@ -51,6 +60,8 @@ class _Sessions:
                 if self.next_seq.get(frame.expire.session) == frame.expire.last_seq + 1:
                     del self.next_seq[frame.expire.session]
                     self.ended.add(frame.expire.session)
+            elif frame.timeouts:
+                runs.append(_Run(0, 0, index, [], tuple(frame.timeouts)))
             else:
                 expected = self.next_seq.get(frame.session)
                 count = len(frame.commands)
@@ -67,6 +78,7 @@ class Executions:
 
     def __init__(self, workload: Workload) -> None:
         self._workload = workload
+        self._timed_out: Callable[[Sequence[Timeout]], None] | None = getattr(workload, "timed_out", None)
         self._sessions = _Sessions()
         self._runs: list[list[_Run]] = [[]]
         self._results: list[list[list[Any]]] = [[]]
@@ -104,6 +116,19 @@ class Executions:
         for offset, result in enumerate(results):
             self._answers[run.session, run.first_seq + offset] = run.commands[offset], result
             self._workload.executed(run.commands[offset], result)
+
+    def times_out(self, host: NodeId, at: Position, nth: int, timeouts: Sequence[Timeout]) -> None:
+        """A server has executed the ``nth`` run of a slot, which is time-outs."""
+        runs = self._runs[at.slot]
+        if nth >= len(runs) or runs[nth].timeouts != tuple(timeouts) or runs[nth].position != at.index:
+            raise Broken(
+                "11", f"{host:x} executes {list(timeouts)!r} in slot {at.slot}, which holds {runs!r}"
+            )
+        known = self._results[at.slot]
+        if nth == len(known):
+            known.append([])
+            if self._timed_out is not None:
+                self._timed_out(timeouts)
 
     def applied(self, host: NodeId, slot: Slot, ran: int) -> None:
         """A server is done with ``slot``, in which it executed ``ran`` runs."""
@@ -183,3 +208,26 @@ class Watched:
 
     def digest(self) -> bytes:
         return self._machine.digest()
+
+
+class _WatchedTimed(Watched):
+    """One that has timers."""
+
+    _machine: TimedStateMachine
+
+    def take_timers(self) -> Sequence[Timer]:
+        return self._machine.take_timers()
+
+    def is_armed(self, timer: int) -> bool:
+        return self._machine.is_armed(timer)
+
+    def time_out(self, timeouts: Sequence[Timeout], at: Position) -> None:
+        self._machine.time_out(timeouts, at)
+        self._executions.times_out(self._host, at, self.ran, timeouts)
+        self.ran += 1
+
+
+def watched(host: NodeId, machine: StateMachine, executions: Executions) -> Watched:
+    """A machine whose every execution is checked, with timers where it has any."""
+    kind = _WatchedTimed if isinstance(machine, TimedStateMachine) else Watched
+    return kind(host, machine, executions)

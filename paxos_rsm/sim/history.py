@@ -16,6 +16,9 @@ from paxos_rsm.machines.kv.types import (
     DeleteRangeResult,
     KeyValue,
     KvError,
+    LeaseGrant,
+    LeaseKeepAlive,
+    LeaseRevoke,
     Put,
     PutResult,
     Range,
@@ -25,6 +28,7 @@ from paxos_rsm.machines.kv.types import (
 )
 from paxos_rsm.sim.executions import Executions
 from paxos_rsm.sim.failure import Broken
+from paxos_rsm.sim.kv_reference import Ended
 from paxos_rsm.sim.workload import Asked
 
 __all__ = ["judge", "operations"]
@@ -32,16 +36,20 @@ __all__ = ["judge", "operations"]
 STEPS_MAX = 200_000
 
 
-def judge(history: Iterable[Asked], executions: Executions, now: int) -> Verdict:
+def judge(
+    history: Iterable[Asked], executions: Executions, now: int, ended: Iterable[tuple[Ended, int]] = ()
+) -> Verdict:
     """Replays a history by its revisions. Raises Broken where that is impossible; UNKNOWN is no pass.
+
+    ``ended`` are the leases that have ended, by whatever it was, with the times at which they had: no client has
+    deleted their keys.
 
     What a client never learned the log knows: its session has ended, so each of its commands was executed before that
     or never will be. Told so, the checker need not try every way in which they might have been.
     """
     told = (_told(asked, executions, now) for asked in history)
-    result = check_revisions(
-        operations(asked for asked in told if asked is not None), steps_max=STEPS_MAX, clock=lambda: 0.0
-    )
+    asked = operations(asked for asked in told if asked is not None)
+    result = check_revisions([*asked, *_ends(ended)], steps_max=STEPS_MAX, clock=lambda: 0.0)
     if result.verdict is Verdict.VIOLATION:
         raise Broken("linearizable", str(result))
     return result.verdict
@@ -55,12 +63,28 @@ def _told(asked: Asked, executions: Executions, now: int) -> Asked | None:
     return None if outcome is None else asked._replace(result=outcome[1], returned_at=now)
 
 
+def _ends(ended: Iterable[tuple[Ended, int]]) -> Iterator[Operation]:
+    """The end of a lease, as if somebody had deleted its keys at some time before it was known."""
+    for number, (each, at) in enumerate(ended, 1):
+        if each.keys:
+            deletes = [{"op": "delete", "key": key, "input": None} for key in each.keys]
+            output = {
+                "revision": each.revision,
+                "succeeded": True,
+                "responses": [{"revision": each.revision, "deleted": 1} for _ in each.keys],
+            }
+            given = {"compare": [], "success": deletes, "failure": []}
+            yield Operation(-number, "txn", None, given, output, 0, at, "ok")
+
+
 def operations(history: Iterable[Asked]) -> Iterator[Operation]:
     """The operations of a history, as the checker knows them; times are units of the simulation."""
     for number, asked in enumerate(history):
         command = decode_command(asked.request)
-        if isinstance(command, KvError | Compact) or isinstance(asked.result, KvError):
-            continue  # answered with an error, or no operation on keys
+        if isinstance(command, KvError | Compact | LeaseGrant | LeaseRevoke | LeaseKeepAlive) or isinstance(
+            asked.result, KvError
+        ):
+            continue  # answered with an error, or no operation on keys; for the ends of leases see _ends
         op, key, given = _request(command)
         known = asked.returned_at is not None
         # Each operation is a process of its own: a client has several in flight.

@@ -5,10 +5,17 @@ revisions and transactions sees it. This is that something: a dictionary of the 
 It keeps no history, so of a read at an older revision it knows nothing.
 """
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from paxos_rsm.machines.base import Timeout
 from paxos_rsm.machines.kv.types import (
     ALL_FROM,
     COMPACTED,
     FUTURE_REVISION,
+    LEASE_EXISTS,
+    LEASE_NOT_FOUND,
+    LEASE_TTL_TOO_LARGE,
     Command,
     Compact,
     CompactResult,
@@ -19,6 +26,12 @@ from paxos_rsm.machines.kv.types import (
     DeleteRangeResult,
     KeyValue,
     KvError,
+    LeaseGrant,
+    LeaseGrantResult,
+    LeaseKeepAlive,
+    LeaseKeepAliveResult,
+    LeaseRevoke,
+    LeaseRevokeResult,
     Operation,
     OperationResult,
     Put,
@@ -30,11 +43,25 @@ from paxos_rsm.machines.kv.types import (
     TxnResult,
 )
 
-__all__ = ["KvReference", "NotModelled"]
+__all__ = ["Ended", "KvReference", "NotModelled"]
+
+TTL_MIN_S, TTL_MAX_S = 2, 9_000_000_000
 
 
 class NotModelled(ValueError):
     """A command of a kind that the reference does not know; it has changed nothing that could be relied upon."""
+
+
+class Ended(NamedTuple):
+    """A lease that has ended, and the keys that went with it."""
+
+    lease: int
+    revision: int
+    keys: list[bytes]
+
+
+class _Refused(Exception):
+    """What a transaction is refused with, from its middle."""
 
 
 class KvReference:
@@ -44,12 +71,63 @@ class KvReference:
         self.revision = 1
         self._compacted = -1
         self._keys: dict[bytes, KeyValue] = {}
+        self.leases: dict[int, tuple[int, int]] = {}
+        """By id: the time in seconds, and the number of its last arming."""
+        self.ended: list[Ended] = []
+        """Every lease that has ended, in the order in which they did."""
+        self._armings = 0
 
     def execute(self, command: Command) -> Result:
-        """Executes a well-formed command. Raises NotModelled for leases, filters, sorting, and reads of the past."""
+        """Executes a well-formed command. Raises NotModelled for filters, sorting, and reads of the past."""
         if isinstance(command, Compact):
             return self._compact(command)
-        return self._run(command, dict(self._keys), self.revision + 1)
+        if isinstance(command, LeaseGrant | LeaseRevoke | LeaseKeepAlive):
+            return self._of_leases(command)
+        keys, revision = dict(self._keys), self.revision
+        try:
+            return self._run(command, keys, revision + 1)
+        except _Refused as refused:
+            self._keys, self.revision = keys, revision
+            refusal: KvError = refused.args[0]
+            return refusal
+
+    def time_out(self, timeouts: Iterable[Timeout]) -> None:
+        """Timers have run out; those that were armed again since have not."""
+        for lease, armed in timeouts:
+            if self.leases.get(lease, (0, 0))[1] == armed:
+                self._end(lease)
+
+    def _of_leases(self, command: LeaseGrant | LeaseRevoke | LeaseKeepAlive) -> Result:
+        lease = command.id
+        if isinstance(command, LeaseGrant):
+            if command.ttl_s > TTL_MAX_S:
+                return LEASE_TTL_TOO_LARGE
+            if lease in self.leases:
+                return LEASE_EXISTS
+            ttl_s = max(TTL_MIN_S, command.ttl_s)
+            self._arm(lease, ttl_s)
+            return LeaseGrantResult(self.revision, lease, ttl_s)
+        if isinstance(command, LeaseKeepAlive):
+            ttl_s = self.leases.get(lease, (0, 0))[0]
+            if ttl_s:
+                self._arm(lease, ttl_s)
+            return LeaseKeepAliveResult(self.revision, lease, ttl_s)
+        if lease not in self.leases:
+            return LEASE_NOT_FOUND
+        self._end(lease)
+        return LeaseRevokeResult(self.revision)
+
+    def _arm(self, lease: int, ttl_s: int) -> None:
+        self._armings += 1
+        self.leases[lease] = ttl_s, self._armings
+
+    def _end(self, lease: int) -> None:
+        del self.leases[lease]
+        gone = sorted(key for key, kv in self._keys.items() if kv.lease == lease)
+        for key in gone:
+            del self._keys[key]
+        self.revision += bool(gone)
+        self.ended.append(Ended(lease, self.revision, gone))
 
     def _compact(self, command: Compact) -> CompactResult | KvError:
         if command.revision <= self._compacted:
@@ -82,13 +160,13 @@ class KvReference:
         return TxnResult(self.revision, succeeded, responses)
 
     def _put(self, put: Put, revision: int) -> PutResult:
-        if put.lease or put.ignore_value or put.ignore_lease:
+        if put.ignore_value or put.ignore_lease:
             raise NotModelled(f"{put} is no plain put")
+        if put.lease and put.lease not in self.leases:
+            raise _Refused(LEASE_NOT_FOUND)
         old = self._keys.get(put.key)
-        if old is None:
-            self._keys[put.key] = KeyValue(put.key, revision, revision, 1, put.value)
-        else:
-            self._keys[put.key] = KeyValue(put.key, old.create_revision, revision, old.version + 1, put.value)
+        create, version = (revision, 1) if old is None else (old.create_revision, old.version + 1)
+        self._keys[put.key] = KeyValue(put.key, create, revision, version, put.value, put.lease)
         self.revision = revision
         return PutResult(revision, old if put.prev_kv else None)
 

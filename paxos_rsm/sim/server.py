@@ -22,7 +22,7 @@ from paxos_rsm.paxos.types import NodeId, Slot
 from paxos_rsm.replica.forming import InitialCluster
 from paxos_rsm.replica.replica import Effects, Replica
 from paxos_rsm.sim.disk import SimDisk
-from paxos_rsm.sim.executions import Executions, Watched
+from paxos_rsm.sim.executions import Executions, watched
 from paxos_rsm.sim.failure import Broken
 from paxos_rsm.sim.network import Network
 from paxos_rsm.sim.oracle import DiskModel, Oracle
@@ -121,7 +121,7 @@ class SimServer:
         self._process = self._random.getrandbits(63) | 1
         self._model = model
         self._disk = SimDisk(directory.log, model, self._write_later)
-        self._watched = Watched(self.node, self._workload.machine(), self._executions)
+        self._watched = watched(self.node, self._workload.machine(), self._executions)
         node = Node(
             self.node,
             world.settings,
@@ -369,15 +369,15 @@ class SimServer:
                 raise PowerLost("the power goes between two effects")
 
     def _apply(self, effects: Effects) -> None:
-        replica, executions, watched = self.replica, self._executions, self._watched
+        replica, executions, machine = self.replica, self._executions, self._watched
         digest_slots = self._network.world.digest_slots
         for slot, entry in effects.decided:
             self._effect()
             self._oracle.applies(self.node, replica.machine.applied_slot, slot, entry)
             executions.applies(slot, entry)
-            watched.ran = 0
+            machine.ran = 0
             replica.apply(Effects(decided=[(slot, entry)]))
-            executions.applied(self.node, slot, watched.ran)
+            executions.applied(self.node, slot, machine.ran)
             if slot % digest_slots == 0:
                 self.compare_digest()
         if not self.formed:

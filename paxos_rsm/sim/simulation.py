@@ -2,9 +2,9 @@
 
 A run has two parts. In the first, the weather does what it likes until most of the events have happened. Then
 everything heals (but for disks that are lost), and within ``HEAL_ELECTIONS`` election time-outs there must be one
-leader, every command in flight must have its result, a client at every server must have written and read, and all
-servers must have applied the same slots and hold the same state. Last, what clients of the key-value store saw is
-judged from outside (``history.py``).
+leader, every command in flight must have its result, a client at every server must have written and read, every lease
+must have run out, and all servers must have applied the same slots and hold the same state. Last, what clients of the
+key-value store saw is judged from outside (``history.py``).
 """
 
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ from paxos_rsm.sim.client import SimClient
 from paxos_rsm.sim.executions import Executions
 from paxos_rsm.sim.failure import Broken, Failure, Result
 from paxos_rsm.sim.history import judge
+from paxos_rsm.sim.kv_reference import Ended
 from paxos_rsm.sim.network import Network
 from paxos_rsm.sim.oracle import Oracle
 from paxos_rsm.sim.server import SimServer
@@ -60,6 +61,9 @@ class Simulation:
         self.oracle = Oracle()
         self.workload = workload or KvWorkload()
         self.executions = Executions(self.workload)
+        if isinstance(self.workload, KvWorkload):
+            self.workload.clock = lambda: stage.now
+            self.workload.units_per_s = 1000 / self.world.replica.tick_ms * min(self.world.tick_units)
         self._healed_in_ticks = 0
         self._is_judged = workload is None
         self.history: list[Asked] | None = [] if history or self._is_judged else None
@@ -84,6 +88,11 @@ class Simulation:
             self.history,
         )
 
+    @property
+    def ended(self) -> list[tuple[Ended, int]]:
+        """Every lease that has ended, and when."""
+        return self.workload.ended if isinstance(self.workload, KvWorkload) else []
+
     def run(self) -> Result:
         """Plays the seed to its end."""
         failure: Failure | None = None
@@ -92,7 +101,8 @@ class Simulation:
             self._play()
             self._heal()
             if self._is_judged and self.history is not None:
-                verdict = judge(self.history, self.executions, stage.now)
+                verdict = judge(self.history, self.executions, stage.now, self.ended)
+                stage.fired["lease ended"] += len(self.ended)
                 stage.fire(f"history {verdict.value}")
                 if not verdict:
                     raise Broken("undecided", "the checker could not judge what clients saw: that is no pass")
@@ -210,7 +220,9 @@ class Simulation:
             return False
         leaders = {server.replica.leader for server in members}
         applied = {server.replica.machine.applied_slot for server in members}
-        return len(leaders) == 1 and None not in leaders and len(applied) == 1
+        # Nobody keeps a lease alive any more: those that there are run out.
+        leases = self.workload.leases if isinstance(self.workload, KvWorkload) else 0
+        return not leases and len(leaders) == 1 and None not in leaders and len(applied) == 1
 
     def _story(self, probes: list[SimClient]) -> str:
         servers = "; ".join(server.describe() for server in self.servers.values())

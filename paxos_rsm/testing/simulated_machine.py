@@ -12,7 +12,14 @@ from random import Random
 from typing import Any
 
 from paxos_rsm.errors import ConfigError
-from paxos_rsm.machines.base import BatchStateMachine, Position, StateMachine
+from paxos_rsm.machines.base import (
+    BatchStateMachine,
+    Position,
+    StateMachine,
+    TimedStateMachine,
+    Timeout,
+    Timer,
+)
 from paxos_rsm.sim.failure import Broken
 from paxos_rsm.sim.simulation import Simulation
 from paxos_rsm.testing.contract import Breach, Command, breach, raised, short
@@ -118,7 +125,8 @@ class Subject:
         """A new machine, wrapped, for the server that is being started."""
         name = self._booting()
         inner = self._make()
-        return (_WatchedBatch if isinstance(inner, BatchStateMachine) else _Watched)(self, name, inner)
+        batch, timed = isinstance(inner, BatchStateMachine), isinstance(inner, TimedStateMachine)
+        return _WATCHED[batch, timed](self, name, inner)
 
     def command(self, rnd: Random, client: int, number: int) -> bytes:
         """Drawn by the user's workload."""
@@ -294,3 +302,41 @@ class _WatchedBatch(_Watched):
         encoded = result if type(result) is bytes else self._machine.encode_result(result)
         self._check_bytes("encode_result", result, encoded, self._at)
         return bytes(encoded)
+
+
+class _Timed(_Watched):
+    """One that has timers."""
+
+    _machine: TimedStateMachine
+
+    def take_timers(self) -> Sequence[Timer]:
+        return self._machine.take_timers()
+
+    def is_armed(self, timer: int) -> bool:
+        return self._machine.is_armed(timer)
+
+    def time_out(self, timeouts: Sequence[Timeout], at: Position) -> None:
+        try:
+            self._machine.time_out(timeouts, at)
+        except Exception as error:
+            told = f"time_out raised {type(error).__name__}: {error} on {short(list(timeouts))}"
+            raise self._subject.complain(breach("apply raised", told, at)) from error
+        if self._subject.traced:
+            ran_out = ", ".join(str(each.timer) for each in timeouts)
+            self._subject.tell(f"{self._name} applies {at.slot}.{at.index}: timers run out: {ran_out}")
+
+
+class _WatchedTimed(_Timed, _Watched):
+    pass
+
+
+class _WatchedTimedBatch(_Timed, _WatchedBatch):  # type: ignore[misc] # the machine is both
+    pass
+
+
+_WATCHED: dict[tuple[bool, bool], type[_Watched]] = {
+    (False, False): _Watched,
+    (True, False): _WatchedBatch,
+    (False, True): _WatchedTimed,
+    (True, True): _WatchedTimedBatch,
+}

@@ -170,11 +170,16 @@ class MultiVersionStore:
         return DeleteRangeResult(revision, len(keys), prev_kvs)
 
     def _delete(self, key: bytes, revision: int) -> None:
+        lease = self._newest[key][LEASE]
+        if lease:
+            self.leases.detach(lease, key)
+        self._remove(key, revision)
+
+    def _remove(self, key: bytes, revision: int) -> None:
+        """All of a deletion but for leases."""
         self.revision = revision
         deletion: Record = (key, 0, revision, 0, b"", 0)
         old = self._newest.pop(key)
-        if old[LEASE]:
-            self.leases.detach(old[LEASE], key)
         self._older.setdefault(key, []).extend((old, deletion))
         self._log.append(deletion)
         self._live.remove(key)
@@ -456,7 +461,8 @@ class MultiVersionStore:
         if not record[VERSION]:
             if old is None or record != (key, 0, record[MOD], 0, b"", 0):
                 raise ValueError(f"key {_shown(key)} is deleted without having been there")
-            self._delete(key, record[MOD])
+            # Leases are as they were in the end: who held the key before is not known to them.
+            self._remove(key, record[MOD])
             return
         version, create = (1, record[MOD]) if old is None else (old[VERSION] + 1, old[CREATE])
         if record[VERSION] != version or record[CREATE] != create or not key:

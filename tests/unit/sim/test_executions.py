@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from paxos_rsm.codec.frames import FrameCodec, commands_frame, expire_frame, register_frame
+from paxos_rsm.codec.frames import FrameCodec, commands_frame, expire_frame, register_frame, timeouts_frame
 from paxos_rsm.errors import MachineFailed
-from paxos_rsm.machines.base import Position
+from paxos_rsm.machines.base import Position, Timeout, Timer
 from paxos_rsm.machines.sessions import SessionMachine
 from paxos_rsm.paxos.types import Batch, Entry, Noop, join_frames, split_frames
-from paxos_rsm.sim.executions import Executions, Watched
+from paxos_rsm.sim.executions import Executions, Watched, watched
 from paxos_rsm.sim.failure import Broken
 from paxos_rsm.sim.workload import KvWorkload
 from tests.unit.sim.helpers import broken
@@ -274,22 +274,22 @@ def test_slots_are_worked_out_once(executions: Executions) -> None:
 @pytest.mark.parametrize("machine", [Journal, BatchJournal])
 def test_all_of_a_machine_goes_through(machine: type[Journal], executions: Executions) -> None:
     inner = machine()
-    watched = Watched(A, inner, executions)
+    machine_of_a = Watched(A, inner, executions)
     is_batch = machine is BatchJournal
-    results = watched.apply_batch([b"a", b"b"], Position(2, 0))
+    results = machine_of_a.apply_batch([b"a", b"b"], Position(2, 0))
     assert results == ([1, 2] if is_batch else [b"1", b"2"])
-    assert watched.apply(b"c", Position(2, 2)) == b"3"
-    assert watched.ran == 2
-    executions.applied(A, 2, watched.ran)
-    assert [watched.encode_result(result) for result in results] == [b"1", b"2"]
-    assert watched.encode_result(b"as it is") == b"as it is"
-    assert watched.query(b"?") == b"3 of ?"
-    assert watched.digest() == b"digest of 3"
-    assert list(watched.snapshot()) == [b"a\nb\nc"]
-    watched.restore([b"x\n", b"y"])
+    assert machine_of_a.apply(b"c", Position(2, 2)) == b"3"
+    assert machine_of_a.ran == 2
+    executions.applied(A, 2, machine_of_a.ran)
+    assert [machine_of_a.encode_result(result) for result in results] == [b"1", b"2"]
+    assert machine_of_a.encode_result(b"as it is") == b"as it is"
+    assert machine_of_a.query(b"?") == b"3 of ?"
+    assert machine_of_a.digest() == b"digest of 3"
+    assert list(machine_of_a.snapshot()) == [b"a\nb\nc"]
+    machine_of_a.restore([b"x\n", b"y"])
     assert inner.commands == [b"x", b"y"]
     with broken("11", "not nothing more"):
-        watched.apply_batch([b"c"], Position(2, 2))
+        machine_of_a.apply_batch([b"c"], Position(2, 2))
 
 
 def test_each_command_of_a_frame_has_its_own_position(executions: Executions) -> None:
@@ -302,3 +302,62 @@ def test_each_command_of_a_frame_has_its_own_position(executions: Executions) ->
 
     Watched(A, Placed(), executions).apply_batch([b"a", b"b"], Position(2, 0))
     assert seen == [Position(2, 0), Position(2, 1)]
+
+
+class TimedJournal(Journal):
+    """Keeps the time-outs too."""
+
+    def take_timers(self) -> Sequence[Timer]:
+        return [Timer(1, 2, 3)]
+
+    def is_armed(self, timer: int) -> bool:
+        return timer == 1
+
+    def time_out(self, timeouts: Sequence[Timeout], at: Position) -> None:
+        self.commands += [b"%d ran out" % each.timer for each in timeouts]
+
+
+class TestTimers:
+    @pytest.fixture
+    def told(self) -> list[Sequence[Timeout]]:
+        return []
+
+    @pytest.fixture
+    def executions(self, told: list[Sequence[Timeout]]) -> Executions:
+        class Told(KvWorkload):
+            def timed_out(self, timeouts: Sequence[Timeout]) -> None:
+                told.append(timeouts)
+
+        made = Executions(Told())
+        made.applies(1, Batch(join_frames([register_frame(1, 1000), timeouts_frame([Timeout(1, 2)])])))
+        return made
+
+    def test_all_of_a_machine_with_timers_goes_through_and_the_workload_is_told_once(
+        self, executions: Executions, told: list[Sequence[Timeout]]
+    ) -> None:
+        for host in (A, B):
+            inner = TimedJournal()
+            machine: Any = watched(host, inner, executions)
+            assert (machine.take_timers(), machine.is_armed(1)) == ([Timer(1, 2, 3)], True)
+            machine.time_out((Timeout(1, 2),), Position(1, 0))
+            assert (inner.commands, machine.ran) == ([b"1 ran out"], 1)
+            executions.applied(host, 1, machine.ran)
+        assert told == [(Timeout(1, 2),)]
+
+    def test_a_machine_without_timers_stays_without(self, executions: Executions) -> None:
+        assert not hasattr(watched(A, Journal(), executions), "take_timers")
+
+    @pytest.mark.parametrize(
+        ("timeouts", "index"),
+        [([Timeout(1, 3)], 0), ([], 0), ([Timeout(1, 2), Timeout(1, 2)], 0), ([Timeout(1, 2)], 1)],
+    )
+    def test_time_outs_that_the_log_does_not_hold_there_are_told(
+        self, executions: Executions, timeouts: list[Timeout], index: int
+    ) -> None:
+        machine: Any = watched(A, TimedJournal(), executions)
+        with broken("11", "in slot 1, which holds"):
+            machine.time_out(timeouts, Position(1, index))
+
+    def test_a_time_out_that_is_left_out_is_told(self, executions: Executions) -> None:
+        with broken("7", "executed 0 of 1 runs"):
+            executions.applied(A, 1, 0)

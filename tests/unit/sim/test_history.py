@@ -158,12 +158,16 @@ def test_whole_runs_are_judged_and_one_lost_write_is_seen() -> None:
     assert simulation.run().failure is None
     history = simulation.history
     assert history is not None
-    assert judge(history, simulation.executions, simulation.stage.now) is Verdict.LINEARIZABLE
+    executions, now, ended = simulation.executions, simulation.stage.now, simulation.ended
+    assert ended
+    assert judge(history, executions, now, ended) is Verdict.LINEARIZABLE
     puts = [at for at, each in enumerate(history) if not each.is_read and isinstance(each.result, PutResult)]
     at = puts[len(puts) // 2]
     stale = history[at]._replace(result=PutResult(history[at].result.revision - 1))
     with broken("linearizable", "linearizable: "):
-        judge([*history[:at], stale, *history[at + 1 :]], simulation.executions, simulation.stage.now)
+        judge([*history[:at], stale, *history[at + 1 :]], executions, now, ended)
+    with broken("linearizable", "linearizable: "):
+        judge(history, executions, now, [each for each in ended if not each[0].keys])
 
 
 def test_what_a_client_never_learned_is_told_by_the_log() -> None:

@@ -165,7 +165,7 @@ class TestFailing:
     def test_by_what_clients_saw(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A client that is told of results later than it had them, when others had seen them."""
 
-        def judge(history: object, executions: object, now: int) -> object:
+        def judge(history: object, executions: object, now: int, ended: object) -> object:
             assert history
             raise Broken("linearizable", "nobody could have seen this")
 

@@ -1,22 +1,29 @@
 """What clients ask of the store, and that a wrong answer is seen."""
 
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
 import pytest
 
 from paxos_rsm.codec.kv import decode_command, encode_command, encode_result
-from paxos_rsm.machines.base import BatchStateMachine, Position
+from paxos_rsm.machines.base import BatchStateMachine, Position, Timeout
 from paxos_rsm.machines.kv.types import (
     Compact,
     DeleteRange,
     KeyValue,
+    LeaseGrant,
+    LeaseGrantResult,
+    LeaseKeepAlive,
+    LeaseKeepAliveResult,
+    LeaseRevoke,
     Put,
     PutResult,
     Range,
     RangeResult,
     Txn,
 )
+from paxos_rsm.sim.kv_reference import Ended
 from paxos_rsm.sim.workload import KvWorkload
 from tests.unit.sim.helpers import broken
 
@@ -50,7 +57,16 @@ def test_every_kind_is_drawn_and_each_value_is_written_by_one_command() -> None:
         for client in range(3)
         for number in range(400)
     }
-    assert {type(command) for command in drawn.values()} == {Put, DeleteRange, Txn, Range, Compact}
+    assert {type(command) for command in drawn.values()} == {
+        Put,
+        DeleteRange,
+        Txn,
+        Range,
+        Compact,
+        LeaseGrant,
+        LeaseKeepAlive,
+        LeaseRevoke,
+    }
     for (client, number), command in drawn.items():
         assert set(values(command)) <= {b"%d/%d" % (client, number)}
     keys = {command.key for command in drawn.values() if isinstance(command, Put)}
@@ -77,6 +93,47 @@ def test_what_the_store_answers_is_right() -> None:
         workload.executed(command, result)
         query = workload.query(rnd)
         workload.queried(query, machine.query(query))
+
+
+def with_a_lease(ttl_s: int) -> tuple[KvWorkload, Callable[[int], None]]:
+    """A workload with a lease of one key, granted at 1000 where a second has 100 units; and its clock, to be set."""
+    workload, now = KvWorkload(), [1000]
+    workload.clock, workload.units_per_s = lambda: now[0], 100.0
+    grant, put = LeaseGrant(ttl_s, 1), Put(b"k", b"v", 1)
+    workload.executed(encode_command(grant), LeaseGrantResult(1, 1, ttl_s))
+    workload.executed(encode_command(put), PutResult(2))
+
+    def set_clock(at: int) -> None:
+        now[0] = at
+
+    return workload, set_clock
+
+
+def test_a_lease_that_ends_early_is_told() -> None:
+    workload, set_clock = with_a_lease(3)
+    set_clock(1299)
+    with broken("lease", "lease 1 of 3 s, arming 1 at 1000, has run out at 1299: that is 2.99 s"):
+        workload.timed_out([Timeout(1, 1)])
+
+
+def test_a_lease_that_ends_in_time_takes_its_keys_with_it() -> None:
+    workload, set_clock = with_a_lease(3)
+    workload.timed_out([Timeout(1, 7)])
+    assert workload.leases == 1
+    set_clock(1300)
+    workload.timed_out([Timeout(1, 1)])
+    assert workload.leases == 0
+    assert workload.ended == [(Ended(1, 3, [b"k"]), 1300)]
+    workload.executed(encode_command(Range(b"k")), RangeResult(3, (), False, 0))
+
+
+def test_a_lease_that_is_kept_alive_begins_anew() -> None:
+    workload, set_clock = with_a_lease(3)
+    set_clock(1250)
+    workload.executed(encode_command(LeaseKeepAlive(1)), LeaseKeepAliveResult(2, 1, 3))
+    set_clock(1400)
+    with broken("lease", "arming 2 at 1250"):
+        workload.timed_out([Timeout(1, 2)])
 
 
 def test_machines_are_apart() -> None:
