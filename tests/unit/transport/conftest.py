@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.unit.transport.helpers import MADE, close, until
+from tests.unit.transport.helpers import MADE, PORTS, close, until
 
 
 @pytest.fixture(autouse=True)
@@ -14,6 +14,7 @@ async def nothing_is_left(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Non
     before = asyncio.all_tasks()
     yield
     await close(*MADE)
+    PORTS.close()
     assert not [error for peer in MADE for error in peer.failed]
     try:
         await until(lambda: asyncio.all_tasks() <= before | {asyncio.current_task()})

@@ -1,7 +1,6 @@
 """Transports on free ports of this machine, and what they were told."""
 
 import asyncio
-import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -10,6 +9,7 @@ from paxos_rsm.paxos.membership import Configuration, Member
 from paxos_rsm.paxos.messages import Message
 from paxos_rsm.paxos.quorum import QuorumSizes
 from paxos_rsm.paxos.types import NO_BALLOT, NodeId
+from paxos_rsm.testing.ports import PortHolder
 from paxos_rsm.transport import Hello, Refusal, Transport, TransportOptions
 
 PATIENCE_S = 30.0
@@ -20,17 +20,13 @@ CLUSTER = 77
 MADE: list["Peer"] = []
 """Every peer of the test that runs; they are closed when it ends, whether or not it has done so."""
 
+PORTS = PortHolder()
+"""Of the test that runs: nobody else is given them before it ends, whether or not it listens on them yet."""
+
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on just now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Ports that nobody listens on, and nobody else will, until the end of the test."""
+    return PORTS.take(count)
 
 
 def url_of(port: int) -> str:
