@@ -23,9 +23,26 @@ __all__ = ["Root", "cli"]
 
 # Heading of the help, and below it the commands, each with its module.
 COMMANDS = {
-    "Keys and values": {"put": "kv", "get": "kv", "del": "kv", "cas": "kv", "compaction": "kv"},
+    "Keys and values": {
+        "put": "kv",
+        "get": "kv",
+        "del": "kv",
+        "cas": "kv",
+        "txn": "txn",
+        "compaction": "kv",
+    },
+    "Leases, locks, elections": {"lease": "lease"},
     "Any state machine": {"submit": "machine", "query": "machine"},
-    "Servers": {"server": "server", "cluster": "cluster", "status": "status"},
+    "Servers": {
+        "server": "server",
+        "cluster": "cluster",
+        "status": "status",
+        "member": "member",
+        "endpoint": "endpoint",
+        "snapshot": "snapshot",
+        "alarm": "maintenance",
+        "defrag": "maintenance",
+    },
     "Trying it out": {
         "demo": "demo",
         "bench": "bench",
@@ -48,7 +65,8 @@ Examples:
 
 Every option can be set in the environment: PAXOS_RSM_ENDPOINTS, PAXOS_RSM_BENCH_IN_FLIGHT.
 
-Exit codes: 0 done; 1 error; 2 no server could be reached; 4 a check was not decided; 5 interrupted; 128 bad usage.
+Exit codes: 0 done; 1 error; 2 no server could be reached; 3 a transaction or a watch that cannot be read;
+4 a check was not decided; 5 interrupted; 128 bad usage.
 """
 
 

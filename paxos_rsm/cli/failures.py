@@ -4,6 +4,7 @@
 0     done; a key that is missing is no error
 1     an error, said in one line on stderr
 2     bad connection: no server could be reached
+3     bad input: a transaction or a line of an interactive watch that cannot be read
 4     undecided: a check that came to no verdict, which is no pass
 5     interrupted
 128   bad usage: an unknown option, a value that does not parse, a server's flags that contradict each other
@@ -16,10 +17,12 @@ from paxos_rsm.errors import ConfigError
 
 __all__ = [
     "EXIT_BAD_CONNECTION",
+    "EXIT_BAD_INPUT",
     "EXIT_BAD_USAGE",
     "EXIT_ERROR",
     "EXIT_INTERRUPTED",
     "BadConnection",
+    "BadInput",
     "Failure",
     "describe",
     "exit_code_of",
@@ -27,6 +30,7 @@ __all__ = [
 
 EXIT_ERROR = 1
 EXIT_BAD_CONNECTION = 2
+EXIT_BAD_INPUT = 3
 EXIT_INTERRUPTED = 5
 EXIT_BAD_USAGE = 128
 
@@ -39,6 +43,12 @@ class BadConnection(Failure):
     """No server could be reached."""
 
     exit_code = EXIT_BAD_CONNECTION
+
+
+class BadInput(Failure):
+    """What was read from standard input is no transaction, or no request for a watch."""
+
+    exit_code = EXIT_BAD_INPUT
 
 
 def describe(error: BaseException) -> str:

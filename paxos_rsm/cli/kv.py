@@ -1,50 +1,62 @@
 """``put``, ``get``, ``del``, ``cas``, ``compaction``: the key-value store, with the flags of etcd's command.
 
-Plain output is what scripts read, so it is what etcd's command prints: ``get`` a line for each key and a line
-for its value, nothing where there is none; ``put`` OK; ``del`` a count. Which keys a command speaks of is said in the
-same way by ``get`` and ``del``: one KEY, KEY up to RANGE_END, ``--prefix``, or ``--from-key``.
+Which keys a command speaks of is said in the same way everywhere: one KEY, KEY up to RANGE_END, ``--prefix``, or
+``--from-key``. The flags become a request by the functions ``put_request``, ``range_request`` and ``delete_request``,
+which a line of a transaction (txn.py) goes through too.
 """
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from paxos_rsm.cli.answers import Style, show, write_lines
 from paxos_rsm.cli.connect import run
 from paxos_rsm.cli.failures import Failure
+from paxos_rsm.cli.lease_ids import LeaseIdType
 from paxos_rsm.cli.options import Settings, client_command, key_bytes, pass_settings, value_bytes
-from paxos_rsm.cli.output import field_of, print_json, print_line, print_lines, print_table, text_of
+from paxos_rsm.cli.output import print_json, print_line, text_of
+from paxos_rsm.cli.store import ask_store, range_to_pb, work
 
 if TYPE_CHECKING:
-    from paxos_rsm.client import AsyncClient, KeyValue
+    from paxos_rsm._proto import kv_pb2 as pb
+    from paxos_rsm.client import AsyncClient, RangeResult
     from paxos_rsm.client.commands import SortBy
 
-__all__ = ["COMMANDS", "Bounds", "bounds_of"]
+__all__ = [
+    "COMMANDS",
+    "bounds_of",
+    "bounds_options",
+    "delete_request",
+    "prefix_end",
+    "put_request",
+    "range_request",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 TO_THE_END = b"\0"
 """As the end of a range: there is none."""
+FIRST_KEY = b"\0"
 
-SORT_BY: "dict[str, SortBy]" = {
-    "KEY": "key",
-    "VALUE": "value",
-    "VERSION": "version",
-    "CREATE": "create_revision",
-    "MODIFY": "mod_revision",
+SORT_BY: "dict[str, tuple[SortBy, str]]" = {
+    "KEY": ("key", "KEY"),
+    "VALUE": ("value", "VALUE"),
+    "VERSION": ("version", "VERSION"),
+    "CREATE": ("create_revision", "CREATE"),
+    "MODIFY": ("mod_revision", "MOD"),
 }
+"""As etcd's command names it: as the client does, and as the wire does."""
 
 
-class Bounds(TypedDict, total=False):
-    """Which keys, as the client's methods take it."""
-
-    key: bytes
-    end: bytes
-    prefix: bytes
+def prefix_end(prefix: bytes) -> bytes:
+    """The first key behind all that start with ``prefix``; one zero byte where there is none."""
+    stem = prefix.rstrip(b"\xff")
+    return stem[:-1] + bytes((stem[-1] + 1,)) if stem else TO_THE_END
 
 
-def bounds_of(key: str | None, range_end: str | None, prefix: bool, from_key: bool) -> Bounds:
-    """Which keys a command line means. Raises click.UsageError where it means two things."""
+def bounds_of(key: str | None, range_end: str | None, prefix: bool, from_key: bool) -> tuple[bytes, bytes]:
+    """Key and range end, as the wire has them. Raises click.UsageError where a command line means two things."""
     if prefix and from_key:
         raise click.UsageError("--prefix and --from-key cannot be used together")
     if range_end is not None and (prefix or from_key):
@@ -52,14 +64,14 @@ def bounds_of(key: str | None, range_end: str | None, prefix: bool, from_key: bo
     if key is None and not (prefix or from_key):
         raise click.UsageError("Missing argument 'KEY'; every key there is: --prefix without one")
     start = key_bytes(key or "")
-    if prefix or (from_key and not start):
-        return {"prefix": start}
+    if prefix:
+        return (start, prefix_end(start)) if start else (FIRST_KEY, TO_THE_END)
     if from_key:
-        return {"key": start, "end": TO_THE_END}
-    return {"key": start} if range_end is None else {"key": start, "end": key_bytes(range_end)}
+        return start or FIRST_KEY, TO_THE_END
+    return start, b"" if range_end is None else key_bytes(range_end)
 
 
-def _bounds_options(function: F) -> F:
+def bounds_options(function: F) -> F:
     """Declares what :func:`bounds_of` takes."""
     for decorate in (
         click.option("--from-key", is_flag=True, help="Every key from KEY on."),
@@ -71,32 +83,11 @@ def _bounds_options(function: F) -> F:
     return function
 
 
-def _as_json(kv: "KeyValue", value: bool = True) -> dict[str, Any]:
-    shown: dict[str, Any] = {**field_of("key", kv.key)}
-    if value:
-        shown.update(field_of("value", kv.value))
-    revisions = {"create_revision": kv.create_revision, "mod_revision": kv.mod_revision}
-    return {**shown, **revisions, "version": kv.version, "lease": kv.lease}
+def _bounds(flags: Mapping[str, Any]) -> tuple[bytes, bytes]:
+    return bounds_of(flags["key"], flags["range_end"], flags["prefix"], flags["from_key"])
 
 
-def _print_kvs_table(kvs: "Iterable[KeyValue]", value: bool = True) -> None:
-    columns = ["key", *(["value"] if value else []), "create revision", "mod revision", "version"]
-    rows = [
-        [
-            text_of(kv.key),
-            *([text_of(kv.value)] if value else []),
-            *map(str, (kv.create_revision, kv.mod_revision, kv.version)),
-        ]
-        for kv in kvs
-    ]
-    print_table(columns, rows, right=columns[-3:])
-
-
-def _lines_of(kvs: "Iterable[KeyValue]") -> Iterable[bytes]:
-    for kv in kvs:
-        yield kv.key
-        yield kv.value
-
+# ---- put -------------------------------------------------------------------------------------------------
 
 PUT_EPILOG = """\
 \b
@@ -104,30 +95,50 @@ Examples:
   paxos-rsm put greeting hello
   paxos-rsm put config < config.toml              the value from standard input
   paxos-rsm put --prev-kv greeting hi             and what stood there before
+  paxos-rsm put worker/7 up --lease 694d77aa9e38260f    it goes with its lease
+  paxos-rsm put greeting --ignore-value --lease 0       out of its lease, the value as it is
   paxos-rsm put -- temperature -5                 a value that begins with a dash
 """
+
+
+def put_request(flags: Mapping[str, Any], value: bytes) -> "pb.PutRequest":
+    """A request from the flags of ``put``."""
+    from paxos_rsm._proto import kv_pb2 as pb
+
+    return pb.PutRequest(
+        key=key_bytes(flags["key"]),
+        value=value,
+        lease=flags["lease"],
+        prev_kv=flags["prev_kv"],
+        ignore_value=flags["ignore_value"],
+        ignore_lease=flags["ignore_lease"],
+    )
 
 
 @client_command("put", epilog=PUT_EPILOG)
 @click.argument("key")
 @click.argument("value", required=False)
+@click.option("--lease", type=LeaseIdType(), default=0, help="The lease to bind it to, in hexadecimal.")
 @click.option("--prev-kv", is_flag=True, help="Also print what stood there before.")
+@click.option("--ignore-value", is_flag=True, help="Leave the value as it is.")
+@click.option("--ignore-lease", is_flag=True, help="Leave it bound to the lease that it has.")
 @pass_settings
-def put(settings: Settings, key: str, value: str | None, prev_kv: bool) -> None:
+def put(settings: Settings, /, **flags: Any) -> None:
     """Write KEY. Prints OK once the write is durable on a majority of the servers.
 
     Without VALUE, the value is all of standard input.
     """
-    data = value_bytes(value)
-    result = run(settings, lambda client: client.put(key_bytes(key), data, prev_kv=prev_kv))
-    if settings.write_out == "json":
-        before = {"prev_kv": result.prev and _as_json(result.prev)} if prev_kv else {}
-        print_json({"revision": result.revision, **before})
-        return
-    print_line("OK")
-    if result.prev is not None:
-        print_lines(_lines_of([result.prev]))
+    from paxos_rsm._proto import kv_pb2 as pb
 
+    if flags["ignore_value"] and flags["value"] is not None:
+        raise click.UsageError("--ignore-value leaves the value as it is: give none")
+    if flags["ignore_lease"] and flags["lease"]:
+        raise click.UsageError("--ignore-lease leaves the lease as it is: give no --lease")
+    value = b"" if flags["ignore_value"] else value_bytes(flags["value"])
+    show(settings, ask_store(settings, pb.KvCommand(put=put_request(flags, value))))
+
+
+# ---- get -------------------------------------------------------------------------------------------------
 
 GET_EPILOG = """\
 \b
@@ -140,13 +151,34 @@ Examples:
   paxos-rsm get --prefix app/ --sort-by MODIFY --order DESCEND --limit 10
   paxos-rsm get a c                               from a up to c, c left out
   paxos-rsm get greeting --consistency s          at once, perhaps stale
+  paxos-rsm get greeting -w json | jq -r '.kvs[].value_text'
 
-In JSON, a key or a value that is no UTF-8 is in base64, and "value_encoding": "base64" says so.
+In JSON, keys and values are in base64, as from etcd's command; those that are text stand beside it as such.
 """
 
 
+def range_request(flags: Mapping[str, Any]) -> "pb.RangeRequest":
+    """A request from the flags of ``get``."""
+    from paxos_rsm._proto import kv_pb2 as pb
+
+    key, range_end = _bounds(flags)
+    sort_by, order = flags["sort_by"], flags["order"]
+    sorted_at_all = order is not None or sort_by is not None
+    return pb.RangeRequest(
+        key=key,
+        range_end=range_end,
+        limit=flags["limit"],
+        revision=flags["rev"],
+        sort_order=pb.RangeRequest.SortOrder.Value((order or "ASCEND") if sorted_at_all else "NONE"),
+        sort_target=pb.RangeRequest.SortTarget.Value(SORT_BY[sort_by][1] if sort_by else "KEY"),
+        serializable=flags["consistency"] == "s",
+        keys_only=flags["keys_only"],
+        count_only=flags["count_only"],
+    )
+
+
 @client_command("get", epilog=GET_EPILOG)
-@_bounds_options
+@bounds_options
 @click.option("--rev", type=click.IntRange(0), default=0, metavar="REV", help="As of an older revision.")
 @click.option("--limit", type=click.IntRange(0), default=0, metavar="N", help="At most so many keys.")
 @click.option(
@@ -161,9 +193,9 @@ In JSON, a key or a value that is no UTF-8 is in base64, and "value_encoding": "
     metavar="|".join(SORT_BY),
     help="What to order by.",
 )
-@click.option("--keys-only", is_flag=True, help="Print keys without their values.")
+@click.option("--keys-only", is_flag=True, help="Leave the values empty.")
 @click.option("--count-only", is_flag=True, help="Print how many keys there are.")
-@click.option("--print-value-only", is_flag=True, help="Print values without their keys.")
+@click.option("--print-value-only", is_flag=True, help="-w simple: print values without their keys.")
 @click.option(
     "--consistency",
     type=click.Choice(["l", "s"]),
@@ -172,60 +204,49 @@ In JSON, a key or a value that is no UTF-8 is in base64, and "value_encoding": "
     help="Linearizable, or serializable: at once, from a state that may be stale.",
 )
 @pass_settings
-def get(
-    settings: Settings,
-    key: str | None,
-    range_end: str | None,
-    prefix: bool,
-    from_key: bool,
-    rev: int,
-    limit: int,
-    order: str | None,
-    sort_by: str | None,
-    keys_only: bool,
-    count_only: bool,
-    print_value_only: bool,
-    consistency: str,
-) -> None:
+def get(settings: Settings, /, **flags: Any) -> None:
     """Read KEY, or the keys from KEY up to RANGE_END.
 
     Prints a line with the key and a line with its value; nothing where there is none, which is no error.
     """
-    if keys_only and print_value_only:
+    if flags["keys_only"] and flags["print_value_only"]:
         raise click.UsageError("--keys-only and --print-value-only leave nothing to print")
-    bounds = bounds_of(key, range_end, prefix, from_key)
+    if flags["print_value_only"] and settings.write_out not in (None, "simple"):
+        raise click.UsageError("--print-value-only is for -w simple")
+    key, range_end = _bounds(flags)
+    found: list[RangeResult] = []
 
-    result = run(
-        settings,
-        lambda client: client.range(
-            **bounds,
-            revision=rev,
-            limit=limit,
-            sort_by=SORT_BY[sort_by.upper()] if sort_by else None,
-            descending=bool(order) and str(order).upper() == "DESCEND",
-            keys_only=keys_only,
-            count_only=count_only,
-            serializable=consistency == "s",
-        ),
+    async def read(client: "AsyncClient") -> "pb.RangeResponse":
+        # Not as a bare query: the client also knows how fresh the answer is.
+        sort_by, order = flags["sort_by"], flags["order"]
+        result = await client.range(
+            key,
+            range_end or None,
+            limit=flags["limit"],
+            revision=flags["rev"],
+            sort_by=SORT_BY[sort_by][0] if sort_by else None,
+            descending=order == "DESCEND",
+            keys_only=flags["keys_only"],
+            count_only=flags["count_only"],
+            serializable=flags["consistency"] == "s",
+        )
+        found.append(result)
+        return range_to_pb(result)
+
+    answer = work(settings, read)
+    fresh = {}
+    if flags["consistency"] == "s":
+        fresh = {"applied_slot": found[0].applied_slot, "leader_age_ms": found[0].leader_age_ms}
+    style = Style(
+        hex=settings.hex,
+        value_only=flags["print_value_only"],
+        with_value=not flags["keys_only"],
+        count_only=flags["count_only"],
     )
-    if settings.write_out == "json":
-        shown: dict[str, Any] = {"revision": result.revision, "count": result.count, "more": result.more}
-        if consistency == "s":
-            shown |= {"applied_slot": result.applied_slot, "leader_age_ms": result.leader_age_ms}
-        if not count_only:
-            shown["kvs"] = [_as_json(kv, value=not keys_only) for kv in result.kvs]
-        print_json(shown)
-    elif count_only:
-        print_line(str(result.count))
-    elif settings.write_out == "table":
-        _print_kvs_table(result.kvs, value=not keys_only)
-    elif keys_only:
-        print_lines(kv.key for kv in result.kvs)
-    elif print_value_only:
-        print_lines(kv.value for kv in result.kvs)
-    else:
-        print_lines(_lines_of(result.kvs))
+    show(settings, answer, style, **fresh)
 
+
+# ---- del -------------------------------------------------------------------------------------------------
 
 DEL_EPILOG = """\
 \b
@@ -237,37 +258,28 @@ Examples:
 """
 
 
+def delete_request(flags: Mapping[str, Any]) -> "pb.DeleteRangeRequest":
+    """A request from the flags of ``del``."""
+    from paxos_rsm._proto import kv_pb2 as pb
+
+    if flags["key"] is None:
+        raise click.UsageError("Missing argument 'KEY'; to delete every key there is: --prefix \"\"")
+    key, range_end = _bounds(flags)
+    return pb.DeleteRangeRequest(key=key, range_end=range_end, prev_kv=flags["prev_kv"])
+
+
 @client_command("del", epilog=DEL_EPILOG)
-@_bounds_options
+@bounds_options
 @click.option("--prev-kv", is_flag=True, help="Also print what was deleted.")
 @pass_settings
-def delete(
-    settings: Settings, key: str | None, range_end: str | None, prefix: bool, from_key: bool, prev_kv: bool
-) -> None:
+def delete(settings: Settings, /, **flags: Any) -> None:
     """Delete KEY, or the keys from KEY up to RANGE_END. Prints how many there were."""
-    if key is None:
-        raise click.UsageError("Missing argument 'KEY'; to delete every key there is: --prefix \"\"")
-    bounds = bounds_of(key, range_end, prefix, from_key)
+    from paxos_rsm._proto import kv_pb2 as pb
 
-    async def work(client: "AsyncClient") -> tuple[int, int, list["KeyValue"]]:
-        from paxos_rsm.client import Op, RangeResult
+    show(settings, ask_store(settings, pb.KvCommand(delete_range=delete_request(flags))))
 
-        reads = [Op.range(**bounds)] if prev_kv else []
-        done = await client.txn([], [*reads, Op.delete(**bounds)])
-        before = [kv for response in done.responses if isinstance(response, RangeResult) for kv in response]
-        return sum(each for each in done.responses if isinstance(each, int)), done.revision, before
 
-    deleted, revision, before = run(settings, work)
-    if settings.write_out == "json":
-        previous = {"prev_kvs": [_as_json(kv) for kv in before]} if prev_kv else {}
-        print_json({"deleted": deleted, "revision": revision, **previous})
-        return
-    print_line(str(deleted))
-    if settings.write_out == "table" and prev_kv:
-        _print_kvs_table(before)
-    else:
-        print_lines(_lines_of(before))
-
+# ---- cas, compaction -------------------------------------------------------------------------------------
 
 CAS_EPILOG = """\
 \b
@@ -297,6 +309,8 @@ def cas(settings: Settings, key: str, values: tuple[str, ...], absent: bool) -> 
     succeeded = run(settings, lambda client: client.compare_and_swap(key_bytes(key), old, new))
     if settings.write_out == "json":
         print_json({"succeeded": succeeded})
+    elif settings.write_out == "fields":
+        write_lines([f'"Succeeded" : {str(succeeded).lower()}'.encode()])
     elif succeeded:
         print_line("OK")
     if not succeeded:
@@ -308,21 +322,25 @@ COMPACTION_EPILOG = """\
 \b
 Examples:
   paxos-rsm compaction 1000
-  paxos-rsm compaction $(paxos-rsm get --prefix --count-only -w json | jq .revision)
+  paxos-rsm compaction $(paxos-rsm get --prefix --count-only -w json | jq .header.revision)
 """
 
 
 @client_command("compaction", epilog=COMPACTION_EPILOG)
 @click.argument("revision", type=click.IntRange(0))
+@click.option("--physical", is_flag=True, help="Return only when the room is free again.")
 @pass_settings
-def compaction(settings: Settings, revision: int) -> None:
+def compaction(settings: Settings, revision: int, physical: bool) -> None:
     """Forget what was overwritten or deleted before REVISION.
 
     It cannot be read any more after that; the keys as they are stay.
     """
-    run(settings, lambda client: client.compact(revision))
-    if settings.write_out == "json":
-        print_json({"compacted": revision})
+    from paxos_rsm._proto import kv_pb2 as pb
+
+    request = pb.CompactionRequest(revision=revision, physical=physical)
+    answer = ask_store(settings, pb.KvCommand(compact=request))
+    if settings.write_out in ("json", "fields"):
+        show(settings, answer)
     else:
         print_line(f"compacted revision {revision}")
 

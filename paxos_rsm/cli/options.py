@@ -27,9 +27,11 @@ __all__ = [
     "DurationType",
     "EndpointsType",
     "SectionCommand",
+    "SectionGroup",
     "SectionOption",
     "Settings",
     "client_command",
+    "client_group",
     "global_options",
     "key_bytes",
     "parse_duration_s",
@@ -153,17 +155,29 @@ class SectionCommand(click.Command):
     """A command whose help shows its options in sections, its own first."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        sections: dict[str, list[tuple[str, str]]] = {"Options": []}
-        for param in self.get_params(ctx):
-            record = param.get_help_record(ctx)
-            if record is not None and isinstance(param, click.Option):  # the text speaks of the arguments
-                section = getattr(param, "section", None) or "Options"
-                sections.setdefault(section, []).append(record)
-        # The global ones come last, after what is this command's own.
-        for section in sorted(sections, key=lambda name: name == GLOBAL_SECTION):
-            if sections[section]:
-                with formatter.section(section):
-                    formatter.write_dl(sections[section])
+        _write_sections(self, ctx, formatter)
+
+
+class SectionGroup(click.Group):
+    """Commands under a common name (``lease grant``); its help shows them before the global options."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.format_commands(ctx, formatter)
+        _write_sections(self, ctx, formatter)
+
+
+def _write_sections(command: click.Command, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    sections: dict[str, list[tuple[str, str]]] = {"Options": []}
+    for param in command.get_params(ctx):
+        record = param.get_help_record(ctx)
+        if record is not None and isinstance(param, click.Option):  # the text speaks of the arguments
+            section = getattr(param, "section", None) or "Options"
+            sections.setdefault(section, []).append(record)
+    # The global ones come last, after what is this command's own.
+    for section in sorted(sections, key=lambda name: name == GLOBAL_SECTION):
+        if sections[section]:
+            with formatter.section(section):
+                formatter.write_dl(sections[section])
 
 
 def _store(ctx: click.Context, param: click.Parameter, value: Any) -> None:
@@ -244,6 +258,15 @@ def client_command(name: str, *, epilog: str | None = None) -> Callable[[Callabl
 
     def decorate(function: Callable[..., Any]) -> click.Command:
         return click.command(name, cls=SectionCommand, epilog=epilog)(global_options()(function))
+
+    return decorate
+
+
+def client_group(name: str, *, epilog: str | None = None) -> Callable[[Callable[..., Any]], click.Group]:
+    """Makes a function a group of such subcommands; the global options may also stand between its name and theirs."""
+
+    def decorate(function: Callable[..., Any]) -> click.Group:
+        return click.group(name, cls=SectionGroup, epilog=epilog)(global_options()(function))
 
     return decorate
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from paxos_rsm.cli import connect
+from paxos_rsm.cli import connect, direct
 from tests.unit.cli.fake_client import FakeClient
 
 
@@ -13,7 +13,16 @@ def client(monkeypatch: pytest.MonkeyPatch) -> type[FakeClient]:
     async def dial(*args: object) -> None:
         pass
 
+    async def ask(endpoint: str, method: str, request: object, answer_type: type, timeout_s: float) -> object:
+        if method != "Admin/Status":
+            raise NotImplementedError(method)
+        answer = answer_type(cluster_id=11, member_id=22)
+        answer.ballot.round = 33
+        return answer
+
     FakeClient.reset()
     monkeypatch.setattr("paxos_rsm.client.AsyncClient", FakeClient)
     monkeypatch.setattr(connect, "dial", dial)
+    monkeypatch.setattr(direct, "dial", dial)
+    monkeypatch.setattr(direct, "ask", ask)
     return FakeClient

@@ -1,25 +1,51 @@
-"""An AsyncClient without servers: a dictionary with revisions, enough for what the commands print."""
+"""An AsyncClient without servers: the real key-value machine in this process, behind the client's own calls."""
 
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
-from paxos_rsm.client import GetResult, KeyValue, PutResult, RangeResult, TxnResult
-from paxos_rsm.errors import PaxosRsmError
+from paxos_rsm._proto import kv_pb2 as pb
+from paxos_rsm.cli.kv import prefix_end
+from paxos_rsm.client import GetResult, KeyValue, PutResult, RangeResult
+from paxos_rsm.codec.kv import KvCodec
+from paxos_rsm.errors import InvalidArgument, PaxosRsmError
+from paxos_rsm.machines.base import Position
+from paxos_rsm.machines.kv.machine import KeyValueMachine
 
-MISSING = GetResult(b"", None, 0, 0, 0, 1)
+SORT_TARGETS = {"create_revision": "CREATE", "mod_revision": "MOD"}
 
 
 class FakeClient:
     """Takes the calls of AsyncClient; all instances share one store, and note how they were called."""
 
-    kvs: dict[bytes, KeyValue]
+    machine: Any
+    """The key-value machine, where a test does not put another one here."""
     calls: list[tuple[str, dict[str, Any]]]
-    revision: int
     failure: PaxosRsmError | None
 
     @classmethod
     def reset(cls) -> None:
-        cls.kvs, cls.calls, cls.revision, cls.failure = {}, [], 1, None
+        cls.machine, cls.calls, cls.failure = KeyValueMachine(KvCodec()), [], None
+
+    @classmethod
+    def stored(cls) -> dict[bytes, pb.KeyValue]:
+        """Everything there is."""
+        command = pb.KvCommand(range=pb.RangeRequest(key=b"\0", range_end=b"\0"))
+        found = pb.KvResult.FromString(cls.machine.query(command.SerializeToString()))
+        return {kv.key: kv for kv in found.range.kvs}
+
+    @classmethod
+    def forget(cls, key: bytes) -> None:
+        """Loses a key, as no store may."""
+        command = pb.KvCommand(delete_range=pb.DeleteRangeRequest(key=key))
+        cls.machine.apply(command.SerializeToString(), Position(1, 0))
+
+    @classmethod
+    def commands(cls) -> Iterator[pb.KvCommand]:
+        """What was submitted."""
+        for name, arguments in cls.calls:
+            if name == "submit":
+                yield pb.KvCommand.FromString(arguments["command"])
 
     def __init__(self, endpoints: Any, **settings: Any) -> None:
         self._note("client", endpoints=tuple(endpoints), **settings)
@@ -37,83 +63,76 @@ class FakeClient:
         if self.failure is not None and what not in ("client", "close"):
             raise self.failure
 
-    def _selected(self, key: bytes | None, end: bytes | None, prefix: bytes | None) -> list[KeyValue]:
-        def within(each: bytes) -> bool:
-            if prefix is not None:
-                return each.startswith(prefix)
-            if key is None or end is None:
-                return key is None or each == key
-            return each >= key and (end == b"\0" or each < end)
+    def _apply(self, command: pb.KvCommand) -> pb.KvResult:
+        result = self.machine.apply(command.SerializeToString(), Position(1, 0))
+        return pb.KvResult.FromString(result)
 
-        return [self.kvs[each] for each in sorted(self.kvs) if within(each)]
+    async def range(self, key: bytes, end: bytes | None = None, **options: Any) -> RangeResult:
+        self._note("range", key=key, end=end, **options)
+        ordered = options["sort_by"] is not None or options["descending"]
+        target = options["sort_by"] or "key"
+        order = ("DESCEND" if options["descending"] else "ASCEND") if ordered else "NONE"
+        request = pb.RangeRequest(
+            key=key,
+            range_end=end or b"",
+            limit=options["limit"],
+            revision=options["revision"],
+            sort_order=pb.RangeRequest.SortOrder.Value(order),
+            sort_target=pb.RangeRequest.SortTarget.Value(SORT_TARGETS.get(target, target.upper())),
+            keys_only=options["keys_only"],
+            count_only=options["count_only"],
+        )
+        result = pb.KvResult.FromString(self.machine.query(pb.KvCommand(range=request).SerializeToString()))
+        if result.HasField("error"):
+            raise InvalidArgument(result.error.message)
+        kvs = tuple(
+            KeyValue(kv.key, kv.value, kv.version, kv.create_revision, kv.mod_revision, kv.lease)
+            for kv in result.range.kvs
+        )
+        return RangeResult(kvs, result.range.count, result.range.more, result.range.header.revision, 7, 20)
 
-    async def put(self, key: bytes | str, value: bytes | str, *, prev_kv: bool = False) -> PutResult:
+    async def put(self, key: bytes | str, value: bytes | str) -> PutResult:
         key = key.encode() if isinstance(key, str) else key
         value = value.encode() if isinstance(value, str) else value
-        self._note("put", key=key, value=value, prev_kv=prev_kv)
-        before = self.kvs.get(key)
-        type(self).revision += 1
-        version, created = (before.version + 1, before.create_revision) if before else (1, self.revision)
-        self.kvs[key] = KeyValue(key, value, version, created, self.revision)
-        return PutResult(self.revision, before if prev_kv else None)
+        self._note("put", key=key, value=value)
+        put = self._apply(pb.KvCommand(put=pb.PutRequest(key=key, value=value))).put
+        return PutResult(put.header.revision)
 
     async def get(self, key: bytes | str, **options: Any) -> Any:
         key = key.encode() if isinstance(key, str) else key
         self._note("get", key=key, **options)
-        return self.kvs.get(key, MISSING)
-
-    async def range(
-        self,
-        key: bytes | None = None,
-        end: bytes | None = None,
-        *,
-        prefix: bytes | None = None,
-        **options: Any,
-    ) -> RangeResult:
-        self._note("range", key=key, end=end, prefix=prefix, **options)
-        found = self._selected(key, end, prefix)
-        shown = found[: options["limit"]] if options.get("limit") else found
-        kvs = () if options.get("count_only") else tuple(shown)
-        return RangeResult(kvs, len(found), len(shown) < len(found), self.revision, 7, 20)
-
-    async def txn(self, compares: Any, success: Any, failure: Any = ()) -> TxnResult:
-        self._note("txn", success=success)
-        responses: list[Any] = []
-        for op in success:
-            request = op.message.request_range if not op.message.HasField("request_delete_range") else None
-            of = request if request is not None else op.message.request_delete_range
-            kvs = [kv for kv in self.kvs.values() if kv.key == of.key or of.key <= kv.key < of.range_end]
-            if request is not None:
-                responses.append(RangeResult(tuple(kvs), len(kvs), False, self.revision))
-            else:
-                for kv in kvs:
-                    del self.kvs[kv.key]
-                type(self).revision += bool(kvs)
-                responses.append(len(kvs))
-        return TxnResult(True, tuple(responses), self.revision)
+        kv = self.stored().get(key)
+        if kv is None:
+            return GetResult(key, None, 0, 0, 0, self.machine.revision)
+        return GetResult(
+            key, kv.value, kv.version, kv.create_revision, kv.mod_revision, self.machine.revision
+        )
 
     async def delete(self, key: bytes | None = None, *, prefix: str | None = None) -> int:
         self._note("delete", key=key, prefix=prefix)
-        found = self._selected(key, None, None if prefix is None else prefix.encode())
-        for kv in found:
-            del self.kvs[kv.key]
-        return len(found)
+        start = (prefix or "").encode() if key is None else key
+        end = prefix_end(start) if key is None else b""
+        return self._apply(
+            pb.KvCommand(delete_range=pb.DeleteRangeRequest(key=start, range_end=end))
+        ).delete_range.deleted
 
     async def compare_and_swap(self, key: bytes, expected: bytes | None, new: bytes) -> bool:
         self._note("compare_and_swap", key=key, expected=expected, new=new)
-        before = self.kvs.get(key)
-        if (before.value if before else None) != expected:
-            return False
-        await self.put(key, new)
-        return True
+        if expected is None:
+            compare = pb.Compare(target=pb.Compare.CREATE, key=key, create_revision=0)
+        else:
+            compare = pb.Compare(target=pb.Compare.VALUE, key=key, value=expected)
+        put = pb.RequestOp(request_put=pb.PutRequest(key=key, value=new))
+        return self._apply(pb.KvCommand(txn=pb.TxnRequest(compare=[compare], success=[put]))).txn.succeeded
 
-    async def compact(self, revision: int) -> None:
-        self._note("compact", revision=revision)
-
-    async def submit(self, command: bytes) -> bytes:
+    async def submit(self, command: bytes, *, timeout_s: float | None = None) -> bytes:
         self._note("submit", command=command)
-        return b"did " + command
+        result: bytes = self.machine.apply(command, Position(1, 0))
+        return result
 
-    async def query(self, request: bytes, *, serializable: bool = False) -> bytes:
+    async def query(
+        self, request: bytes, *, serializable: bool = False, timeout_s: float | None = None
+    ) -> bytes:
         self._note("query", request=request, serializable=serializable)
-        return request * 2
+        result: bytes = self.machine.query(request)
+        return result

@@ -110,7 +110,7 @@ def test_a_lost_write_is_found(
     cluster: FakeCluster, client: type[FakeClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def forget() -> None:
-        del client.kvs[demo.key_of(7)]
+        client.forget(demo.key_of(7))
 
     monkeypatch.setattr(cluster["n2"], "start", forget)
     with pytest.raises(Failure, match="acknowledged write 7 was lost: its key is not there"):

@@ -1,7 +1,7 @@
 import click
 import pytest
 
-from paxos_rsm.cli.failures import BadConnection, Failure, describe, exit_code_of
+from paxos_rsm.cli.failures import BadConnection, BadInput, Failure, describe, exit_code_of
 from paxos_rsm.errors import ConfigError, Unavailable
 
 
@@ -12,6 +12,7 @@ from paxos_rsm.errors import ConfigError, Unavailable
         (click.BadParameter("x"), 128),
         (ConfigError("x"), 128),
         (BadConnection("x"), 2),
+        (BadInput("x"), 3),
         (Failure("x"), 1),
         (Unavailable("x"), 1),
         (OSError("x"), 1),

@@ -165,7 +165,7 @@ async def test_conversation_with_the_parent(
     filled = [arguments["key"] for what, arguments in client.calls if what == "put"]
     assert filled == [b"p/00000000", b"p/00000002"]
     assert client.calls[-1] == ("delete", {"key": None, "prefix": "p/"})
-    assert not client.kvs
+    assert not client.stored()
 
 
 def process(job: Job) -> subprocess.Popen[bytes]:

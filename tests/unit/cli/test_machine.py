@@ -1,9 +1,26 @@
 import json
 
+import pytest
+
 from tests.unit.cli.fake_client import FakeClient
 from tests.unit.cli.helpers import run
 
 Client = type[FakeClient]
+
+
+class Echo:
+    """Another state machine."""
+
+    def apply(self, command: bytes, at: object) -> bytes:
+        return b"did " + command
+
+    def query(self, request: bytes) -> bytes:
+        return request * 2
+
+
+@pytest.fixture(autouse=True)
+def _another_machine(client: Client) -> None:
+    client.machine = Echo()
 
 
 def test_submit(client: Client) -> None:

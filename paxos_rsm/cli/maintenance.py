@@ -1,0 +1,76 @@
+"""``alarm list`` and ``defrag``: two words of etcd's that have little to say here.
+
+There is one kind of alarm yet, a server that found something wrong with itself; and a log in segments needs no
+defragmenting, which the servers answer when they are asked. Scripts that call these go on working.
+"""
+
+import asyncio
+
+import click
+
+from paxos_rsm.cli.answers import show
+from paxos_rsm.cli.direct import ask_any, ask_each
+from paxos_rsm.cli.endpoint import chosen_endpoints, cluster_option
+from paxos_rsm.cli.failures import Failure, describe
+from paxos_rsm.cli.options import Settings, client_command, client_group, pass_settings
+from paxos_rsm.cli.output import print_json, print_line
+from paxos_rsm.errors import ClientError
+
+__all__ = ["COMMANDS", "alarm", "defrag"]
+
+
+@client_group("alarm", epilog="\b\nExamples:\n  paxos-rsm alarm list")
+def alarm() -> None:
+    """What a server has found wrong with itself."""
+
+
+@client_command("list", epilog="\b\nExamples:\n  paxos-rsm alarm list")
+@pass_settings
+def list_alarms(settings: Settings) -> None:
+    """Print the alarms there are; nothing where there is none."""
+    from paxos_rsm._proto import maintenance_pb2
+
+    request = maintenance_pb2.AlarmRequest(action=maintenance_pb2.AlarmRequest.GET)
+    show(
+        settings, asyncio.run(ask_any(settings, "Maintenance/Alarm", request, maintenance_pb2.AlarmResponse))
+    )
+
+
+alarm.add_command(list_alarms)
+
+DEFRAG_EPILOG = """\
+\b
+Examples:
+  paxos-rsm defrag --cluster
+"""
+
+
+@client_command("defrag", epilog=DEFRAG_EPILOG)
+@cluster_option
+@pass_settings
+def defrag(settings: Settings) -> None:
+    """Tell each server to defragment its storage; here there is nothing to do, and nothing stops."""
+    from paxos_rsm._proto import maintenance_pb2
+
+    endpoints = chosen_endpoints(settings)
+    request, answer_type = maintenance_pb2.DefragmentRequest(), maintenance_pb2.DefragmentResponse
+    timeout_s = settings.command_timeout_s
+    answers = asyncio.run(ask_each(endpoints, "Maintenance/Defragment", request, answer_type, timeout_s))
+    errors = {
+        name: describe(answer)
+        for name, answer in zip(endpoints, answers, strict=True)
+        if isinstance(answer, ClientError)
+    }
+    if settings.write_out == "json":
+        print_json([{"endpoint": name, "error": errors.get(name)} for name in endpoints])
+    else:
+        for name in endpoints:
+            if name in errors:
+                click.echo(f"Failed to defragment etcd member[{name}] ({errors[name]})", err=True)
+            else:
+                print_line(f"Finished defragmenting etcd member[{name}]")
+    if errors:
+        raise Failure(f"{len(errors)} of {len(endpoints)} servers did not do it")
+
+
+COMMANDS = {"alarm": alarm, "defrag": defrag}
