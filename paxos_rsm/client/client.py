@@ -9,19 +9,29 @@ The thread starts with the first call and ends with ``close``; at the latest whe
 interpreter exits. Any number of threads may use one client: what they call at the same time travels together.
 """
 
-import asyncio
-import os
-import threading
 import weakref
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, overload
 
 from paxos_rsm.client.async_client import AsyncClient
+from paxos_rsm.client.background import Background
+from paxos_rsm.client.blocking import Election, Lease, Lock, Scan, Watch, async_lease
 from paxos_rsm.client.commands import SortBy
-from paxos_rsm.client.txn import Compare, Op, TxnResult
-from paxos_rsm.client.types import GetResult, MemberStatus, PutResult, RangeResult, StrOrBytes
-from paxos_rsm.errors import ClientError, Unavailable
+from paxos_rsm.client.txn import Compare, Op, TxnBuilder, TxnResult
+from paxos_rsm.client.types import (
+    DeleteResult,
+    GetResult,
+    GrantResult,
+    LeaseRef,
+    Member,
+    MemberStatus,
+    PutResult,
+    RangeResult,
+    StrOrBytes,
+    TimeToLive,
+)
+from paxos_rsm.client.watch import Leave
 
 __all__ = ["Client"]
 
@@ -46,6 +56,7 @@ class Client:
         session_timeout_s: float | None = None,
         in_flight_max: int = 8_192,
         cluster_id: int = 0,
+        refresh_endpoints_s: float | None = None,
     ) -> None:
         self._async = AsyncClient(
             endpoints,
@@ -53,9 +64,11 @@ class Client:
             session_timeout_s=session_timeout_s,
             in_flight_max=in_flight_max,
             cluster_id=cluster_id,
+            refresh_endpoints_s=refresh_endpoints_s,
         )
-        self._background = _Background(self._async)
+        self._background = Background(self._async)
         self._finalizer = weakref.finalize(self, self._background.stop)
+        self._root: Client | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -76,14 +89,44 @@ class Client:
         return self._async.timeout_s
 
     def close(self) -> None:
-        """Ends the session, the connection and the thread. Calls of other threads fail. May be called twice."""
-        self._finalizer()
+        """Ends the session, the watches, the connections and the thread; leases end by themselves. May be called twice.
+
+        Calls of other threads fail. Of a :meth:`namespace` it does nothing: who made the client closes it.
+        """
+        if self._root is None:
+            self._finalizer()
+
+    def namespace(self, prefix: StrOrBytes) -> "Client":
+        """See :meth:`AsyncClient.namespace`."""
+        view = type(self).__new__(type(self))
+        view._async = self._async.namespace(prefix)
+        view._background = self._background
+        view._root = self  # as long as the view is used, the client is not collected
+        return view
 
     def put(
-        self, key: StrOrBytes, value: StrOrBytes, *, prev_kv: bool = False, timeout_s: float | None = None
+        self,
+        key: StrOrBytes,
+        value: StrOrBytes = b"",
+        *,
+        lease: LeaseRef = 0,
+        prev_kv: bool = False,
+        ignore_value: bool = False,
+        ignore_lease: bool = False,
+        timeout_s: float | None = None,
     ) -> PutResult:
         """See :meth:`AsyncClient.put`."""
-        return self._run(self._async.put(key, value, prev_kv=prev_kv, timeout_s=timeout_s))
+        return self._run(
+            self._async.put(
+                key,
+                value,
+                lease=lease,
+                prev_kv=prev_kv,
+                ignore_value=ignore_value,
+                ignore_lease=ignore_lease,
+                timeout_s=timeout_s,
+            )
+        )
 
     def get(
         self,
@@ -111,6 +154,10 @@ class Client:
         keys_only: bool = False,
         count_only: bool = False,
         serializable: bool = False,
+        min_mod_revision: int = 0,
+        max_mod_revision: int = 0,
+        min_create_revision: int = 0,
+        max_create_revision: int = 0,
         timeout_s: float | None = None,
     ) -> RangeResult:
         """See :meth:`AsyncClient.range`."""
@@ -126,9 +173,40 @@ class Client:
                 keys_only=keys_only,
                 count_only=count_only,
                 serializable=serializable,
+                min_mod_revision=min_mod_revision,
+                max_mod_revision=max_mod_revision,
+                min_create_revision=min_create_revision,
+                max_create_revision=max_create_revision,
                 timeout_s=timeout_s,
             )
         )
+
+    def scan(
+        self,
+        key: StrOrBytes | None = None,
+        end: StrOrBytes | None = None,
+        *,
+        prefix: StrOrBytes | None = None,
+        page: int = 1_000,
+        revision: int = 0,
+        descending: bool = False,
+        keys_only: bool = False,
+        serializable: bool = False,
+        timeout_s: float | None = None,
+    ) -> Scan:
+        """See :meth:`AsyncClient.scan`."""
+        scan = self._async.scan(
+            key,
+            end,
+            prefix=prefix,
+            page=page,
+            revision=revision,
+            descending=descending,
+            keys_only=keys_only,
+            serializable=serializable,
+            timeout_s=timeout_s,
+        )
+        return Scan(self._background, scan)
 
     def delete(
         self,
@@ -136,10 +214,11 @@ class Client:
         end: StrOrBytes | None = None,
         *,
         prefix: StrOrBytes | None = None,
+        prev_kv: bool = False,
         timeout_s: float | None = None,
-    ) -> int:
+    ) -> DeleteResult:
         """See :meth:`AsyncClient.delete`."""
-        return self._run(self._async.delete(key, end, prefix=prefix, timeout_s=timeout_s))
+        return self._run(self._async.delete(key, end, prefix=prefix, prev_kv=prev_kv, timeout_s=timeout_s))
 
     def compare_and_swap(
         self,
@@ -152,6 +231,10 @@ class Client:
         """See :meth:`AsyncClient.compare_and_swap`."""
         return self._run(self._async.compare_and_swap(key, expected, new, timeout_s=timeout_s))
 
+    @overload
+    def txn(self) -> TxnBuilder[TxnResult]: ...
+
+    @overload
     def txn(
         self,
         compares: Sequence[Compare],
@@ -159,13 +242,94 @@ class Client:
         failure: Sequence[Op] = (),
         *,
         timeout_s: float | None = None,
-    ) -> TxnResult:
+    ) -> TxnResult: ...
+
+    def txn(
+        self,
+        compares: Sequence[Compare] | None = None,
+        success: Sequence[Op] = (),
+        failure: Sequence[Op] = (),
+        *,
+        timeout_s: float | None = None,
+    ) -> TxnResult | TxnBuilder[TxnResult]:
         """See :meth:`AsyncClient.txn`."""
+        if compares is None:
+            return TxnBuilder(self._txn)
+        return self._txn(compares, success, failure, timeout_s)
+
+    def _txn(
+        self,
+        compares: Sequence[Compare],
+        success: Sequence[Op],
+        failure: Sequence[Op],
+        timeout_s: float | None,
+    ) -> TxnResult:
         return self._run(self._async.txn(compares, success, failure, timeout_s=timeout_s))
 
     def compact(self, revision: int, *, timeout_s: float | None = None) -> None:
         """See :meth:`AsyncClient.compact`."""
         return self._run(self._async.compact(revision, timeout_s=timeout_s))
+
+    def watch(
+        self,
+        key: StrOrBytes | None = None,
+        end: StrOrBytes | None = None,
+        *,
+        prefix: StrOrBytes | None = None,
+        start_revision: int = 0,
+        prev_kv: bool = False,
+        progress: bool = False,
+        leave_out: Leave | Iterable[Leave] = (),
+        timeout_s: float | None = None,
+    ) -> Watch:
+        """See :meth:`AsyncClient.watch`."""
+        watch = self._async.watch(
+            key,
+            end,
+            prefix=prefix,
+            start_revision=start_revision,
+            prev_kv=prev_kv,
+            progress=progress,
+            leave_out=leave_out,
+            timeout_s=timeout_s,
+        )
+        return Watch(self._background, watch)
+
+    def lease(self, ttl_s: int, *, id: int = 0, timeout_s: float | None = None) -> Lease:
+        """See :meth:`AsyncClient.lease`."""
+        return Lease(self._background, self._async.lease(ttl_s, id=id, timeout_s=timeout_s))
+
+    def grant(self, ttl_s: int, *, id: int = 0, timeout_s: float | None = None) -> GrantResult:
+        """See :meth:`AsyncClient.grant`."""
+        return self._run(self._async.grant(ttl_s, id=id, timeout_s=timeout_s))
+
+    def revoke(self, lease: LeaseRef, *, timeout_s: float | None = None) -> None:
+        """See :meth:`AsyncClient.revoke`."""
+        return self._run(self._async.revoke(lease, timeout_s=timeout_s))
+
+    def keep_alive_once(self, lease: LeaseRef, *, timeout_s: float | None = None) -> int:
+        """See :meth:`AsyncClient.keep_alive_once`."""
+        return self._run(self._async.keep_alive_once(lease, timeout_s=timeout_s))
+
+    def time_to_live(
+        self, lease: LeaseRef, *, keys: bool = False, timeout_s: float | None = None
+    ) -> TimeToLive:
+        """See :meth:`AsyncClient.time_to_live`."""
+        return self._run(self._async.time_to_live(lease, keys=keys, timeout_s=timeout_s))
+
+    def leases(self, *, timeout_s: float | None = None) -> list[int]:
+        """See :meth:`AsyncClient.leases`."""
+        return self._run(self._async.leases(timeout_s=timeout_s))
+
+    def lock(self, name: StrOrBytes, *, ttl_s: int = 10, lease: Lease | None = None) -> Lock:
+        """See :meth:`AsyncClient.lock`."""
+        lock = self._async.lock(name, ttl_s=ttl_s, lease=async_lease(lease))
+        return Lock(self._background, lock, lease)
+
+    def election(self, name: StrOrBytes, *, ttl_s: int = 10, lease: Lease | None = None) -> Election:
+        """See :meth:`AsyncClient.election`."""
+        election = self._async.election(name, ttl_s=ttl_s, lease=async_lease(lease))
+        return Election(self._background, election, lease)
 
     def submit(self, command: bytes, *, timeout_s: float | None = None) -> bytes:
         """See :meth:`AsyncClient.submit`."""
@@ -175,91 +339,17 @@ class Client:
         """See :meth:`AsyncClient.query`."""
         return self._run(self._async.query(request, serializable=serializable, timeout_s=timeout_s))
 
+    def members(self, *, timeout_s: float | None = None) -> list[Member]:
+        """See :meth:`AsyncClient.members`."""
+        return self._run(self._async.members(timeout_s=timeout_s))
+
+    def refresh_endpoints(self, *, timeout_s: float | None = None) -> tuple[str, ...]:
+        """See :meth:`AsyncClient.refresh_endpoints`."""
+        return self._run(self._async.refresh_endpoints(timeout_s=timeout_s))
+
     def status(self, *, timeout_s: float | None = None) -> list[MemberStatus]:
         """See :meth:`AsyncClient.status`."""
         return self._run(self._async.status(timeout_s=timeout_s))
 
     def _run(self, call: Coroutine[Any, Any, T]) -> T:
         return self._background.run(call)
-
-
-class _Background:
-    """A thread with an event loop, on which one AsyncClient lives.
-
-    It knows nothing of its Client, so that the Client can be collected.
-    """
-
-    def __init__(self, client: AsyncClient) -> None:
-        self._client = client
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._stopped = False
-
-    def run(self, call: Coroutine[Any, Any, T]) -> T:
-        """The result of ``call``, or what it raises."""
-        try:
-            loop = self._running_loop()
-            waiting = asyncio.run_coroutine_threadsafe(call, loop)
-        except BaseException:
-            call.close()  # it was never started, and says so loudly when it is collected
-            raise
-        try:
-            return waiting.result()
-        except BaseException:
-            # Ctrl-C, for one: nobody waits for it any more.
-            waiting.cancel()
-            raise
-
-    def _running_loop(self) -> asyncio.AbstractEventLoop:
-        if self._pid != os.getpid():
-            raise ClientError(
-                f"this Client was made in process {self._pid}, and its thread and connection did not come along into "
-                "this fork of it; make a Client after the fork"
-            )
-        if threading.current_thread() is self._thread:
-            raise ClientError("a Client blocks its caller, so it cannot be used on its own event loop")
-        with self._lock:
-            if self._stopped:
-                raise Unavailable("not executed: this client is closed; make a new one")
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(
-                    target=self._work, args=(self._loop,), name="paxos_rsm client", daemon=True
-                )
-                self._thread.start()
-            return self._loop
-
-    @staticmethod
-    def _work(loop: asyncio.AbstractEventLoop) -> None:
-        asyncio.set_event_loop(loop)
-        try:
-            loop.run_forever()
-        finally:
-            asyncio.set_event_loop(None)
-            loop.close()
-
-    def stop(self) -> None:
-        """Closes the client and ends the thread. Called once, by ``close``, the collector or the interpreter's exit."""
-        with self._lock:
-            self._stopped = True
-            loop, thread = self._loop, self._thread
-        if loop is None or thread is None or self._pid != os.getpid():
-            return
-        try:
-            asyncio.run_coroutine_threadsafe(self._wind_up(loop), loop)
-        except RuntimeError:
-            return  # the loop is closed already
-        if thread is not threading.current_thread():
-            thread.join()
-
-    async def _wind_up(self, loop: asyncio.AbstractEventLoop) -> None:
-        try:
-            await self._client.close()
-            # What other threads still wait for fails first, and each of these tasks has to say so.
-            others = asyncio.all_tasks(loop) - {asyncio.current_task(loop)}
-            if others:
-                await asyncio.wait(others, timeout=1.0)
-        finally:
-            loop.stop()

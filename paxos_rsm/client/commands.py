@@ -5,6 +5,7 @@ answered with one round of a quorum and no write. The store itself refuses what 
 revision that is compacted): the client checks only what cannot be put into bytes.
 """
 
+from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
 from google.protobuf.message import DecodeError
@@ -12,7 +13,16 @@ from google.protobuf.message import DecodeError
 from paxos_rsm._proto import kv_pb2 as pb
 from paxos_rsm.client.failures import error_of
 from paxos_rsm.client.reads import Answer
-from paxos_rsm.client.types import GetResult, KeyValue, PutResult, RangeResult, StrOrBytes
+from paxos_rsm.client.types import (
+    DeleteResult,
+    GetResult,
+    GrantResult,
+    KeyValue,
+    LeaseRef,
+    PutResult,
+    RangeResult,
+    StrOrBytes,
+)
 from paxos_rsm.errors import ClientError, InvalidArgument
 
 __all__ = [
@@ -20,16 +30,27 @@ __all__ = [
     "SortBy",
     "compact_command",
     "delete_command",
-    "deleted",
+    "delete_of",
+    "delete_result",
+    "get_of",
     "get_query",
     "get_result",
+    "grant_command",
+    "grant_result",
+    "keep_alive_command",
+    "keep_alive_result",
     "key_value",
+    "lease_id",
     "open_result",
+    "prefix_end",
+    "put_of",
     "put_result",
     "range_bounds",
+    "range_of",
     "range_query",
     "range_request",
     "range_result",
+    "revoke_command",
     "to_bytes",
 ]
 
@@ -46,7 +67,9 @@ _SORT_TARGETS: dict[str, pb.RangeRequest.SortTarget.ValueType] = {
     "value": pb.RangeRequest.VALUE,
 }
 
-_ResultField: TypeAlias = Literal["range", "put", "delete_range", "txn", "compact"]
+_ResultField: TypeAlias = Literal[
+    "range", "put", "delete_range", "txn", "compact", "lease_grant", "lease_revoke", "lease_keep_alive"
+]
 
 
 # ---- to the store ----------------------------------------------------------------------------------------
@@ -110,6 +133,10 @@ def range_request(
     keys_only: bool = False,
     count_only: bool = False,
     serializable: bool = False,
+    min_mod_revision: int = 0,
+    max_mod_revision: int = 0,
+    min_create_revision: int = 0,
+    max_create_revision: int = 0,
 ) -> pb.RangeRequest:
     """A request for a range of keys."""
     order = pb.RangeRequest.NONE
@@ -131,9 +158,13 @@ def range_request(
             serializable=serializable,
             keys_only=keys_only,
             count_only=count_only,
+            min_mod_revision=min_mod_revision,
+            max_mod_revision=max_mod_revision,
+            min_create_revision=min_create_revision,
+            max_create_revision=max_create_revision,
         )
     except (TypeError, ValueError) as error:
-        raise InvalidArgument(f"limit={limit!r}, revision={revision!r}: {error}") from None
+        raise InvalidArgument(f"limit={limit!r}, revision={revision!r}, or another number: {error}") from None
 
 
 def range_query(request: pb.RangeRequest) -> bytes:
@@ -141,9 +172,9 @@ def range_query(request: pb.RangeRequest) -> bytes:
     return pb.KvCommand(range=request).SerializeToString()
 
 
-def delete_command(bounds: tuple[bytes, bytes]) -> bytes:
+def delete_command(bounds: tuple[bytes, bytes], prev_kv: bool = False) -> bytes:
     """Deletes a range of keys."""
-    request = pb.DeleteRangeRequest(key=bounds[0], range_end=bounds[1])
+    request = pb.DeleteRangeRequest(key=bounds[0], range_end=bounds[1], prev_kv=prev_kv)
     return pb.KvCommand(delete_range=request).SerializeToString()
 
 
@@ -154,6 +185,31 @@ def compact_command(revision: int) -> bytes:
     except (TypeError, ValueError) as error:
         raise InvalidArgument(f"revision={revision!r}: {error}") from None
     return pb.KvCommand(compact=request).SerializeToString()
+
+
+def lease_id(lease: LeaseRef) -> int:
+    """The number of a lease. Raises InvalidArgument for what is none."""
+    number = lease if isinstance(lease, int) else getattr(lease, "id", None)
+    if type(number) is int and 0 <= number < 2**63:
+        return number
+    raise InvalidArgument(f"a lease is a Lease or its number of at most 63 bits, not {lease!r}")
+
+
+def grant_command(number: int, ttl_s: int) -> bytes:
+    """Grants a lease under a number that the client has chosen."""
+    if type(ttl_s) is not int or not 0 < ttl_s < 2**63:
+        raise InvalidArgument(f"ttl_s={ttl_s!r} is not a whole number of seconds")
+    return pb.KvCommand(lease_grant=pb.LeaseGrantRequest(ID=number, TTL=ttl_s)).SerializeToString()
+
+
+def revoke_command(number: int) -> bytes:
+    """Ends a lease, and deletes its keys."""
+    return pb.KvCommand(lease_revoke=pb.LeaseRevokeRequest(ID=number)).SerializeToString()
+
+
+def keep_alive_command(number: int) -> bytes:
+    """Gives a lease its full time again."""
+    return pb.KvCommand(lease_keep_alive=pb.LeaseKeepAliveRequest(ID=number)).SerializeToString()
 
 
 # ---- from the store --------------------------------------------------------------------------------------
@@ -178,19 +234,24 @@ def open_result(raw: bytes, wanted: _ResultField) -> pb.KvResult:
     )
 
 
-def key_value(kv: pb.KeyValue) -> KeyValue:
-    """One key of an answer."""
-    return KeyValue(kv.key, kv.value, kv.version, kv.create_revision, kv.mod_revision, kv.lease)
+def key_value(kv: pb.KeyValue, strip: int = 0) -> KeyValue:
+    """One key of an answer, without the first ``strip`` bytes of its name."""
+    key = kv.key[strip:] if strip else kv.key
+    return KeyValue(key, kv.value, kv.version, kv.create_revision, kv.mod_revision, kv.lease)
 
 
-def put_result(raw: bytes) -> PutResult:
+def _key_values(kvs: Iterable[pb.KeyValue], strip: int) -> tuple[KeyValue, ...]:
+    return tuple(key_value(kv, strip) for kv in kvs) if strip else tuple(map(key_value, kvs))
+
+
+def put_result(raw: bytes, strip: int = 0) -> PutResult:
     """The answer to a put."""
-    return put_of(open_result(raw, "put").put)
+    return put_of(open_result(raw, "put").put, strip)
 
 
-def put_of(put: pb.PutResponse) -> PutResult:
+def put_of(put: pb.PutResponse, strip: int = 0) -> PutResult:
     """The answer to a put, also within a transaction."""
-    return PutResult(put.header.revision, key_value(put.prev_kv) if put.HasField("prev_kv") else None)
+    return PutResult(put.header.revision, key_value(put.prev_kv, strip) if put.HasField("prev_kv") else None)
 
 
 def get_result(key: bytes, answer: Answer) -> GetResult:
@@ -201,7 +262,7 @@ def get_result(key: bytes, answer: Answer) -> GetResult:
 def get_of(
     key: bytes, found: pb.RangeResponse, applied_slot: int = 0, leader_age_ms: int | None = None
 ) -> GetResult:
-    """The answer for one key, also within a transaction."""
+    """The answer for one key, also within a transaction; ``key`` is the caller's name of it."""
     revision = found.header.revision
     if not found.kvs:
         return GetResult(key, None, 0, 0, 0, revision, applied_slot, leader_age_ms)
@@ -215,20 +276,40 @@ def get_of(
         revision,
         applied_slot,
         leader_age_ms,
+        kv.lease,
     )
 
 
-def range_result(answer: Answer) -> RangeResult:
+def range_result(answer: Answer, strip: int = 0) -> RangeResult:
     """The answer to a query for a range."""
-    return range_of(open_result(answer.result, "range").range, answer.applied_slot, answer.leader_age_ms)
+    found = open_result(answer.result, "range").range
+    return range_of(found, strip, answer.applied_slot, answer.leader_age_ms)
 
 
-def range_of(found: pb.RangeResponse, applied_slot: int = 0, leader_age_ms: int | None = None) -> RangeResult:
+def range_of(
+    found: pb.RangeResponse, strip: int = 0, applied_slot: int = 0, leader_age_ms: int | None = None
+) -> RangeResult:
     """The answer for a range, also within a transaction."""
-    kvs = tuple(map(key_value, found.kvs))
+    kvs = _key_values(found.kvs, strip)
     return RangeResult(kvs, found.count, found.more, found.header.revision, applied_slot, leader_age_ms)
 
 
-def deleted(raw: bytes) -> int:
-    """The answer to a delete: how many keys there were."""
-    return open_result(raw, "delete_range").delete_range.deleted
+def delete_result(raw: bytes, strip: int = 0) -> DeleteResult:
+    """The answer to a delete."""
+    return delete_of(open_result(raw, "delete_range").delete_range, strip)
+
+
+def delete_of(gone: pb.DeleteRangeResponse, strip: int = 0) -> DeleteResult:
+    """The answer to a delete, also within a transaction."""
+    return DeleteResult(gone.deleted, gone.header.revision, _key_values(gone.prev_kvs, strip))
+
+
+def grant_result(raw: bytes) -> GrantResult:
+    """The answer to a grant."""
+    granted = open_result(raw, "lease_grant").lease_grant
+    return GrantResult(granted.ID, granted.TTL)
+
+
+def keep_alive_result(raw: bytes) -> int:
+    """The answer to a keep-alive: the lease's seconds from now; 0 where there is no such lease."""
+    return open_result(raw, "lease_keep_alive").lease_keep_alive.TTL

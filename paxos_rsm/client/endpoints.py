@@ -94,6 +94,15 @@ class EndpointRing:
         """Since a server last gave what was asked of it."""
         return self._failures
 
+    def replace(self, endpoints: Sequence[str]) -> None:
+        """From now on these are the servers. The current one stays the current one where it is among them."""
+        if set(endpoints) == set(self._order):
+            return
+        current = self.current
+        self._order = self._rng.sample(endpoints, len(endpoints))
+        self._at = self._order.index(current) if current in self._order else 0
+        self._refusals = {each: why for each, why in self._refusals.items() if each in self._order}
+
     def succeeded(self) -> None:
         """The current endpoint gave what was asked of it: it has a clean slate, and so have the pauses."""
         self._failures = 0

@@ -10,6 +10,7 @@ import grpc
 
 from paxos_rsm.errors import (
     ClientError,
+    Compacted,
     DeadlineExceeded,
     InvalidArgument,
     OutOfRange,
@@ -60,6 +61,11 @@ def code_name(code: int) -> str:
     return _NAMES.get(code, f"code {code}")
 
 
+COMPACTED = "etcdserver: mvcc: required revision has been compacted"
+
+
 def error_of(code: int, message: str) -> ClientError:
     """The exception that says ``code``, with the server's ``message`` as it is."""
+    if message == COMPACTED and code == number_of(grpc.StatusCode.OUT_OF_RANGE):
+        return Compacted(message)
     return ERRORS.get(code, ClientError)(message or f"the server answered {code_name(code)} without a word")

@@ -1,4 +1,7 @@
-"""What every member says of itself: each is asked at once, and one that does not answer is listed with the reason.
+"""Who the members are, and what every one of them says of itself.
+
+The list of members is one server's answer, from the log. The status is that of each: all are asked at once, and one
+that does not answer is listed with the reason.
 
 The client knows endpoints, not members. Whoever answers names the members and their client URLs; those that
 were not among the endpoints are asked in a second round. So one reachable endpoint is enough to see them all.
@@ -11,14 +14,37 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from paxos_rsm._proto import admin_pb2 as pb
+from paxos_rsm._proto import cluster_pb2
+from paxos_rsm.client.calls import Calls
 from paxos_rsm.client.endpoints import parse_endpoints
 from paxos_rsm.client.session import CHANNEL_OPTIONS
-from paxos_rsm.client.types import Ballot, MemberStatus
-from paxos_rsm.errors import InvalidArgument
+from paxos_rsm.client.types import Ballot, Member, MemberStatus
+from paxos_rsm.errors import ClientError, InvalidArgument
 
-__all__ = ["ask_members"]
+__all__ = ["ask_members", "client_endpoints", "list_members"]
 
 METHOD = "/paxos_rsm.v1.Admin/Status"
+MEMBER_LIST = "/paxos_rsm.v1.Cluster/MemberList"
+
+
+async def list_members(calls: Calls, timeout_s: float) -> list[Member]:
+    """The members of the cluster, by name. Raises what :meth:`Calls.ask` raises."""
+    request = cluster_pb2.MemberListRequest(linearizable=True)
+    answer = await calls.ask(MEMBER_LIST, request.SerializeToString(), timeout_s)
+    try:
+        listed = cluster_pb2.MemberListResponse.FromString(answer)
+    except DecodeError:
+        raise ClientError(f"a server sent {len(answer)} bytes that are no list of members") from None
+    members = [
+        Member(each.ID, each.name, tuple(each.peerURLs), tuple(each.clientURLs), each.isLearner)
+        for each in listed.members
+    ]
+    return sorted(members, key=lambda member: (member.name, member.id))
+
+
+def client_endpoints(members: Iterable[Member]) -> list[str]:
+    """Where these members serve clients, ``host:port``, as far as this version can speak to them."""
+    return [endpoint for member in members for endpoint in _addresses(member.client_urls)]
 
 
 async def ask_members(endpoints: Sequence[str], timeout_s: float) -> list[MemberStatus]:

@@ -144,8 +144,29 @@ class Session:
         self._lookout = Lookout(settings.patience)
         self._next_look: asyncio.TimerHandle | None = None
         self._last_loss = ""
+        self._when_connected: Callable[[], None] = lambda: None
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
+
+    @property
+    def cluster_id(self) -> int:
+        """Of the cluster that this client works with; 0 while it is not known."""
+        return self._cluster_id
+
+    def of_another_cluster(self, cluster_id: int) -> str:
+        """Why a server of ``cluster_id`` is of no use; empty where it is: the client stays with that cluster then."""
+        if cluster_id and self._cluster_id and cluster_id != self._cluster_id:
+            return f"it is of cluster {cluster_id:x}, and this client works with cluster {self._cluster_id:x}"
+        self._cluster_id = cluster_id or self._cluster_id
+        return ""
+
+    def when_connected(self, call: Callable[[], None]) -> None:
+        """Has ``call`` called when a server has spoken for the first time on a new stream."""
+        self._when_connected = call
+
+    def use_endpoints(self, endpoints: Sequence[str]) -> None:
+        """From now on these are the servers; a stream that works goes on."""
+        self._ring.replace(endpoints)
 
     # ---- what callers do ---------------------------------------------------------------------------------
 
@@ -307,7 +328,9 @@ class Session:
                 data = await call.read()
                 if not isinstance(data, bytes):
                     return  # the end
-                self._heard = True
+                if not self._heard:
+                    self._heard = True
+                    self._when_connected()
                 self._lookout.heard(loop.time())
                 self._take(data)
         except asyncio.CancelledError:
@@ -536,11 +559,9 @@ class Session:
             self._hold(failure, self._release_frames)
 
     def _check_cluster(self, cluster_id: int) -> None:
-        if cluster_id and self._cluster_id and cluster_id != self._cluster_id:
-            self._refuse_endpoint(
-                f"it is of cluster {cluster_id:x}, and this client works with cluster {self._cluster_id:x}"
-            )
-        self._cluster_id = cluster_id or self._cluster_id
+        reason = self.of_another_cluster(cluster_id)
+        if reason:
+            self._refuse_endpoint(reason)
 
     def _refuse_endpoint(self, reason: str) -> None:
         """This server will never do; once that is so of all of them, there is nothing to wait for."""

@@ -9,80 +9,177 @@ import sys
 import threading
 import typing
 import weakref
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from types import SimpleNamespace, UnionType
+from typing import Any, Self, Union
+from unittest.mock import Mock
 
 import pytest
 
 from paxos_rsm import (
     AsyncClient,
+    AsyncElection,
+    AsyncLease,
+    AsyncLock,
+    AsyncScan,
+    AsyncWatch,
     Client,
     ClientError,
     Compare,
+    Election,
     InvalidArgument,
+    KeyValue,
+    Lease,
+    Lock,
     Op,
+    Scan,
+    TxnBuilder,
     Unavailable,
     UnknownOutcome,
+    Watch,
 )
 from tests.unit.client.fake_server import FakeCluster, FakeServer
 
 # ---- it cannot drift -------------------------------------------------------------------------------------
 
 
+TWINS: dict[type, type] = {
+    AsyncClient: Client,
+    AsyncWatch: Watch,
+    AsyncLease: Lease,
+    AsyncLock: Lock,
+    AsyncElection: Election,
+    AsyncScan: Scan,
+}
+ASYNC_ONLY = {
+    AsyncLock: {"guard"},
+    AsyncElection: {"guard"},
+    AsyncLease: {"guard", "forget", "abandon", "closed", "when_lost", "loss"},
+}
+"""Threads cannot be cancelled; and what is for the client's own use."""
+BLOCKING_ONLY = {Lock: {"check"}, Election: {"check"}}
+"""In place of ``guard``."""
+
+
 def public(kind: type) -> dict[str, Any]:
     return {name: member for name, member in inspect.getmembers_static(kind) if not name.startswith("_")}
 
 
-def test_both_have_the_same_methods() -> None:
-    methods = {name for name, member in public(AsyncClient).items() if callable(member)}
-    assert methods == {name for name, member in public(Client).items() if callable(member)}
-    assert {"put", "get", "range", "delete", "compare_and_swap", "txn", "compact"} <= methods
-    assert {"submit", "query", "status", "close"} <= methods
+def methods(kind: type) -> dict[str, Any]:
+    return {name: member for name, member in public(kind).items() if callable(member)}
 
 
-@pytest.mark.parametrize("name", ["__init__", *(n for n, m in public(AsyncClient).items() if callable(m))])
-def test_both_have_the_same_parameters_defaults_and_types(name: str) -> None:
-    ours, theirs = getattr(Client, name), getattr(AsyncClient, name)
-    assert list(inspect.signature(ours).parameters.values()) == list(
-        inspect.signature(theirs).parameters.values()
+def as_blocking(annotation: Any) -> Any:
+    """The type that a blocking twin has in the place of one that is awaited or asynchronous."""
+    if annotation in TWINS:
+        return TWINS[annotation]
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Coroutine:
+        return as_blocking(arguments[2])
+    if origin is AsyncGenerator:
+        return Iterator[arguments[0]]  # type: ignore[valid-type]
+    if origin in (Union, UnionType):
+        return Union[tuple(map(as_blocking, arguments))]  # noqa: UP007
+    if origin is TxnBuilder:
+        return TxnBuilder[as_blocking(arguments[0])]  # type: ignore[misc]
+    return {asyncio.Event: threading.Event, AsyncIterator[KeyValue]: Iterator[KeyValue]}.get(
+        annotation, annotation
     )
-    assert typing.get_type_hints(ours) == typing.get_type_hints(theirs)
+
+
+def hints(function: Any) -> dict[str, Any]:
+    return {name: as_blocking(hint) for name, hint in typing.get_type_hints(function).items()}
+
+
+@pytest.mark.parametrize("kind", TWINS)
+def test_both_have_the_same_methods(kind: type) -> None:
+    there = set(methods(kind)) - ASYNC_ONLY.get(kind, set())
+    assert there == set(methods(TWINS[kind])) - BLOCKING_ONLY.get(TWINS[kind], set())
+
+
+def test_the_methods_are_those_that_were_promised() -> None:
+    assert {"put", "get", "range", "scan", "delete", "compare_and_swap", "txn", "compact"} <= set(
+        methods(Client)
+    )
+    assert {"watch", "lease", "grant", "revoke", "keep_alive_once", "time_to_live", "leases"} <= set(
+        methods(Client)
+    )
+    assert {"lock", "election", "namespace", "members", "refresh_endpoints"} <= set(methods(Client))
+    assert {"submit", "query", "status", "close"} <= set(methods(Client))
+
+
+PAIRS = [
+    (kind, name)
+    for kind, twin in TWINS.items()
+    for name in ([*methods(kind), "__init__"] if kind is AsyncClient else methods(kind))
+    if name not in ASYNC_ONLY.get(kind, set())
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), PAIRS)
+def test_both_have_the_same_parameters_defaults_and_types(kind: type, name: str) -> None:
+    ours, theirs = getattr(TWINS[kind], name), getattr(kind, name)
+    for mine, other in zip(
+        inspect.signature(ours).parameters.values(),
+        inspect.signature(theirs).parameters.values(),
+        strict=True,
+    ):
+        assert (mine.name, mine.kind, mine.default) == (other.name, other.kind, other.default)
+    blocking = typing.get_type_hints(ours)
+    assert {n: h for n, h in blocking.items() if h is not Self} == {
+        n: h for n, h in hints(theirs).items() if h is not Self
+    }
     assert not inspect.iscoroutinefunction(ours)
 
 
-def test_both_have_the_same_attributes() -> None:
+@pytest.mark.parametrize("kind", TWINS)
+def test_both_have_the_same_properties(kind: type) -> None:
+    instance = {AsyncLease: {"id", "ttl_s"}, AsyncClient: {"timeout_s"}}  # attributes there, properties here
+
+    def properties(of: type) -> set[str]:
+        return {name for name, member in public(of).items() if isinstance(member, property)}
+
+    assert properties(kind) | instance.get(kind, set()) == properties(TWINS[kind])
+
+
+def test_both_clients_have_the_same_attributes() -> None:
     made = AsyncClient("a:1,b:2", timeout_s=3)
     twin = Client("a:1,b:2", timeout_s=3)
-    names = {name for name in vars(made) if not name.startswith("_")}
-    assert names == {name for name, member in public(Client).items() if isinstance(member, property)}
-    assert all(getattr(made, name) == getattr(twin, name) for name in names)
+    assert {name for name in vars(made) if not name.startswith("_")} == {"timeout_s"}
+    assert (made.endpoints, made.timeout_s) == (twin.endpoints, twin.timeout_s)
 
 
 def test_every_method_hands_on_what_it_is_given() -> None:
     """Each parameter, under its own name: a forgotten one would be the default."""
-    for name, method in public(Client).items():
-        if name == "close" or not callable(method):
+    wrapped = {"watch", "lease", "lock", "election", "scan"}
+    for name, method in methods(Client).items():
+        if name in ("close", "namespace"):
             continue
         given = {
             parameter: object() for parameter in inspect.signature(method).parameters if parameter != "self"
         }
+        if name in ("lock", "election"):
+            given["lease"] = SimpleNamespace(_lease=given["lease"])
+        expected = {k: getattr(v, "_lease", v) for k, v in given.items()}
         seen: list[dict[str, Any]] = []
 
         class Spy:
             def __getattr__(self, called: str, name: str = name, seen: Any = seen) -> Any:
-                def call(*args: Any, **kwargs: Any) -> str:
+                def call(*args: Any, **kwargs: Any) -> Any:
                     assert called == name
                     bound = inspect.signature(getattr(AsyncClient, name)).bind(self, *args, **kwargs)
                     seen.append({k: v for k, v in bound.arguments.items() if k != "self"})
-                    return "coroutine"
+                    return Mock() if name in wrapped else "coroutine"
 
                 return call
 
         twin = Client("a:1")
         twin._async = Spy()  # type: ignore[assignment]
         twin._run = lambda call: f"ran {call}"  # type: ignore[method-assign,assignment,return-value]
-        assert getattr(twin, name)(**given) == "ran coroutine"
-        assert seen == [given]
+        answer = getattr(twin, name)(**given)
+        assert isinstance(answer, tuple(TWINS.values())) if name in wrapped else answer == "ran coroutine"
+        assert seen == [expected]
 
 
 # ---- it works --------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from paxos_rsm._proto import kv_pb2 as pb
 from paxos_rsm.client.commands import (
     compact_command,
     delete_command,
-    deleted,
+    delete_result,
     get_query,
     get_result,
     open_result,
@@ -22,7 +22,7 @@ from paxos_rsm.client.commands import (
 )
 from paxos_rsm.client.reads import Answer
 from paxos_rsm.client.types import GetResult, KeyValue, PutResult
-from paxos_rsm.errors import ClientError, InvalidArgument, OutOfRange, ResourceExhausted
+from paxos_rsm.errors import ClientError, Compacted, InvalidArgument, OutOfRange, ResourceExhausted
 
 HEADER = pb.ResponseHeader(cluster_id=1, member_id=2, revision=42, raft_term=3)
 STORED = pb.KeyValue(key=b"k", value=b"v", version=3, create_revision=5, mod_revision=9, lease=7)
@@ -127,7 +127,7 @@ def test_results_are_read() -> None:
     assert put_result(result(put=pb.PutResponse(header=HEADER, prev_kv=STORED))) == PutResult(42, before)
 
     there = Answer(result(range=pb.RangeResponse(header=HEADER, kvs=[STORED], count=1)), 11, 12)
-    assert get_result(b"k", there) == GetResult(b"k", b"v", 3, 5, 9, 42, 11, 12)
+    assert get_result(b"k", there) == GetResult(b"k", b"v", 3, 5, 9, 42, 11, 12, 7)
     missing = Answer(result(range=pb.RangeResponse(header=HEADER)), 11, 12)
     assert get_result(b"k", missing) == GetResult(b"k", None, 0, 0, 0, 42, 11, 12)
 
@@ -142,14 +142,15 @@ def test_results_are_read() -> None:
         11,
         12,
     )
-    assert deleted(result(delete_range=pb.DeleteRangeResponse(header=HEADER, deleted=3))) == 3
+    assert delete_result(result(delete_range=pb.DeleteRangeResponse(header=HEADER, deleted=3))) == 3
 
 
 @pytest.mark.parametrize(
     ("code", "message", "error"),
     [
         (3, "etcdserver: key is not provided", InvalidArgument),
-        (11, "etcdserver: mvcc: required revision has been compacted", OutOfRange),
+        (11, "etcdserver: mvcc: required revision has been compacted", Compacted),
+        (11, "etcdserver: mvcc: required revision is a future revision", OutOfRange),
         (8, "etcdserver: mvcc: database space exceeded", ResourceExhausted),
         (5, "etcdserver: requested lease not found", InvalidArgument),
     ],
