@@ -5,7 +5,7 @@
     data directory -> log -> storage thread --+
                                               +-- replica (node, sessions, state machine) -- loop
     transport to the peers -------------------+                    |
-                                                     Session, KV, Admin, health, reflection
+                              Session, Admin, health, reflection, and what speaks etcd's language
                                                                    |
                                                         gRPC server for the clients
 
@@ -51,17 +51,11 @@ from paxos_rsm.replica.loop import ReplicaLoop
 from paxos_rsm.replica.replica import Replica, ReplicaSettings
 from paxos_rsm.server import admin_service, session_service
 from paxos_rsm.server.admin_service import AdminService, ServerIdentity
-from paxos_rsm.server.etcd_calls import CallLimits, EtcdCalls
-from paxos_rsm.server.headers import Headers
+from paxos_rsm.server.etcd_services import EtcdServices
 from paxos_rsm.server.health import HealthService, enable_reflection
-from paxos_rsm.server.kv_service import SERVICES as KV_SERVICES
-from paxos_rsm.server.kv_service import KvService, UnimplementedKv
-from paxos_rsm.server.leadership import Leadership
-from paxos_rsm.server.lease_service import LeaseService
 from paxos_rsm.server.listening import client_server, require_free
 from paxos_rsm.server.logging import configure_logging
 from paxos_rsm.server.machine_loading import check_machine, load_machine
-from paxos_rsm.server.own_sessions import OwnSessions
 from paxos_rsm.server.session_service import SessionLimits, SessionService
 from paxos_rsm.storage.directory import DataDirectory
 from paxos_rsm.storage.files import RealFiles
@@ -103,9 +97,8 @@ class Server:
         self._machine = machine
         self._directory: DataDirectory | None = None
         self._replica: ReplicaLoop | None = None
-        self._own: OwnSessions | None = None
         self._sessions: SessionService | None = None
-        self._calls: EtcdCalls | None = None
+        self._etcd: EtcdServices | None = None
         self._health: HealthService | None = None
         self._grpc: grpc.aio.Server | None = None
         self._had_leader = False
@@ -155,8 +148,8 @@ class Server:
         self._replica = self._make_replica(directory, machine)
         handlers = self._make_services(self._replica, machine, directory.identity)
         self._grpc = client_server(config.listen_client_urls, config.tuning, handlers)
-        kv = [KV_SERVICES[0]] if isinstance(machine, KeyValueMachine) else []
-        enable_reflection(self._grpc, [session_service.SERVICE, admin_service.SERVICE, *kv])
+        ours = [name for name in self._etcd.names if name.startswith("paxos_rsm.")] if self._etcd else []
+        enable_reflection(self._grpc, [session_service.SERVICE, admin_service.SERVICE, *ours])
         await self._replica.start()
         await self._grpc.start()
         self._served = True
@@ -287,44 +280,27 @@ class Server:
             member_id=member_id,
             limits=SessionLimits(tuning.frame_bytes_max, tuning.results_bytes_max, leaderless_ms),
         )
-        store: list[grpc.GenericRpcHandler]
-        if isinstance(machine, KeyValueMachine):
-            store = self._make_store_services(replica, machine, leaderless_ms)
-        else:
-            name = f"{type(machine).__module__}:{type(machine).__qualname__}"
-            store = UnimplementedKv(name).handlers()
+        known = ServerIdentity(
+            cluster_id=cluster_id,
+            name=config.name,
+            member_id=member_id,
+            incarnation=identity.incarnation,
+            boot_count=identity.boot_count,
+            initial_members=config.members,
+            initial_member_ids=config.member_ids,
+            client_urls=config.client_urls,
+        )
+        self._etcd = EtcdServices(replica, machine, known, tuning, leaderless_ms=leaderless_ms)
         admin = AdminService(
             replica,
-            ServerIdentity(
-                cluster_id=cluster_id,
-                name=config.name,
-                member_id=member_id,
-                incarnation=identity.incarnation,
-                boot_count=identity.boot_count,
-                initial_members=config.members,
-                initial_member_ids=config.member_ids,
-                client_urls=config.client_urls,
-            ),
+            known,
             revision=lambda: machine.revision if isinstance(machine, KeyValueMachine) else 0,
             digest=machine.digest,
         )
-        self._health = HealthService([session_service.SERVICE, admin_service.SERVICE, *KV_SERVICES])
+        self._health = HealthService([session_service.SERVICE, admin_service.SERVICE, *self._etcd.names])
         replica.watch_leader(self._health.set_serving)
         replica.watch_leader(self._say_leader)
-        return [self._sessions.handler(), *store, admin.handler(), self._health.handler()]
-
-    def _make_store_services(
-        self, replica: ReplicaLoop, machine: KeyValueMachine, leaderless_ms: int
-    ) -> list[grpc.GenericRpcHandler]:
-        """What speaks etcd's language."""
-        config, tuning = self.config, self.config.tuning
-        self._own = OwnSessions(
-            replica, frame_bytes_max=tuning.frame_bytes_max, in_flight_max=tuning.unary_in_flight_max
-        )
-        headers = Headers(replica, config.cluster_id, config.member_id, lambda: machine.revision)
-        limits = CallLimits(tuning.request_bytes_max, tuning.request_timeout_ms, leaderless_ms)
-        calls = self._calls = EtcdCalls(replica, self._own, Leadership(replica), headers, limits)
-        return [*KvService(calls).handlers(), *LeaseService(replica, machine, calls).handlers()]
+        return [self._sessions.handler(), *self._etcd.handlers(), admin.handler(), self._health.handler()]
 
     def _say_leader(self, has_leader: bool) -> None:
         if self._replica is None or has_leader == self._had_leader:
@@ -376,12 +352,12 @@ class Server:
             grace_s = 0.0  # nobody will answer what is in flight
         if self._health is not None:
             self._health.stop()
-        if self._calls is not None:
-            self._calls.stopping = True
-        draining = [each.drain(grace_s) for each in (self._sessions, self._own) if each is not None]
+        if self._etcd is not None:
+            self._etcd.stop()
+        draining = [each.drain(grace_s) for each in (self._sessions, self._etcd) if each is not None]
         await asyncio.gather(*draining)
-        if self._own is not None:
-            self._own.close()
+        if self._etcd is not None:
+            self._etcd.close()
         if self._grpc is not None:
             if grace_s:
                 # What has come over the wire and was not looked at yet would be cancelled by gRPC without a reason:

@@ -19,6 +19,7 @@ import grpc
 from paxos_rsm.codec.kv import Response, result_to_pb
 from paxos_rsm.errors import (
     InvalidArgument,
+    InvariantViolation,
     PaxosRsmError,
     ResourceExhausted,
     SessionExpired,
@@ -68,12 +69,12 @@ def status_of(error: KvError) -> StatusError:
 
 
 class EtcdCalls:
-    """One for all the services of a server."""
+    """One for all the services of a server. Without sessions of its own it only reads."""
 
     def __init__(
         self,
         replica: ReplicaHandle,
-        own_sessions: OwnSessions,
+        own_sessions: OwnSessions | None,
         leadership: Leadership,
         headers: Headers,
         limits: CallLimits,
@@ -96,6 +97,10 @@ class EtcdCalls:
 
     async def submit(self, command: bytes, context: Context) -> Any:
         """The result of a KvCommand that has gone through the log. Raises StatusError, in etcd's words."""
+        if self._own is None:
+            raise InvariantViolation(
+                "a server without sessions of its own was given a command: a bug in paxos_rsm"
+            )
         async with self._in_etcds_words():
             await self._need_leader(context)
             return await self._own.submit(command)

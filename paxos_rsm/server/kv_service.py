@@ -21,14 +21,13 @@ from paxos_rsm.machines.kv.types import Command, Operation, Range, Txn
 from paxos_rsm.server.etcd_calls import EtcdCalls
 from paxos_rsm.server.rpc import (
     Context,
-    StatusError,
     length_delimited,
     parse,
     service_handler,
     unary_handler,
 )
 
-__all__ = ["SERVICES", "KvService", "UnimplementedKv"]
+__all__ = ["SERVICES", "KvService"]
 
 SERVICES = ("paxos_rsm.v1.KV", "etcdserverpb.KV")
 
@@ -73,24 +72,6 @@ class KvService:
             return calls.response(result).SerializeToString()
 
         return call
-
-
-class UnimplementedKv:
-    """The KV service of a server that runs another state machine: a sentence instead of a riddle."""
-
-    def __init__(self, machine_name: str) -> None:
-        self._sentence = (
-            f"this server runs the state machine {machine_name}, not the key-value store; send its commands "
-            "with the paxos_rsm client's submit and query"
-        )
-
-    def handlers(self) -> list[grpc.GenericRpcHandler]:
-        """What a gRPC server is given."""
-        methods = {name: unary_handler(self._refuse) for name in METHODS}
-        return [service_handler(service, methods) for service in SERVICES]
-
-    async def _refuse(self, _request: bytes, _context: Context) -> bytes:
-        raise StatusError(grpc.StatusCode.UNIMPLEMENTED, self._sentence)
 
 
 def _is_serializable(request: Command | Operation) -> bool:

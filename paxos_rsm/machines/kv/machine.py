@@ -17,7 +17,7 @@ slice, as the slices are taken, 1.5 µs a record and some 10 ms a slice; but one
 keys that were written since the last compaction, since it walks over them. Restoring costs 4 µs a record.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from struct import Struct
 from typing import Any, Protocol
@@ -83,6 +83,7 @@ class KeyValueMachine:
     def __init__(self, codec: CommandCodec) -> None:
         self._codec = codec
         self._store = MultiVersionStore()
+        self._compacting: Callable[[int], None] | None = None
 
     @property
     def revision(self) -> int:
@@ -105,6 +106,13 @@ class KeyValueMachine:
     def previous(self, record: Record) -> Record | None:
         """See :meth:`MultiVersionStore.previous`."""
         return self._store.previous(record)
+
+    def watch_compaction(self, compacting: Callable[[int], None]) -> None:
+        """Calls ``compacting(revision)`` right before the log is dropped up to that revision, itself included.
+
+        It may read :meth:`changes` and :meth:`previous`, and must change nothing. One at a time; it outlives a restore.
+        """
+        self._compacting = compacting
 
     def lease(self, lease: int) -> Lease | None:
         """The lease of this id, where there is one. To be read only."""
@@ -150,6 +158,8 @@ class KeyValueMachine:
         if isinstance(command, Txn):
             return execute_txn(store, command)
         if isinstance(command, Compact):
+            if self._compacting is not None and store.compacted_revision < command.revision <= store.revision:
+                self._compacting(command.revision)
             return store.compact(command)
         return self._execute_of_leases(command)
 

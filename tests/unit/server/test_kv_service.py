@@ -18,7 +18,7 @@ from paxos_rsm.errors import (
     UnknownOutcome,
 )
 from paxos_rsm.server.etcd_calls import EtcdCalls
-from paxos_rsm.server.kv_service import SERVICES, KvService, UnimplementedKv
+from paxos_rsm.server.kv_service import SERVICES, KvService
 from paxos_rsm.server.own_sessions import OwnSessions
 from paxos_rsm.server.rpc import length_delimited
 from tests.unit.server.fakes import FRAME_BYTES_MAX, FakeReplica, etcd_calls, serving, until
@@ -400,12 +400,3 @@ async def test_a_bug_is_logged_and_hidden(stage: Stage, caplog: pytest.LogCaptur
     assert code == Code.INTERNAL
     assert "secret" not in details
     assert "secret" in caplog.text
-
-
-@pytest.mark.parametrize("name", SERVICES)
-@pytest.mark.parametrize("method", ["Range", "Put", "DeleteRange", "Txn", "Compact"])
-async def test_another_machine_has_no_keys(name: str, method: str) -> None:
-    async with serving(*UnimplementedKv("counter:Counter").handlers()) as (_, channel):
-        code, details = await Client(channel, name).refused(method, b"")
-        assert code == Code.UNIMPLEMENTED
-        assert "counter:Counter" in details
