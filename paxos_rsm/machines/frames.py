@@ -60,7 +60,10 @@ class Expire:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Commands of one session (none: only its word on what it has received), or one of the last three fields."""
+    """Commands of one session, or one of the last three fields.
+
+    Without any of them: the session's word on what it has received, and (``first_seq``) how far its commands go.
+    """
 
     session: int = 0
     first_seq: int = 0
@@ -99,6 +102,8 @@ class Executed:
     """One a command that is still owed; ``SessionMachine.encode_results`` gives their bytes."""
     next_seq: int
     """The session's next command: all below it are executed."""
+    received_below: int = 0
+    """The client has said that it has every result below this: none of them is owed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,9 @@ an older one is void. Whoever proposes Expire watches the clients; there is no c
 are executed in order, and a frame that *starts* above it is a gap: nothing is executed and every server answers
 alike with the ``next_seq`` expected. So commands take effect in the order of their numbers, whatever was lost.
 
+A frame without commands is answered likewise: with a gap where it names a sequence number above ``next_seq``. So a
+server can ask whether all that it has sent for a session has come into the log, without sending it again.
+
 **Results** of ``received_below <= seq < next_seq`` are kept, as the machine gave them. Every frame says up to where
 its client has received them (also one that is then refused), and those are forgotten; a duplicate of a forgotten
 command is not executed and owes no answer. What bounds the rest is the client's own limit on commands in flight, since
@@ -150,7 +153,8 @@ class SessionMachine:
         session = self._sessions.get(number)
         if session is None:
             return None
-        return Executed(number, session.received_below, list(session.results), session.next_seq)
+        received_below = session.received_below
+        return Executed(number, received_below, list(session.results), session.next_seq, received_below)
 
     def apply_slot(self, slot: int, frames: Iterable[bytes]) -> list[FrameOutcome]:
         """Applies what one slot holds (nothing, for a no-op or a configuration): an outcome for each frame.
@@ -215,12 +219,12 @@ class SessionMachine:
             del session.results[: received_below - session.received_below]
             session.received_below = received_below
         commands = frame.commands
-        if not commands:
-            return Executed(frame.session, next_seq, (), next_seq)
-        if first_seq < 1:
-            return Refused("sequence numbers start at 1")
         if first_seq > next_seq:
             return Gap(frame.session, first_seq, next_seq)
+        if not commands:
+            return Executed(frame.session, next_seq, (), next_seq, session.received_below)
+        if first_seq < 1:
+            return Refused("sequence numbers start at 1")
         end_seq = first_seq + len(commands)
         results: list[Any] = []
         if end_seq > next_seq:
@@ -234,7 +238,7 @@ class SessionMachine:
             first_seq = max(first_seq, session.received_below)
             start = first_seq - session.received_below
             results = session.results[start : max(start, end_seq - session.received_below)]
-        return Executed(frame.session, first_seq, results, session.next_seq)
+        return Executed(frame.session, first_seq, results, session.next_seq, session.received_below)
 
     def _govern(self, frame: Frame, slot: int, frame_index: int, index: int) -> FrameOutcome:
         register, expire = frame.register, frame.expire

@@ -1,16 +1,20 @@
 """Sessions that are attached to this server: what they have sent, until it is applied here.
 
-A frame is kept from its submission until this server's own state machine has applied it. Until then it is sent again
-whenever it may have been lost: when the leader changes, when the way to it is open again, when nothing has come of it
-for a while, and from the place where apply found a gap. Sending again is always safe: commands are executed once.
+A frame is kept from its submission until this server's own state machine has answered all of it. Until then it is
+sent again when it was lost: when the leader, or the way to it, is new, and when apply finds a gap. Sending again is
+always safe: commands are executed once.
 
 What is sent again is the client's own frame, unchanged. Within a session frames are always sent in the order of their
 sequence numbers, so that a gap means that something was lost, never that something was overtaken.
+
+**Time alone sends nothing again.** Whoever repeats what is only late makes it later still: under load each frame would
+pass through the log many times. So a session of which nothing has come for a while *asks*: an empty frame, of a few
+bytes, that names the end of what was sent. It takes the way that the frames took, behind them, and its answer out of
+the log says whether they are there. It is asked ever more seldom, for it may itself be only late; and never so seldom
+that the session could expire meanwhile, for it is a sign of life, too.
 """
 
 from collections import deque
-from collections.abc import Sequence
-from typing import Any
 
 from paxos_rsm.codec.frames import encode_frame
 from paxos_rsm.errors import InvalidArgument, PaxosRsmError, ResourceExhausted, SessionExpired, Unavailable
@@ -29,18 +33,19 @@ from paxos_rsm.replica.api import SessionSink
 
 __all__ = ["LocalSession", "LocalSessions"]
 
-GAP_PATIENCE_TICKS = 8
-"""What was sent again from a gap is given so long before it counts as lost, too."""
+MEND_PATIENCE_TICKS = 8
+"""What was sent again is given so long before it counts as lost, too; each further time twice as long."""
+DOUBLINGS_MAX = 3
+"""Of the patience of a session of which nothing comes: a way that is lossy, and not slow, must not wait for ever."""
 
 
 class _Pending:
-    __slots__ = ("count", "first_seq", "frame", "sent_at")
+    __slots__ = ("end_seq", "first_seq", "frame")
 
-    def __init__(self, frame: bytes, first_seq: int, count: int, sent_at: int) -> None:
+    def __init__(self, frame: bytes, first_seq: int, end_seq: int) -> None:
         self.frame = frame
         self.first_seq = first_seq
-        self.count = count
-        self.sent_at = sent_at
+        self.end_seq = end_seq
 
 
 class LocalSession:
@@ -51,10 +56,15 @@ class LocalSession:
         self.sink = sink
         self.session = session
         self.nonce = nonce
-        self.registering_since = 0
         self.pending: deque[_Pending] = deque()
-        self.gap_at = 0
-        self.gap_resent_at = 0
+        self.waits_since = 0
+        """The last tick at which something came of it, or it asked; where it is not registered yet: at which it did."""
+        self.asked = 0
+        """How often it has asked since something came of it."""
+        self.mended_seq = 0
+        """From where it was last sent again; ``mended`` times by now, at the tick ``mended_at``."""
+        self.mended = 0
+        self.mended_at = 0
         self.active_at = 0
         self.timeout_ms = owner.timeout_ms
         self.last_seq = 0
@@ -140,7 +150,7 @@ class LocalSessions:
         self.detach(session)
 
     def _send_registration(self, session: LocalSession) -> None:
-        session.registering_since = self.now
+        session.waits_since = self.now
         self.outgoing.append(encode_frame(Frame(register=Register(session.nonce, session.timeout_ms))))
 
     # ---- on the way to the log -------------------------------------------------------------------------------
@@ -158,7 +168,9 @@ class LocalSessions:
                 f"{self.pending_bytes} bytes wait at this server for the log, the limit is {self._pending_bytes_max}; "
                 "the frame was not taken, send it again after a pause"
             )
-        session.pending.append(_Pending(frame, first_seq, count, self.now))
+        if not session.pending:
+            session.waits_since = self.now
+        session.pending.append(_Pending(frame, first_seq, first_seq + count))
         self.pending_bytes += len(frame)
         session.active_at = self.now
         self.outgoing.append(frame)
@@ -167,31 +179,39 @@ class LocalSessions:
         """The leader, or the way to it, is new: everything that is not applied goes out again, in order."""
         self.outgoing.clear()
         for session in list(self._by_number.values()):
-            self._resend(session, 0)
+            session.asked = session.mended_seq = 0
+            self._resend(session)
         for session in self._by_nonce.values():
+            session.asked = 0
             self._send_registration(session)
 
-    def _resend(self, session: LocalSession, from_seq: int) -> None:
-        for pending in session.pending:
-            if pending.first_seq + pending.count > from_seq:
-                pending.sent_at = self.now
-                self.outgoing.append(pending.frame)
+    def _resend(self, session: LocalSession) -> None:
+        session.waits_since = self.now
+        self.outgoing.extend([pending.frame for pending in session.pending])
 
     def tick(self, patience_ticks: int) -> None:
-        """Time goes on: sends again what has waited for ``patience_ticks``; keeps idle sessions alive."""
+        """Time goes on: asks after what has waited for ``patience_ticks``; keeps idle sessions alive."""
         self.now += 1
+        now = self.now
         for session in list(self._by_number.values()):
             if session.pending:
-                # What is sent again is also a sign of life: never so late that the session expires meanwhile.
-                quarter = session.timeout_ms // (4 * self._tick_ms)
-                if self.now - session.pending[0].sent_at >= min(patience_ticks, max(1, quarter)):
-                    self._resend(session, 0)
-            elif (self.now - session.active_at) * self._tick_ms * 4 >= session.timeout_ms:
-                session.active_at = self.now
-                self.outgoing.append(encode_frame(Frame(session=session.session)))
+                # Four signs of life a time-out, as of an idle one.
+                quarter = max(1, session.timeout_ms // (4 * self._tick_ms))
+                if now - session.waits_since >= min(patience_ticks << session.asked, quarter):
+                    session.asked = min(session.asked + 1, DOUBLINGS_MAX)
+                    session.waits_since = now
+                    self._say(session, session.pending[-1].end_seq)
+            elif (now - session.active_at) * self._tick_ms * 4 >= session.timeout_ms:
+                session.active_at = now
+                self._say(session, 0)
         for session in self._by_nonce.values():
-            if self.now - session.registering_since >= patience_ticks:
+            if now - session.waits_since >= patience_ticks << session.asked:
+                session.asked = min(session.asked + 1, DOUBLINGS_MAX)
                 self._send_registration(session)
+
+    def _say(self, session: LocalSession, end_seq: int) -> None:
+        """A sign of life; with ``end_seq``, it asks whether all below that has come into the log."""
+        self.outgoing.append(encode_frame(Frame(session=session.session, first_seq=end_seq)))
 
     # ---- back from apply -------------------------------------------------------------------------------------
 
@@ -203,8 +223,10 @@ class LocalSessions:
             session = self._by_number.get(outcome.session)
             if session is None:
                 return
+            session.asked = 0
+            session.waits_since = self.now
             if type(outcome) is Executed:
-                self._executed(session, outcome.first_seq, outcome.results, outcome.next_seq)
+                self._executed(session, outcome)
             elif type(outcome) is Gap:
                 self._gap(session, outcome)
             elif type(outcome) is Overloaded:
@@ -216,17 +238,34 @@ class LocalSessions:
         session = self._by_nonce.pop(outcome.nonce, None)
         if session is not None:
             session.session = outcome.session
+            session.asked = 0
             session.active_at = self.now
             self._by_number[outcome.session] = session
             session.sink.opened(outcome.session, 1)
 
-    def _executed(self, session: LocalSession, first_seq: int, results: Sequence[Any], next_seq: int) -> None:
+    def _executed(self, session: LocalSession, outcome: Executed) -> None:
+        first_seq, results = outcome.first_seq, outcome.results
+        session.last_seq = max(session.last_seq, outcome.next_seq - 1)
+        # A frame is done with when its own answer is here: one that has been executed may still owe its client the
+        # results, where they came out at another server, or before it was attached to this one.
+        received, end_seq = outcome.received_below, first_seq + len(results)
         pending = session.pending
-        session.last_seq = max(session.last_seq, next_seq - 1)
-        while pending and pending[0].first_seq + pending[0].count <= next_seq:
+        while pending:
+            head = pending[0]
+            owed = max(head.first_seq, received)
+            if owed < head.end_seq and not first_seq <= owed < head.end_seq <= end_seq:
+                break
+            if head.first_seq < min(first_seq, received):
+                # The client has these already, and said so in a later frame. It still waits for this one.
+                has = min(head.end_seq, received) - head.first_seq
+                session.sink.results(head.first_seq, [None] * has)
             self.pending_bytes -= len(pending.popleft().frame)
         if results:
             session.sink.results(first_seq, results)
+        elif pending and pending[0].first_seq < outcome.next_seq:
+            # All has been executed, says the answer to a question, and the answer to this frame has not come: its
+            # client gets it when it is sent again.
+            self._mend(session, outcome.next_seq)
 
     def _gap(self, session: LocalSession, outcome: Gap) -> None:
         """Something before this frame was lost. Every frame behind it finds the same gap: it is mended once."""
@@ -241,11 +280,18 @@ class LocalSessions:
                     ),
                 )
             return
-        if session.gap_at == outcome.next_seq and self.now - session.gap_resent_at < GAP_PATIENCE_TICKS:
+        self._mend(session, outcome.next_seq)
+
+    def _mend(self, session: LocalSession, next_seq: int) -> None:
+        """Sends all again, unless that was done for the same reason a short while ago."""
+        if session.mended_seq != next_seq:
+            session.mended_seq, session.mended = next_seq, 0
+        elif self.now - session.mended_at < MEND_PATIENCE_TICKS << session.mended:
             return
-        session.gap_at = outcome.next_seq
-        session.gap_resent_at = self.now
-        self._resend(session, outcome.next_seq)
+        else:
+            session.mended = min(session.mended + 1, DOUBLINGS_MAX)
+        session.mended_at = self.now
+        self._resend(session)
 
     def _overloaded(self, session: LocalSession, outcome: Overloaded) -> None:
         """The client has too many results it has not acknowledged: it must read them and submit again."""

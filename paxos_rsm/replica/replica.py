@@ -45,7 +45,7 @@ class ReplicaSettings:
 
     tick_ms: int = 25
     resend_ticks: int = 40
-    """A frame or a read of which nothing has come for so long is sent again."""
+    """A frame of which nothing has come for so long is asked after; a read is asked again."""
     stall_ticks: int = 60
     """A leader whose disk has not answered for so long gives up its place."""
     frame_bytes_max: int = 1_600_000

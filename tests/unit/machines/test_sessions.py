@@ -205,7 +205,7 @@ def test_received_below_never_goes_back_nor_beyond_what_was_executed(diary: Diar
     assert info is not None
     assert info.received_below == 3
     kept = log.sessions.kept_results(session)
-    assert kept == Executed(session, 3, [], 3)
+    assert kept == Executed(session, 3, [], 3, 3)
 
 
 def test_kept_results_stay_as_they_were_asked_for(diary: Diary) -> None:
@@ -220,12 +220,14 @@ def test_kept_results_stay_as_they_were_asked_for(diary: Diary) -> None:
     assert log.sessions.session(session + 1) is None
 
 
-def test_a_frame_without_commands_only_says_what_was_received(diary: Diary) -> None:
+def test_a_frame_without_commands_says_what_was_received_and_asks_what_is_missing(diary: Diary) -> None:
     log = Log(diary)
     session = log.register()
     log.submit(session, 1, b"a", b"b")
-    # Whatever its first_seq says: there is nothing that it could number.
-    assert log.submit(session, 50, received_below=2) == Executed(session, 3, (), 3)
+    assert log.submit(session, 4) == Gap(session, 4, 3)
+    for first_seq in (0, 1, 3):
+        assert log.submit(session, first_seq) == Executed(session, 3, (), 3, 1)
+    assert log.submit(session, 50, received_below=2) == Gap(session, 50, 3)
     info = log.sessions.session(session)
     assert info is not None
     assert info.received_below == 2
