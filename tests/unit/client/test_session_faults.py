@@ -53,7 +53,7 @@ async def test_what_is_refused_until_the_deadline_was_not_executed(
     assert time.monotonic() - began > 0.5, "the pauses grow"
     # The deadline comes now, by hand, and in the midst of a pause: between a frame and its refusal nobody knows.
     session = caller.session
-    while not session._frames_held:
+    while not session._frames_held:  # noqa: ASYNC110
         await asyncio.sleep(0)
     (command,) = session._window.pending
     command.deadline = 0.0
