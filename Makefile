@@ -21,7 +21,7 @@ CODE := $(wildcard paxos_rsm tools tests benchmarks examples)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-integration fuzz mutants chaos bench check lint types floors check-gen fmt gen \
+.PHONY: help setup demo test test-unit test-integration sim model fuzz mutants chaos bench check lint types floors check-gen fmt gen \
         hooks build clean distclean
 
 help: ## list the targets
@@ -43,6 +43,9 @@ test-integration: $(STAMP) ## the tests with real server processes
 
 sim: $(STAMP) ## the simulator: 2,000 seeds of 5,000 events, nothing left out (SIM_ARGS='--first 100001 --seeds 500')
 	$(BIN)/paxos-rsm sim --seeds 2000 --events 5000 $(SIM_ARGS)
+
+model: $(STAMP) ## the key-value machine beside a naive model of etcd's rules: 10,000 examples (MODEL_EXAMPLES=50000)
+	MODEL_EXAMPLES=$${MODEL_EXAMPLES:-10000} $(BIN)/pytest -q tests/model $(PYTEST_ARGS)
 
 mutants: $(STAMP) ## plant bugs, each of which the simulator must find (MUTANTS_ARGS='--only NAME --limit 500')
 	$(BIN)/python -m tests.mutants --workers $(PYTEST_WORKERS) $(MUTANTS_ARGS)

@@ -1,0 +1,1 @@
+"""The key-value machine against a second, naive telling of etcd's rules."""
