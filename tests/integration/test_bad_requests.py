@@ -5,9 +5,9 @@ nothing, and the servers are still the processes that they were.
 """
 
 import mmap
-import os
 import socket
 from collections.abc import Callable, Iterator
+from random import Random
 
 import grpc
 import pytest
@@ -199,7 +199,7 @@ def test_the_same_as_commands_of_a_session(cluster: LocalCluster) -> None:
 GARBAGE = [
     b"\xff" * 40,
     b"\x0a\xff\xff\xff\xff\x0f",
-    os.urandom(2_000),
+    Random(1).randbytes(2_000),
     b"\x0a" * 5_000,
     b"\x08" + b"\x80" * 30,
 ]
@@ -338,11 +338,11 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 NOISE = [
     b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
     b"\x00" * 1_000,
-    os.urandom(4_000),
+    Random(2).randbytes(4_000),
     PREFACE + b"\x00" * 100,
-    PREFACE + os.urandom(2_000),
+    PREFACE + Random(3).randbytes(2_000),
     PREFACE + b"\xff\xff\xff\x04\x00\x00\x00\x00\x00" + b"x" * 1_000,
-    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + os.urandom(400),  # somebody speaks TLS
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + Random(4).randbytes(400),  # somebody speaks TLS
 ]
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import grpc
@@ -198,7 +199,12 @@ async def test_an_overlong_request_is_refused_in_etcds_words(place: Place, clien
 async def test_garbage_on_a_port_disturbs_nobody(place: Place, clients: Any, which: str) -> None:
     async with Server(place.config()) as server:
         host, _, port = getattr(server.config, which)[0].removeprefix("http://").rpartition(":")
-        for garbage in (b"\0" * 100, Random(1).randbytes(5_000), b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\n"):
+        for garbage in (
+            b"\0" * 100,
+            Random(1).randbytes(5_000),
+            b"GET / HTTP/1.1\r\n\r\n",
+            b"PRI * HTTP/2.0\r\n\r\n",
+        ):
             reader, writer = await asyncio.open_connection(host, int(port))
             writer.write(garbage)
             writer.write_eof()
