@@ -187,19 +187,20 @@ class Node:
         """Streams to a peer have broken: it counts as absent until it is heard again."""
         self.election.lost(node)
 
-    def propose(self, frames: Sequence[bytes]) -> bool:
-        """Sends frames on their way into the log. False where there is no way now; True promises nothing.
+    def propose(self, frames: Sequence[bytes]) -> int:
+        """Sends frames on their way into the log, from the first on, and says how many; it promises nothing.
 
-        Whoever owns the frames sends them again until it sees them applied.
+        Not all where this node leads and has too many waiting already, none where there is no way now. Whoever owns
+        the frames sends them again until it sees them applied.
         """
         if self.proposer.leading:
             return self.proposer.offer(frames)
         route = self.election.route()
         if route is None:
-            return False
+            return 0
         for part in _parts(frames, self._core.settings.entry_bytes_max):
             self._core.out.send(route, m.Forward(part))
-        return True
+        return len(frames)
 
     def read(self, read_id: int) -> None:
         """Asks for a read index; the answer is a ``ReadGranted`` in some later Ready."""

@@ -228,14 +228,20 @@ class Proposer:
 
     # ---- phase 2 ---------------------------------------------------------------------------------------------
 
-    def offer(self, frames: Sequence[bytes]) -> bool:
-        """Takes frames to propose. False, and none taken, where too many bytes wait already."""
+    def offer(self, frames: Sequence[bytes]) -> int:
+        """Takes frames to propose, from the first on, and says how many: not all, where too many bytes wait already."""
+        room = self._core.settings.waiting_bytes_max - self._waiting_bytes
         size = sum(map(len, frames))
-        if self._waiting_bytes and self._waiting_bytes + size > self._core.settings.waiting_bytes_max:
-            return False
-        self._waiting.extend(frames)
+        taken = len(frames)
+        if size > room:
+            taken = size = 0
+            alone = not self._waiting  # one always goes
+            while taken < len(frames) and (size + len(frames[taken]) <= room or (alone and not taken)):
+                size += len(frames[taken])
+                taken += 1
+        self._waiting.extend(frames[:taken])
         self._waiting_bytes += size
-        return True
+        return taken
 
     def pump(self) -> None:
         """Proposes what waits, as far as the window goes. Called once a turn, so that a turn fills one entry."""

@@ -189,12 +189,18 @@ class LocalSessions:
         session.waits_since = self.now
         self.outgoing.extend([pending.frame for pending in session.pending])
 
-    def tick(self, patience_ticks: int) -> None:
-        """Time goes on: asks after what has waited for ``patience_ticks``; keeps idle sessions alive."""
+    def tick(self, patience_ticks: int, is_queued: bool = False) -> None:
+        """Time goes on: asks after what has waited for ``patience_ticks``; keeps idle sessions alive.
+
+        ``is_queued``: all that waits is in this server's own queue, where nothing is lost and a question would only
+        stand behind what it asks after.
+        """
         self.now += 1
         now = self.now
         for session in list(self._by_number.values()):
-            if session.pending:
+            if session.pending and is_queued:
+                session.waits_since = now
+            elif session.pending:
                 # Four signs of life a time-out, as of an idle one.
                 quarter = max(1, session.timeout_ms // (4 * self._tick_ms))
                 if now - session.waits_since >= min(patience_ticks << session.asked, quarter):
@@ -204,7 +210,7 @@ class LocalSessions:
             elif (now - session.active_at) * self._tick_ms * 4 >= session.timeout_ms:
                 session.active_at = now
                 self._say(session, 0)
-        for session in self._by_nonce.values():
+        for session in self._by_nonce.values() if not is_queued else ():
             if now - session.waits_since >= patience_ticks << session.asked:
                 session.asked = min(session.asked + 1, DOUBLINGS_MAX)
                 self._send_registration(session)

@@ -108,6 +108,8 @@ class Replica:
         self._now = 0
         self._way: tuple[NodeId, Ballot, NodeId] | None = None
         """By which what waits here was last sent to the leader."""
+        self._full = False
+        """This server leads, and took only a part of what waits here: the rest goes in later turns."""
         # Reads: those of this turn, those that must be asked (again), those on their way, those waiting for apply.
         self._new_reads: list[ReadDone] = []
         self._reads: dict[int, _Read] = {}
@@ -151,6 +153,9 @@ class Replica:
     def peer_down(self, node: NodeId) -> None:
         """A peer's streams have broken."""
         self.node.peer_down(node)
+        if self._way is not None and self._way[2] == node:
+            # What was under way there is lost: it goes out again even where the same way is open again at once.
+            self._way = None
 
     def tick(self) -> None:
         """Time goes on by one tick."""
@@ -159,7 +164,9 @@ class Replica:
         if self._held and self._now - self._held[0][1] > self.settings.stall_ticks:
             # The others can decide without this disk, but what waits for it grows, and another server can do better.
             self.node.resign()
-        self.local.tick(self.settings.resend_ticks)
+        # What waits in this server's own queue is not lost: it is sure to be proposed, or the way changes.
+        mine = self.node.proposer.leading and self.node.way == self._way
+        self.local.tick(self.settings.resend_ticks, mine)
         expired = self._expiry.tick(self.node.proposer.leading, self.machine)
         leader = self.node.leader
         run_out = self._timers.tick(leader[1] if leader else None, self.node.proposer.leading, self.machine)
@@ -217,10 +224,14 @@ class Replica:
             self._way = way
             self.local.resend_all()
         if self.local.outgoing:
-            # What finds no way now stays with its session, and goes out again when there is a leader.
-            if not node.propose(self.local.outgoing):
+            taken = node.propose(self.local.outgoing)
+            self._full = way is not None and taken < len(self.local.outgoing)
+            if way is None:
+                # It stays with its session, and goes out again when there is a leader.
                 self._way = None
-            self.local.outgoing = []
+                self.local.outgoing = []
+            else:
+                del self.local.outgoing[:taken]
         if self._new_reads and way is not None:
             self._next_read += 1
             self._reads[self._next_read] = _Read(self._new_reads, self._now)
@@ -289,7 +300,7 @@ class Replica:
     @property
     def needs_turn(self) -> bool:
         """Whether another turn would do something at once."""
-        return self._again or bool(self.local.outgoing)
+        return self._again or (bool(self.local.outgoing) and not self._full)
 
     @property
     def leader(self) -> tuple[NodeId, Ballot] | None:

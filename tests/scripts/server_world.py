@@ -129,6 +129,8 @@ class Caller:
     def results(self, first_seq: int, results: Sequence[Any]) -> None:
         """The server answers commands."""
         for seq, result in enumerate(results, first_seq):
+            if result is None:
+                continue  # this client has said that it has it: nothing is told to it
             self.say(f"{seq} gives {result.decode()}")
 
     def failed(self, first_seq: int, error: PaxosRsmError) -> None:

@@ -192,8 +192,21 @@ def test_frames_are_refused_when_too_many_bytes_wait() -> None:
     cluster = leading(waiting_bytes_max=10, window_slots=1)
     node = cluster.node(1)
     cluster.propose(1, b"first")  # in flight, not waiting
-    assert node.propose([b"x" * 20])  # one always fits
-    assert not node.propose([b"y"])
+    assert node.propose([b"x" * 20, b"y"]) == 1  # one always fits
+    assert node.propose([b"y"]) == 0
+
+
+def test_of_frames_that_do_not_all_fit_the_first_are_taken() -> None:
+    """What is refused is offered again; were it the whole each time, what waits would never get shorter."""
+    cluster = leading(waiting_bytes_max=10, window_slots=1)
+    node = cluster.node(1)
+    cluster.propose(1, b"first")
+    assert node.propose([b"aaaa", b"bbbb", b"cccc", b"d"]) == 2
+    assert node.propose([b"cccc", b"d"]) == 0
+    assert node.propose([b"d", b"cccc"]) == 1
+    cluster.heal()
+    cluster.run(5)
+    assert cluster.hosts[1].frames() == [b"first", b"aaaa", b"bbbb", b"d"]
 
 
 def test_an_entry_holds_every_frame_that_waited_up_to_its_size() -> None:

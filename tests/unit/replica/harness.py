@@ -64,10 +64,12 @@ class Sink:
 class Server:
     """One replica and what it has handed to its driver."""
 
-    def __init__(self, number: int, forming: Configuration, settings: ReplicaSettings) -> None:
+    def __init__(
+        self, number: int, forming: Configuration, settings: ReplicaSettings, protocol: Settings
+    ) -> None:
         self.number = number
         self.journal = Journal()
-        node = Node(number, SETTINGS, random.Random(number))
+        node = Node(number, protocol, random.Random(number))
         chance = random.Random(100 + number)
         self.replica = Replica(
             node, SessionMachine(self.journal, FrameCodec()), settings, lambda: chance.getrandbits(63) or 1
@@ -80,11 +82,11 @@ class Server:
 class Servers:
     """Some servers and the messages under way between them."""
 
-    def __init__(self, count: int = 3, **settings: int) -> None:
+    def __init__(self, count: int = 3, *, protocol: Settings = SETTINGS, **settings: int) -> None:
         people = tuple(Member(i, 100 + i, f"n{i}", f"http://n{i}:2380") for i in range(1, count + 1))
         self.forming = Configuration(7, people, QuorumSizes.majority(count))
         options = ReplicaSettings(**({"resend_ticks": 12, "session_timeout_ms": 100_000} | settings))
-        self.servers = {i: Server(i, self.forming, options) for i in range(1, count + 1)}
+        self.servers = {i: Server(i, self.forming, options, protocol) for i in range(1, count + 1)}
         self.wire: list[tuple[int, int, Message]] = []
         self.cut: set[tuple[int, int]] = set()
         self.lossy: set[type] = set()

@@ -1,9 +1,11 @@
 """The replica's step: from a frame to its results, once, whatever is lost on the way."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
+from paxos_rsm.codec.frames import decode_frame
 from paxos_rsm.errors import (
     InvalidArgument,
     InvariantViolation,
@@ -11,10 +13,11 @@ from paxos_rsm.errors import (
     SessionExpired,
     Unavailable,
 )
+from paxos_rsm.machines.frames import Frame
 from paxos_rsm.paxos import messages as m
 from paxos_rsm.paxos.ready import WriteAccepted
-from paxos_rsm.paxos.types import Ballot, Batch
-from paxos_rsm.replica.replica import Effects
+from paxos_rsm.paxos.types import Ballot, Batch, split_frames
+from paxos_rsm.replica.replica import Effects, Replica
 from tests.unit.replica.harness import SETTINGS, Client, Servers
 
 
@@ -282,6 +285,73 @@ def test_what_a_lost_link_has_swallowed_is_sent_by_the_way_around_as_soon_as_tha
     servers.run(3 * SETTINGS.election_ticks)
     assert client.sink.answers == {1: b"1"}
     assert servers[far].leader == servers[near].leader
+
+
+def test_what_a_broken_stream_has_swallowed_goes_out_when_the_same_way_is_open_again() -> None:
+    """The streams to the leader break with a frame in them, and stand again before anything else has changed."""
+    servers = Servers(3, resend_ticks=1000)
+    leader = servers.elect()
+    client = servers.open(far := follower(servers))
+    way = servers[far].node.way
+    servers.lossy = {m.Forward}
+    client.submit(1, b"a")
+    servers.lossy = set()
+    servers[far].peer_down(leader)
+    servers.turn(far)
+    servers[far].peer_up(leader)
+    servers.turn(far)
+    assert not client.sink.answers
+    servers.run(2)
+    assert client.sink.answers == {1: b"1"}
+    assert servers[far].node.way == way
+
+
+def frames_in_the_log(replica: Replica, first: int) -> list[tuple[int, int]]:
+    """Each frame of commands or question from a slot on: its first sequence number, and how many commands it has."""
+    frames = []
+    for slot in range(first, replica.node.decided_through + 1):
+        entry = replica.node.log.slots[slot].entry
+        for data in split_frames(entry.data) if isinstance(entry, Batch) else ():
+            frame = decode_frame(data)
+            assert isinstance(frame, Frame)
+            if frame.first_seq:
+                frames.append((frame.first_seq, len(frame.commands)))
+    return frames
+
+
+def test_what_waits_in_the_leaders_own_queue_comes_into_the_log_once_however_long_it_waits() -> None:
+    """A slow disk: what is only late must not make the queue longer still."""
+    servers = Servers(1, resend_ticks=2, session_timeout_ms=200)
+    servers.elect()
+    client = servers.open(1)
+    first = servers[1].node.decided_through + 1
+    servers.slow_disks = {1}
+    for seq in range(1, 10):
+        client.submit(seq, b"x")
+    servers.run(SETTINGS.election_ticks - 1)
+    assert servers[1].node.proposer.leading
+    assert not client.sink.answers
+    servers.slow_disks = set()
+    servers.sync(1)
+    servers.run(2)
+    assert len(client.sink.answers) == 9
+    assert frames_in_the_log(servers[1], first) == [(seq, 1) for seq in range(1, 10)]
+
+
+def test_what_the_leader_has_no_room_for_waits_in_order_and_is_offered_again() -> None:
+    servers = Servers(1, protocol=replace(SETTINGS, waiting_bytes_max=60, window_slots=1))
+    servers.elect()
+    client = servers.open(1)
+    first = servers[1].node.decided_through + 1
+    servers.slow_disks = {1}
+    for seq in range(1, 10):
+        client.submit(seq, b"x")  # each turn comes to rest, though something waits
+    assert not servers[1].needs_turn
+    servers.slow_disks = set()
+    servers.sync(1)
+    servers.run(2)
+    assert len(client.sink.answers) == 9
+    assert frames_in_the_log(servers[1], first) == [(seq, 1) for seq in range(1, 10)]
 
 
 def test_a_leader_whose_disk_stalls_is_replaced_though_the_others_can_decide_without_it() -> None:
