@@ -6,6 +6,7 @@ builds them plants theirs.
 
 from tests.mutants.catalogue.disk import DISK
 from tests.mutants.catalogue.learning import LEARNING
+from tests.mutants.catalogue.leases import LEASES
 from tests.mutants.catalogue.promises import PROMISES
 from tests.mutants.catalogue.reads import READS
 from tests.mutants.catalogue.sessions import SESSIONS
@@ -15,4 +16,4 @@ from tests.mutants.mutant import Mutant
 
 __all__ = ["MUTANTS"]
 
-MUTANTS: tuple[Mutant, ...] = (*PROMISES, *VALUES, *LEARNING, *READS, *SESSIONS, *STORE, *DISK)
+MUTANTS: tuple[Mutant, ...] = (*PROMISES, *VALUES, *LEARNING, *READS, *SESSIONS, *STORE, *LEASES, *DISK)
