@@ -82,7 +82,7 @@ class Server:
 class Servers:
     """Some servers and the messages under way between them."""
 
-    def __init__(self, count: int = 3, *, protocol: Settings = SETTINGS, **settings: int) -> None:
+    def __init__(self, count: int = 3, protocol: Settings = SETTINGS, /, **settings: int) -> None:
         people = tuple(Member(i, 100 + i, f"n{i}", f"http://n{i}:2380") for i in range(1, count + 1))
         self.forming = Configuration(7, people, QuorumSizes.majority(count))
         options = ReplicaSettings(**({"resend_ticks": 12, "session_timeout_ms": 100_000} | settings))

@@ -339,7 +339,7 @@ def test_what_waits_in_the_leaders_own_queue_comes_into_the_log_once_however_lon
 
 
 def test_what_the_leader_has_no_room_for_waits_in_order_and_is_offered_again() -> None:
-    servers = Servers(1, protocol=replace(SETTINGS, waiting_bytes_max=60, window_slots=1))
+    servers = Servers(1, replace(SETTINGS, waiting_bytes_max=60, window_slots=1))
     servers.elect()
     client = servers.open(1)
     first = servers[1].node.decided_through + 1
