@@ -154,13 +154,13 @@ class ReplicaLoop:
             if effects.decided:
                 for applied in self._applied_watchers:
                     applied()
+                if not self._formed:
+                    self._look_at_configuration()
         except Exception as error:
             self._fail(error)
             return
         if self.replica.needs_turn:
             self._ask_turn()
-        if effects.decided and not self._formed:
-            self._look_at_configuration()
         has_leader = self.replica.leader is not None
         if has_leader != self._had_leader:
             self._had_leader = has_leader

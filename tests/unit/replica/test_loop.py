@@ -12,11 +12,12 @@ from paxos_rsm.errors import InvariantViolation, LogIOError, RefusedByCluster, U
 from paxos_rsm.machines.base import Position
 from paxos_rsm.machines.sessions import SessionMachine
 from paxos_rsm.paxos.membership import Configuration, Member
-from paxos_rsm.paxos.messages import Accept, Envelope, Prepare
+from paxos_rsm.paxos.messages import Accept, CatchUpReply, Envelope, Prepare
 from paxos_rsm.paxos.node import Node
+from paxos_rsm.paxos.quorum import QuorumSizes
 from paxos_rsm.paxos.ready import Write
 from paxos_rsm.paxos.settings import Settings
-from paxos_rsm.paxos.types import Ballot, Batch
+from paxos_rsm.paxos.types import Ballot, Batch, ConfigChange
 from paxos_rsm.replica.forming import InitialCluster
 from paxos_rsm.replica.loop import ReplicaLoop
 from paxos_rsm.replica.replica import Replica, ReplicaSettings
@@ -248,6 +249,23 @@ async def test_a_refusal_by_the_cluster_stops_the_server() -> None:
     loop.on_failed(RefusedByCluster("wiped"))
     with pytest.raises(RefusedByCluster):
         await asyncio.wait_for(asyncio.shield(loop.failed), WAIT_S)
+    await stop(loop)
+
+
+async def test_a_wiped_server_that_learns_of_a_cluster_formed_without_it_stops() -> None:
+    """Rule 9: it was wiped while the cluster formed, with its vote; what it learns names the incarnation it had."""
+    loop = build(Hub(), 3, 3)
+    await loop.start()
+    wiped = (1, 2, 99)
+    people = tuple(Member(node, 101 + i, f"n{i + 1}", f"http://n{i + 1}") for i, node in enumerate(wiped))
+    genesis = ConfigChange(Configuration(7, people, QuorumSizes.majority(3)))
+    loop.on_messages(1, [CatchUpReply(Ballot(1, 1), ((1, genesis),), 1)])
+    with pytest.raises(RefusedByCluster, match="add this server as a new one"):
+        await asyncio.wait_for(asyncio.shield(loop.failed), WAIT_S)
+    said = len(loop.network.sent)  # type: ignore[attr-defined]
+    loop.on_messages(1, [Prepare(Ballot(2, 1), 1)])
+    await asyncio.sleep(0.05)
+    assert len(loop.network.sent) == said, "it says nothing more"  # type: ignore[attr-defined]
     await stop(loop)
 
 
