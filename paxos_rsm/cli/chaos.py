@@ -4,10 +4,12 @@ The work is done in `paxos_rsm.testing.chaos`; here are the options, a progress 
 """
 
 import contextlib
+import math
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -51,8 +53,20 @@ SEED_BITS = 31
 DISTRIBUTION_FROM = 10
 """Occurrences of one kind from which three figures do not say enough."""
 DISTRIBUTION_BARS = 12
+MINUTES_MAX = 24 * 60
+TIMES_MAX = 10_000
 USUAL_RATE_S = 900.0
 PROBES_SHARE_MIN = 0.4
+
+
+class FiniteRange(click.FloatRange):
+    """A FloatRange that does not take "not a number", which compares with no bound, for one within them."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found: float = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{found} is not in the range {self._describe_range()}", param, ctx)
+        return found
 
 
 def repeat_command(
@@ -89,11 +103,11 @@ def rates_of(rate: float | None, seconds: float) -> Rates:
 @click.option("--seed", type=click.IntRange(0), metavar="N", help="Draws the plan. [default: a random one]")
 @click.option(
     "--minutes",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, MINUTES_MAX, min_open=True),
     metavar="M",
     default=5.0,
     show_default=True,
-    help="How long to break things.",
+    help=f"How long to break things; {MINUTES_MAX} (a day) at most.",
 )
 @click.option(
     "--servers",
@@ -109,11 +123,14 @@ def rates_of(rate: float | None, seconds: float) -> Rates:
 )
 @click.option("--only", multiple=True, metavar="FAULT", help="This fault and no other; may be given again.")
 @click.option(
-    "--times", type=click.IntRange(1), metavar="N", help="Each fault so often, however long it takes."
+    "--times",
+    type=click.IntRange(1, TIMES_MAX),
+    metavar="N",
+    help="Each fault so often, however long it takes.",
 )
 @click.option(
     "--rate",
-    type=click.FloatRange(10, 20_000),
+    type=FiniteRange(10, 20_000),
     metavar="N",
     help="Operations a second, besides the probes. [default: 310; less where a run is longer than 15 minutes]",
 )

@@ -182,3 +182,21 @@ def test_a_long_run_has_as_much_work_as_one_of_a_quarter_of_an_hour() -> None:
     assert hour.keys * 3_600 == usual.keys * 900
     assert hour.probes == 0.4 * usual.probes
     assert rates_of(310, 3_600).keys == usual.keys
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--minutes", "nan", "nan is not in the range 0<x<=1440"),
+        ("--minutes", "inf", "inf is not in the range 0<x<=1440"),
+        ("--minutes", "1e9", "1000000000.0 is not in the range 0<x<=1440"),
+        ("--minutes", "-1", "-1.0 is not in the range 0<x<=1440"),
+        ("--rate", "nan", "nan is not in the range 10<=x<=20000"),
+        ("--times", "1000000000", "1000000000 is not in the range 1<=x<=10000"),
+    ],
+)
+def test_what_would_never_end_is_refused(runs: Runs, option: str, value: str, words: str) -> None:
+    result = run("chaos", "--seed", "7", option, value)
+    assert result.exit_code == 128
+    assert words in result.stderr
+    assert not runs.settings
