@@ -19,9 +19,11 @@ from tests.integration.waiting import eventually, leader_among, same_state, stat
 ROUNDS = 2
 SETTLED = 100
 """Acknowledgements after which service counts as resumed: more than there were commands in flight at the cut."""
-FLAP_S = 3.0
-FLAP_UP_MS, FLAP_DOWN_MS = 200, 800
-"""Down for longer than an election time-out (500 ms), up for long enough to be heard."""
+PATIENT_MS = 2_000
+"""The election time-out where a test asserts that the leader stays: a busy machine may well hold one up for 500 ms."""
+FLAP_S = 9.0
+FLAP_UP_MS, FLAP_DOWN_MS = 400, 2_600
+"""Down for longer than an election time-out, up for long enough to be heard."""
 GOAL_MS = 2_000
 """FAULTS.md, rows 17 and 13: printed beside what was measured, and not asserted: the machine may be busy."""
 
@@ -37,6 +39,19 @@ def proxied(_proxied: LocalCluster) -> Iterator[LocalCluster]:
     _proxied.start()
     yield _proxied
     _proxied.links.heal_all()
+
+
+@pytest.fixture(scope="module")
+def _patient(new_shared_cluster: NewCluster) -> LocalCluster:
+    return new_shared_cluster(proxied=True, options={"election-timeout": PATIENT_MS})
+
+
+@pytest.fixture
+def patient(_patient: LocalCluster) -> Iterator[LocalCluster]:
+    """The same, of servers that wait longer before they stand."""
+    _patient.start()
+    yield _patient
+    _patient.links.heal_all()
 
 
 def ballot_of(cluster: LocalCluster, leader: str) -> int:
@@ -98,10 +113,10 @@ def test_a_leader_that_is_cut_off_is_replaced(
     ids=["silence", "broken streams", "to the leader"],
 )
 def test_links_of_a_minority_server_flap_and_the_leader_stays(
-    proxied: LocalCluster, which: str, drop: bool, tell: Callable[[str], None]
+    patient: LocalCluster, which: str, drop: bool, tell: Callable[[str], None]
 ) -> None:
     """Each time for longer than an election time-out. At most one change of leader is allowed, none is the aim."""
-    cluster, links = proxied, proxied.links
+    cluster, links = patient, patient.links
     leader = cluster.wait_for_leader(everyone=True)
     follower = next(name for name in cluster.names if name != leader)
     before = ballot_of(cluster, leader)
@@ -128,16 +143,16 @@ def test_links_of_a_minority_server_flap_and_the_leader_stays(
     check_all(cluster, load, [name])
 
 
-def test_a_follower_that_is_cut_one_way_disturbs_nobody(proxied: LocalCluster) -> None:
+def test_a_follower_that_is_cut_one_way_disturbs_nobody(patient: LocalCluster) -> None:
     """It hears no peer, or none hears it: the leader stays, and a write at the follower itself waits or goes on."""
-    cluster, links = proxied, proxied.links
+    cluster, links = patient, patient.links
     leader = cluster.wait_for_leader(everyone=True)
     before = ballot_of(cluster, leader)
     follower = next(name for name in cluster.names if name != leader)
     for how in (links.deafen, links.mute):
         how(follower)
         with client_at(cluster[leader].endpoint) as client:
-            end = time.monotonic() + 1.0  # two election time-outs
+            end = time.monotonic() + 2 * PATIENT_MS / 1000
             while time.monotonic() < end:
                 client.put("one-way", "v")
         links.heal_all()
@@ -169,10 +184,10 @@ def test_what_was_held_comes_late_and_does_no_harm(proxied: LocalCluster) -> Non
 
 
 def test_slow_links_cost_their_delay_and_no_leader(
-    proxied: LocalCluster, tell: Callable[[str], None]
+    patient: LocalCluster, tell: Callable[[str], None]
 ) -> None:
     """60 to 80 ms each way: more than a heartbeat interval, far less than an election time-out."""
-    cluster, links = proxied, proxied.links
+    cluster, links = patient, patient.links
     leader = cluster.wait_for_leader(everyone=True)
     before = ballot_of(cluster, leader)
     links.delay_all(60, jitter_ms=20)
