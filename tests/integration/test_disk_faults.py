@@ -24,6 +24,8 @@ from tests.integration.waiting import eventually, leader_among, same_state, stat
 LONG = pytest.mark.skipif(
     "PAXOS_RSM_LONG_TESTS" not in os.environ, reason="takes 40 s; PAXOS_RSM_LONG_TESTS=1 runs it"
 )
+PATIENT_MS = 2_000
+"""The election time-out where a test asserts that the leader stays: a busy machine may well hold one up for 500 ms."""
 
 SETTLED = 50
 SEGMENT_BYTES = 8 << 20
@@ -56,6 +58,20 @@ def shimmed(_shimmed: LocalCluster) -> Iterator[LocalCluster]:
     _shimmed.start()
     yield _shimmed
     for server in _shimmed:
+        server.faults.clear()
+
+
+@pytest.fixture(scope="module")
+def _patient(new_shared_cluster: NewCluster) -> LocalCluster:
+    return cluster_or_skip(new_shared_cluster, shim=True, options={"election-timeout": PATIENT_MS})
+
+
+@pytest.fixture
+def patient(_patient: LocalCluster) -> Iterator[LocalCluster]:
+    """The same, of servers that wait longer before they stand."""
+    _patient.start()
+    yield _patient
+    for server in _patient:
         server.faults.clear()
 
 
@@ -171,7 +187,8 @@ def test_a_disk_that_is_full_ends_the_leader(new_cluster: NewCluster, tell: Call
     tell(f"full disk under the leader's log: {gap}")
 
 
-@pytest.mark.parametrize("delay_ms", [2_000, pytest.param(30_000, marks=LONG)])
+# Far more than the election time-out (500 ms) and all that a busy machine adds to it: that much nobody may wait.
+@pytest.mark.parametrize("delay_ms", [10_000, pytest.param(30_000, marks=LONG)])
 def test_a_leader_whose_disk_stalls_holds_nobody_up(
     shimmed: LocalCluster, delay_ms: int, tell: Callable[[str], None]
 ) -> None:
@@ -202,25 +219,25 @@ def test_a_leader_whose_disk_stalls_holds_nobody_up(
 
 
 @pytest.mark.parametrize("offset_s", [3600, -3600], ids=["an hour forward", "an hour back"])
-def test_a_clock_that_jumps_changes_nothing(shimmed: LocalCluster, offset_s: int) -> None:
+def test_a_clock_that_jumps_changes_nothing(patient: LocalCluster, offset_s: int) -> None:
     """At the leader, then at a follower as well: the same leader, and every write and read goes on."""
-    leader = shimmed.wait_for_leader(everyone=True)
-    ballot = status_now(shimmed[leader]).ballot
-    follower = next(name for name in shimmed.names if name != leader)
-    workers = {f"clock-{offset_s}-{name}": at for name, at in at_each_server(shimmed).items()}
+    leader = patient.wait_for_leader(everyone=True)
+    ballot = status_now(patient[leader]).ballot
+    follower = next(name for name in patient.names if name != leader)
+    workers = {f"clock-{offset_s}-{name}": at for name, at in at_each_server(patient).items()}
     with Load(*(writer(name, at, 2) for name, at in workers.items())) as load:
         load.wait_for(1, *workers)
         for name in (leader, follower):
-            before = shimmed[name].faults.clocks_shifted
-            shimmed[name].faults.clock_offset_s(offset_s)
-            until = time.monotonic() + 1.0  # two election time-outs
+            before = patient[name].faults.clocks_shifted
+            patient[name].faults.clock_offset_s(offset_s)
+            until = time.monotonic() + 2 * PATIENT_MS / 1000
             while time.monotonic() < until:
                 load.wait_for(1, *workers)
-                for server in shimmed:
+                for server in patient:
                     with client_at(server.endpoint) as client:
                         client.put("clock", f"{offset_s}-{name}")
                         assert client.get("clock").value == f"{offset_s}-{name}".encode()
-            assert shimmed[name].faults.clocks_shifted > before, "it never looked at the wall clock"
-        assert shimmed.wait_for_leader(everyone=True) == leader
-        assert status_now(shimmed[leader]).ballot == ballot
-    check_all(shimmed, load, list(workers))
+            assert patient[name].faults.clocks_shifted > before, "it never looked at the wall clock"
+        assert patient.wait_for_leader(everyone=True) == leader
+        assert status_now(patient[leader]).ballot == ballot
+    check_all(patient, load, list(workers))
