@@ -226,7 +226,7 @@ class _Stream:
         self._draining = False
         self._closing = False  # nothing more will be queued
         self._next_seq = 0  # of the commands that were handed on; 0 before the first frame
-        self._answered_below = 0
+        self._answered_below = 0  # every command handed on below it has its result; 0 before the first frame
         self._refused_seq = 0  # where the client has to send again from; 0: nowhere
         self._reads_waiting = 0
         self._queue: deque[_Results | _Read | _Message] = deque()
@@ -505,7 +505,9 @@ class _Stream:
         # None: the client has said that it has this one; it needs no answer, only the place in the row.
         encoded = [b"" if result is None else encode(result) for result in results]
         size = sum(map(len, encoded)) + 4 * len(encoded)
-        self._answered_below = max(self._answered_below, first_seq + len(encoded))
+        if first_seq <= self._answered_below:
+            # Results of what follows a frame may come before its own, by a copy that another server has handed on.
+            self._answered_below = max(self._answered_below, first_seq + len(encoded))
         last = self._queue[-1] if self._queue else None
         if (
             isinstance(last, _Results)

@@ -537,6 +537,62 @@ async def test_streams_that_wait_are_sent_elsewhere_when_the_leader_stays_away(s
     assert len(await idle.results(1)) == 1
 
 
+async def executed_elsewhere(stage: Stage) -> SessionClient:
+    """Commands 1 to 3 came into the log by another server, and so does, once the client has come here, what follows.
+
+    The client has no results of the first three, and sends them again, just as the leader is gone.
+    """
+    left = await stage.opened()
+    left.call.cancel()
+    await until(lambda: stage.service.stream_count == 0)
+    machine = stage.replica.machine
+    commands = [put(b"k", b"%d" % seq) for seq in range(1, 6)]
+    machine.apply_slot(machine.applied_slot + 1, [commands_frame(left.session, 1, 1, commands[:3])])
+    client = stage.client()
+    await client.open(session=left.session)
+    late = commands_frame(client.session, 4, 1, commands[3:])
+    for outcome in machine.apply_slot(machine.applied_slot + 1, [late]):
+        stage.replica.local.applied(outcome)
+    assert len(await client.results(2, first_seq=4)) == 2
+    stage.replica.hold()
+    await client.submit(1, commands[:3])
+    await until(lambda: stage.replica.submitted[-1:] == [(client.session, 1, 3)])
+    return client
+
+
+async def test_results_of_what_follows_do_not_hide_that_a_stream_waits(stage: Stage) -> None:
+    client = await executed_elsewhere(stage)
+    stage.replica.set_leader(False)
+    code, details = await client.ended()
+    assert code == grpc.StatusCode.UNAVAILABLE
+    assert "try another one" in details
+
+
+async def test_results_of_what_follows_do_not_end_a_stream_that_is_half_closed(stage: Stage) -> None:
+    client = await executed_elsewhere(stage)
+    await client.call.done_writing()
+    stage.replica.release()
+    assert [revision_of(each) for each in await client.results(3, first_seq=1)] == [2, 3, 4]
+    assert (await client.ended())[0] == grpc.StatusCode.OK
+
+
+async def test_a_stream_does_not_wait_for_results_that_its_client_has(stage: Stage) -> None:
+    """A client that sends its old frames again as they were: the last one had said which results it has."""
+    client = await stage.opened()
+    await client.submit(1, [put(b"k", b"1"), put(b"k", b"2")])
+    await client.submit(3, [put(b"k", b"3")], received_below=2)
+    await client.results(3)
+    client.call.cancel()
+    again = stage.client()
+    await again.open(session=client.session)
+    await again.submit(1, [put(b"k", b"1"), put(b"k", b"2")])
+    await again.call.done_writing()
+    results = await again.results(2, first_seq=1)
+    assert results[0] == b""
+    assert revision_of(results[1]) == 3
+    assert (await again.ended())[0] == grpc.StatusCode.OK
+
+
 async def test_an_election_disturbs_nobody(stage: Stage) -> None:
     client = await stage.opened()
     stage.replica.set_leader(False)
