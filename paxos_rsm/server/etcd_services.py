@@ -18,18 +18,24 @@ from paxos_rsm.machines.kv.machine import KeyValueMachine
 from paxos_rsm.replica.api import ReplicaHandle
 from paxos_rsm.server import (
     cluster_service,
+    election_service,
     kv_service,
     lease_service,
+    lock_service,
     maintenance_service,
     watch_service,
 )
 from paxos_rsm.server.admin_service import ServerIdentity
 from paxos_rsm.server.cluster_service import ClusterService
+from paxos_rsm.server.election_service import ElectionService
 from paxos_rsm.server.etcd_calls import CallLimits, EtcdCalls
 from paxos_rsm.server.headers import Headers
+from paxos_rsm.server.key_queue import KeyQueue
 from paxos_rsm.server.kv_service import KvService
 from paxos_rsm.server.leadership import Leadership
 from paxos_rsm.server.lease_service import LeaseService
+from paxos_rsm.server.local_kv import LocalKv
+from paxos_rsm.server.lock_service import LockService
 from paxos_rsm.server.maintenance_service import MaintenanceService
 from paxos_rsm.server.own_sessions import OwnSessions
 from paxos_rsm.server.rpc import Context, StatusError, stream_handler
@@ -39,7 +45,13 @@ from paxos_rsm.server.watch_service import WatchLimits, WatchService
 __all__ = ["EtcdServices"]
 
 ANY_MACHINE = (cluster_service.SERVICES, maintenance_service.SERVICES)
-STORE_ONLY = (kv_service.SERVICES, watch_service.SERVICES, lease_service.SERVICES)
+STORE_ONLY = (
+    kv_service.SERVICES,
+    watch_service.SERVICES,
+    lease_service.SERVICES,
+    lock_service.SERVICES,
+    election_service.SERVICES,
+)
 
 
 class EtcdServices:
@@ -57,6 +69,7 @@ class EtcdServices:
         store = machine if isinstance(machine, KeyValueMachine) else None
         self._own: OwnSessions | None = None
         self._watches: WatchService | None = None
+        self._queue: KeyQueue | None = None
         if store is not None:
             self._own = OwnSessions(
                 replica, frame_bytes_max=tuning.frame_bytes_max, in_flight_max=tuning.unary_in_flight_max
@@ -70,16 +83,20 @@ class EtcdServices:
             *ClusterService(replica, identity, headers, calls.read_index).handlers(),
             *MaintenanceService(replica, machine, headers, calls.read_index).handlers(),
         ]
-        if store is None:
+        if store is None or self._own is None:
             self._handlers.append(_NoStore(f"{type(machine).__module__}:{type(machine).__qualname__}"))
             return
         hub = WatchHub(replica, store)
         store.watch_compaction(hub.compacting)
         self._watches = WatchService(replica, hub, headers, WatchLimits(leaderless_ms=leaderless_ms))
+        kv = LocalKv(store, self._own, calls, tuning.request_bytes_max)
+        queue = self._queue = KeyQueue(kv, hub)
         self._handlers += [
             *KvService(calls).handlers(),
             *LeaseService(replica, store, calls).handlers(),
             *self._watches.handlers(),
+            *LockService(kv, queue).handlers(),
+            *ElectionService(kv, queue, hub).handlers(),
         ]
 
     @property
@@ -102,6 +119,8 @@ class EtcdServices:
 
     async def drain(self, grace_s: float) -> None:
         """Gives what is in flight ``grace_s`` seconds to be answered."""
+        if self._queue is not None:
+            await self._queue.drain(grace_s)
         if self._own is not None:
             await self._own.drain(grace_s)
 

@@ -18,7 +18,16 @@ STORE = {
     "KV": ["Range", "Put", "DeleteRange", "Txn", "Compact"],
     "Lease": ["LeaseGrant", "LeaseKeepAlive", "LeaseTimeToLive"],
     "Watch": ["Watch"],
+    "Lock": ["Lock"],
+    "Election": ["Campaign", "Observe"],
 }
+ETCD = "etcdserverpb"
+PACKAGES = {"Lock": "v3lockpb", "Election": "v3electionpb"}
+"""Of etcd's services that are not in its package of that name."""
+
+
+def full_name(package: str, kind: str) -> str:
+    return f"{PACKAGES.get(kind, package) if package == ETCD else package}.{kind}"
 
 
 def services(replica: FakeReplica) -> EtcdServices:
@@ -29,9 +38,7 @@ def services(replica: FakeReplica) -> EtcdServices:
 async def test_the_store_answers_under_both_names(package: str) -> None:
     replica = FakeReplica()
     etcd = services(replica)
-    assert {name for name in etcd.names if name.startswith(package)} >= {
-        f"{package}.{kind}" for kind in STORE
-    }
+    assert set(etcd.names) >= {full_name(package, kind) for kind in STORE}
     async with serving(*etcd.handlers()) as (_, channel):
         rpc: Any = channel.unary_unary(f"/{package}.KV/Put")
         response = kv_pb2.PutResponse.FromString(await rpc(kv_pb2.PutRequest(key=b"k").SerializeToString()))
@@ -47,11 +54,11 @@ async def test_the_store_answers_under_both_names(package: str) -> None:
 async def test_another_machine_has_no_keys_and_says_so_and_what_it_has_answers(package: str) -> None:
     replica = FakeReplica(Diary())
     etcd = services(replica)
-    assert not any(name.endswith((".KV", ".Watch", ".Lease")) for name in etcd.names)
+    assert not any(name.endswith((".KV", ".Watch", ".Lease", ".Lock", ".Election")) for name in etcd.names)
     async with serving(*etcd.handlers()) as (_, channel):
         for kind, methods in STORE.items():
             for method in methods:
-                one: Any = channel.unary_unary(f"/{package}.{kind}/{method}")
+                one: Any = channel.unary_unary(f"/{full_name(package, kind)}/{method}")
                 with pytest.raises(grpc.aio.AioRpcError) as raised:
                     await one(b"")
                 assert raised.value.code() == grpc.StatusCode.UNIMPLEMENTED
