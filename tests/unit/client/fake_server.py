@@ -1,7 +1,7 @@
 """Servers of a cluster that exists in memory only, in the test's own event loop, and misbehave when told to.
 
-A :class:`FakeCluster` is what the log and the state machine are in truth: a key-value store with revisions and a
-table of sessions that executes each sequence number once. Every :class:`FakeServer` of it speaks session.proto on
+A :class:`FakeCluster` is what the log and the sessions are in truth: a state machine, the real one, and a table of
+sessions that executes each sequence number once. Every :class:`FakeServer` of it speaks session.proto on
 a port of its own. The cluster notes what a correct client never does: a gap, or two commands under one number.
 """
 
@@ -12,128 +12,55 @@ from typing import Any
 
 import grpc
 
-from paxos_rsm._proto import admin_pb2, kv_pb2
+from paxos_rsm._proto import admin_pb2
 from paxos_rsm._proto import session_pb2 as pb
+from paxos_rsm.codec.kv import KvCodec
+from paxos_rsm.machines.base import Position
+from paxos_rsm.machines.kv.machine import KeyValueMachine
+from paxos_rsm.machines.kv.types import LeaseRevoke
+from tests.unit.client.fake_watch import FakeLeases, FakeMembers, FakeWatch
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE.value[0]
 RESOURCE_EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
 INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT.value[0]
-OUT_OF_RANGE = grpc.StatusCode.OUT_OF_RANGE.value[0]
 FAILED_PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION.value[0]
 
 
 class FakeStore:
-    """Enough of etcd's revision rules for what a client can see. A command that is no KvCommand is kept in ``raw``."""
+    """The real store. A command or query that begins with ``raw:`` is another machine's: it is kept as it is."""
 
     def __init__(self) -> None:
-        self.revision = 1
-        self.compacted = 0
-        self.kvs: dict[bytes, kv_pb2.KeyValue] = {}
+        self.machine = KeyValueMachine(KvCodec())
         self.raw: list[bytes] = []
+        self.applied: list[Callable[[], None]] = []
+
+    @property
+    def revision(self) -> int:
+        return self.machine.revision
 
     def apply(self, command: bytes) -> bytes:
         if command.startswith(b"raw:"):
             self.raw.append(command)
             return b"%d %s" % (len(self.raw), command)
-        return self._kv(kv_pb2.KvCommand.FromString(command)).SerializeToString()
+        result = self.machine.apply(command, Position(1, 0))
+        self.notify()
+        return result
+
+    def notify(self) -> None:
+        for call in self.applied:
+            call()
+
+    def end_lease(self, lease: int) -> None:
+        """As when its time has passed."""
+        self.machine.execute(LeaseRevoke(lease))
+        self.notify()
 
     def query(self, request: bytes) -> bytes:
         if request.startswith(b"raw:"):
             return b"%d" % len(self.raw)
         if request.startswith(b"bad:"):
             raise ValueError("a query that this machine cannot bear")
-        return self._kv(kv_pb2.KvCommand.FromString(request)).SerializeToString()
-
-    def _header(self) -> kv_pb2.ResponseHeader:
-        return kv_pb2.ResponseHeader(revision=self.revision, cluster_id=7, member_id=1, raft_term=2)
-
-    def _kv(self, command: kv_pb2.KvCommand) -> kv_pb2.KvResult:
-        before = self.revision
-        match command.WhichOneof("request"):
-            case "put" if not command.put.key:
-                return self._error(INVALID_ARGUMENT, "etcdserver: key is not provided")
-            case "put":
-                return kv_pb2.KvResult(put=self._put(command.put, before + 1))
-            case "range" if command.range.revision > self.revision:
-                return self._error(OUT_OF_RANGE, "etcdserver: mvcc: required revision is a future revision")
-            case "range":
-                return kv_pb2.KvResult(range=self._range(command.range))
-            case "delete_range":
-                return kv_pb2.KvResult(delete_range=self._delete(command.delete_range, before + 1))
-            case "txn":
-                return kv_pb2.KvResult(txn=self._txn(command.txn, before + 1))
-            case "compact" if command.compact.revision <= self.compacted:
-                return self._error(OUT_OF_RANGE, "etcdserver: mvcc: required revision has been compacted")
-            case "compact":
-                self.compacted = command.compact.revision
-                return kv_pb2.KvResult(compact=kv_pb2.CompactionResponse(header=self._header()))
-        return self._error(INVALID_ARGUMENT, "not a command")
-
-    @staticmethod
-    def _error(code: int, message: str) -> kv_pb2.KvResult:
-        return kv_pb2.KvResult(error=kv_pb2.KvError(code=code, message=message))
-
-    def _put(self, put: kv_pb2.PutRequest, revision: int) -> kv_pb2.PutResponse:
-        old = self.kvs.get(put.key)
-        self.revision = revision
-        self.kvs[put.key] = kv_pb2.KeyValue(
-            key=put.key,
-            value=put.value,
-            version=old.version + 1 if old else 1,
-            create_revision=old.create_revision if old else revision,
-            mod_revision=revision,
-        )
-        return kv_pb2.PutResponse(header=self._header(), prev_kv=old if old and put.prev_kv else None)
-
-    def _keys(self, key: bytes, end: bytes) -> list[bytes]:
-        if not end:
-            return [key] if key in self.kvs else []
-        return sorted(each for each in self.kvs if key <= each and (end == b"\0" or each < end))
-
-    def _range(self, request: kv_pb2.RangeRequest) -> kv_pb2.RangeResponse:
-        keys = self._keys(request.key, request.range_end)
-        shown = [self.kvs[key] for key in keys]
-        if request.sort_order == kv_pb2.RangeRequest.DESCEND:
-            shown.reverse()
-        if request.limit:
-            shown = shown[: request.limit]
-        more = len(shown) < len(keys)
-        if request.keys_only:
-            shown = [kv_pb2.KeyValue(key=kv.key, mod_revision=kv.mod_revision) for kv in shown]
-        kvs = [] if request.count_only else shown
-        return kv_pb2.RangeResponse(header=self._header(), kvs=kvs, count=len(keys), more=more)
-
-    def _delete(self, request: kv_pb2.DeleteRangeRequest, revision: int) -> kv_pb2.DeleteRangeResponse:
-        keys = self._keys(request.key, request.range_end)
-        if keys:
-            self.revision = revision
-        for key in keys:
-            del self.kvs[key]
-        return kv_pb2.DeleteRangeResponse(header=self._header(), deleted=len(keys))
-
-    def _txn(self, txn: kv_pb2.TxnRequest, revision: int) -> kv_pb2.TxnResponse:
-        succeeded = all(self._holds(compare) for compare in txn.compare)
-        responses = []
-        for op in txn.success if succeeded else txn.failure:
-            match op.WhichOneof("request"):
-                case "request_put":
-                    response = kv_pb2.ResponseOp(response_put=self._put(op.request_put, revision))
-                case "request_range":
-                    response = kv_pb2.ResponseOp(response_range=self._range(op.request_range))
-                case _:
-                    deleted = self._delete(op.request_delete_range, revision)
-                    response = kv_pb2.ResponseOp(response_delete_range=deleted)
-            responses.append(response)
-        return kv_pb2.TxnResponse(header=self._header(), succeeded=succeeded, responses=responses)
-
-    def _holds(self, compare: kv_pb2.Compare) -> bool:
-        kv = self.kvs.get(compare.key, kv_pb2.KeyValue())
-        target = compare.WhichOneof("target_union")
-        if target == "value" and compare.key not in self.kvs:
-            return False
-        have: Any = getattr(kv, str(target))
-        want: Any = getattr(compare, str(target))
-        return bool((have == want, have > want, have < want, have != want)[compare.result])
+        return self.machine.query(request)
 
 
 class FakeCluster:
@@ -212,6 +139,11 @@ class FakeServer:
         self.open_failure: pb.Failure | None = None
         self.garbage: bytes | None = None  # in place of the next result
         self.edit_opened: Callable[[pb.Opened], None] = lambda opened: None
+        machine = cluster.store.machine
+        self.watch = FakeWatch(machine, cluster.cluster_id)
+        self.leases = FakeLeases(machine)
+        self.member_list = FakeMembers()
+        cluster.store.applied.append(self.watch.notify)
         self._server: grpc.aio.Server | None = None
         self._ends: set[asyncio.Future[tuple[grpc.StatusCode, str]]] = set()
 
@@ -223,10 +155,20 @@ class FakeServer:
         server = grpc.aio.server(options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1)])
         session: dict[str, Any] = {"Stream": grpc.stream_stream_rpc_method_handler(self._stream)}
         admin: dict[str, Any] = {"Status": grpc.unary_unary_rpc_method_handler(self._status)}
+        unary = grpc.unary_unary_rpc_method_handler
+        watch: dict[str, Any] = {"Watch": grpc.stream_stream_rpc_method_handler(self.watch.watch)}
+        lease: dict[str, Any] = {
+            "LeaseTimeToLive": unary(self.leases.time_to_live),
+            "LeaseLeases": unary(self.leases.leases),
+        }
+        members: dict[str, Any] = {"MemberList": unary(self.member_list.member_list)}
         server.add_generic_rpc_handlers(
             (
                 grpc.method_handlers_generic_handler("paxos_rsm.v1.Session", session),
                 grpc.method_handlers_generic_handler("paxos_rsm.v1.Admin", admin),
+                grpc.method_handlers_generic_handler("paxos_rsm.v1.Watch", watch),
+                grpc.method_handlers_generic_handler("paxos_rsm.v1.Lease", lease),
+                grpc.method_handlers_generic_handler("paxos_rsm.v1.Cluster", members),
             )
         )
         self.port = server.add_insecure_port(f"127.0.0.1:{self.port}")
