@@ -29,9 +29,10 @@ COMMANDS = {
         "del": "kv",
         "cas": "kv",
         "txn": "txn",
+        "watch": "watch",
         "compaction": "kv",
     },
-    "Leases, locks, elections": {"lease": "lease"},
+    "Leases, locks, elections": {"lease": "lease", "lock": "lock", "elect": "elect"},
     "Any state machine": {"submit": "machine", "query": "machine"},
     "Servers": {
         "server": "server",

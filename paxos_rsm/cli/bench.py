@@ -18,6 +18,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from paxos_rsm.cli.answers import print_fields
 from paxos_rsm.cli.failures import EXIT_BAD_CONNECTION, BadConnection, Failure
 from paxos_rsm.cli.latency import Latencies
 from paxos_rsm.cli.load import Job
@@ -164,6 +165,7 @@ async def run_bench(jobs: Sequence[Job], *, warm_up_s: float, duration_s: float)
     return {
         "ops_per_s": round(sum(result["answered"] for result in results) / duration_s, 1),
         **latencies.summary(),
+        "stddev_ms": latencies.stddev_ms(),
         "errors": sum(result["errors"] for result in results),
         "first_error": next((result["first_error"] for result in results if result["first_error"]), None),
     }
@@ -284,6 +286,9 @@ def bench(
 def _print_result(write_out: str | None, result: dict[str, Any]) -> None:
     if write_out == "json":
         print_json(result)
+        return
+    if write_out == "fields":
+        print_fields(result)
         return
     shown = [(name, _cell(name, value)) for name, value in result.items()]
     if write_out == "table":

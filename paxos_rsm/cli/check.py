@@ -1,4 +1,4 @@
-"""``paxos-rsm check history``: was what clients saw linearizable?
+"""``paxos-rsm check history``: was what clients saw linearizable? (``check perf`` is in perf.py.)
 
 The work is that of `paxos_rsm.checker`; here its verdict becomes words, a page to look at, and an exit code. An
 undecided check has a code of its own, so that no script takes it for a pass.
@@ -17,6 +17,7 @@ from rich.text import Text
 from paxos_rsm.cli.failures import EXIT_BAD_USAGE, EXIT_ERROR, Failure
 from paxos_rsm.cli.options import DurationType, SectionCommand, global_options
 from paxos_rsm.cli.output import print_json, print_table
+from paxos_rsm.cli.perf import perf
 from paxos_rsm.errors import HistoryError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ GROUP_EPILOG = """\
 Examples:
   paxos-rsm check history run.jsonl --model kv
   paxos-rsm check history run.jsonl --model revisions --html run.html
+  paxos-rsm check perf --load m
 """
 
 EPILOG = """\
@@ -86,7 +88,7 @@ def load_model(name: str) -> "Model":
 
 @click.group("check", epilog=GROUP_EPILOG)
 def check() -> None:
-    """Check what was recorded: the history of a run."""
+    """Check what was recorded, or how fast a cluster is."""
 
 
 @check.command("history", cls=SectionCommand, epilog=EPILOG)
@@ -216,5 +218,7 @@ def _as_json(result: "Result") -> dict[str, Any]:
         "undecided": [str(key) for key in result.undecided],
     }
 
+
+check.add_command(perf)
 
 COMMANDS = {"check": check}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from paxos_rsm.cli.answers import Style, show, write_lines
+from paxos_rsm.cli.answers import Style, print_fields, show
 from paxos_rsm.cli.connect import run
 from paxos_rsm.cli.failures import Failure
 from paxos_rsm.cli.lease_ids import LeaseIdType
@@ -310,7 +310,7 @@ def cas(settings: Settings, key: str, values: tuple[str, ...], absent: bool) -> 
     if settings.write_out == "json":
         print_json({"succeeded": succeeded})
     elif settings.write_out == "fields":
-        write_lines([f'"Succeeded" : {str(succeeded).lower()}'.encode()])
+        print_fields({"succeeded": succeeded})
     elif succeeded:
         print_line("OK")
     if not succeeded:

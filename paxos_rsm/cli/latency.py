@@ -5,6 +5,7 @@ different durations however long a run lasts. Percentiles are read off afterward
 the notes of all load processes together.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 
@@ -39,6 +40,14 @@ class Latencies:
             found[f"p{percent}_ms"] = _at_rank(counts, -(-total * percent // 100))
         found["max_ms"] = counts[-1][0] / 1e3 if counts else None
         return found
+
+    def stddev_ms(self) -> float | None:
+        """The standard deviation; None where nothing was counted."""
+        total = sum(self._counts.values())
+        if not total:
+            return None
+        mean = sum(us * count for us, count in self._counts.items()) / total
+        return math.sqrt(sum((us - mean) ** 2 * count for us, count in self._counts.items()) / total) / 1e3
 
 
 def _at_rank(counts: list[tuple[int, int]], rank: int) -> float | None:

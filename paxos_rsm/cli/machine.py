@@ -2,6 +2,7 @@
 
 import click
 
+from paxos_rsm.cli.answers import print_fields
 from paxos_rsm.cli.connect import run
 from paxos_rsm.cli.options import Settings, client_command, pass_settings, value_bytes
 from paxos_rsm.cli.output import field_of, print_json, print_line
@@ -28,6 +29,8 @@ Examples:
 def _print_result(settings: Settings, result: bytes) -> None:
     if settings.write_out == "json":
         print_json(field_of("result", result))
+    elif settings.write_out == "fields":
+        print_fields({"result": result})
     else:
         print_line(result)
 

@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 import click
 
+from paxos_rsm.cli.answers import print_fields
 from paxos_rsm.cli.connect import dial
 from paxos_rsm.cli.direct import PACKAGE, channel_to, error_from
 from paxos_rsm.cli.failures import Failure
@@ -49,14 +50,10 @@ def save(settings: Settings, file: Path) -> None:
     the next piece.
     """
     saved = asyncio.run(_save(settings, file))
-    if settings.write_out in ("json", "fields"):
-        from paxos_rsm.cli.answers import write_lines
-        from paxos_rsm.cli.answers.fields import mapping_lines
-
-        if settings.write_out == "json":
-            print_json(saved)
-        else:
-            write_lines(mapping_lines(saved))
+    if settings.write_out == "json":
+        print_json(saved)
+    elif settings.write_out == "fields":
+        print_fields(saved)
     else:
         print_line(f"Snapshot saved at {file}")
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.text import Text
 
+from paxos_rsm.cli.answers import print_fields
 from paxos_rsm.cli.failures import BadConnection
 from paxos_rsm.cli.options import Settings, client_command, pass_settings
 from paxos_rsm.cli.output import human_bytes, print_json, print_line, print_table
@@ -146,6 +147,10 @@ def status(settings: Settings, digest: bool) -> None:
     rows.sort(key=lambda row: (not row.name, row.name))  # a row stays in its place whether it answers or not
     if settings.write_out == "json":
         print_json([as_json(row, digests.get(row.endpoint), digest) for row in rows])
+    elif settings.write_out == "fields":
+        for row in rows:
+            print_fields(as_json(row, digests.get(row.endpoint), digest))
+            print_line("")
     elif settings.write_out == "simple":
         _print_simple(rows, digests)
     else:

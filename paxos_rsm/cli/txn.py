@@ -1,16 +1,14 @@
 """``txn``: a transaction read from standard input, in the grammar of etcd's command (see txn_grammar)."""
 
-import sys
-from collections.abc import Iterator
-
 import click
 
 from paxos_rsm.cli.answers import show
 from paxos_rsm.cli.options import Settings, client_command, pass_settings
+from paxos_rsm.cli.stdin import text_lines
 from paxos_rsm.cli.store import ask_store
 from paxos_rsm.cli.txn_grammar import read_txn
 
-__all__ = ["COMMANDS", "stdin_lines", "txn"]
+__all__ = ["COMMANDS", "txn"]
 
 EPILOG = """\
 \b
@@ -34,12 +32,6 @@ Exit codes: 0 also where a comparison did not hold (it prints FAILURE); 3 a tran
 """
 
 
-def stdin_lines() -> Iterator[str]:
-    """The lines of standard input, without their line breaks; bytes that are no UTF-8 as in arguments."""
-    for line in sys.stdin.buffer:
-        yield line.decode("utf-8", "surrogateescape").rstrip("\n").removesuffix("\r")
-
-
 @client_command("txn", epilog=EPILOG)
 @click.option("-i", "--interactive", is_flag=True, help="Say which section is being read.")
 @pass_settings
@@ -50,7 +42,7 @@ def txn(settings: Settings, interactive: bool) -> None:
     """
     from paxos_rsm._proto import kv_pb2 as pb
 
-    request = read_txn(stdin_lines(), click.echo if interactive else lambda heading: None)
+    request = read_txn(text_lines(), click.echo if interactive else lambda heading: None)
     show(settings, ask_store(settings, pb.KvCommand(txn=request)))
 
 

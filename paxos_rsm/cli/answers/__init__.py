@@ -12,9 +12,9 @@ prints, these print to the letter (tests/unit/cli/answers holds them against wha
 have, the nearest thing to it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,7 +23,7 @@ from paxos_rsm.cli.options import Settings
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-__all__ = ["Style", "show", "write_lines"]
+__all__ = ["Style", "print_fields", "show", "write_lines"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,13 @@ def show(settings: Settings, answer: "Message", style: Style | None = None, **mo
         from paxos_rsm.cli.answers import simple
 
         write_lines(simple.lines(answer, style))
+
+
+def print_fields(mapping: Mapping[str, Any]) -> None:
+    """``-w fields`` of what is no response."""
+    from paxos_rsm.cli.answers.fields import mapping_lines
+
+    write_lines(mapping_lines(mapping))
 
 
 def write_lines(lines: Iterable[bytes]) -> None:

@@ -1,18 +1,89 @@
 """An AsyncClient without servers: the real key-value machine in this process, behind the client's own calls."""
 
-from collections.abc import Iterator
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from paxos_rsm._proto import kv_pb2 as pb
 from paxos_rsm.cli.kv import prefix_end
-from paxos_rsm.client import GetResult, KeyValue, PutResult, RangeResult
+from paxos_rsm.client import GetResult, KeyValue, Leader, PutResult, RangeResult, WatchEvent
 from paxos_rsm.codec.kv import KvCodec
 from paxos_rsm.errors import InvalidArgument, PaxosRsmError
 from paxos_rsm.machines.base import Position
 from paxos_rsm.machines.kv.machine import KeyValueMachine
 
+T = TypeVar("T")
+
 SORT_TARGETS = {"create_revision": "CREATE", "mod_revision": "MOD"}
+
+
+class FakeHold:
+    """A lock, or an election, that is won at once: its key is in the store while it is held."""
+
+    def __init__(self, client: "FakeClient", name: bytes) -> None:
+        self._client = client
+        self.key = name + b"/7b"
+        self.fencing_token = 0
+
+    async def __aenter__(self) -> Self:
+        if isinstance(self, FakeLock):
+            await self.enter(b"")
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        self._client.forget(self.key)
+        self._client._note("released")
+
+    async def enter(self, value: bytes) -> None:
+        """Takes it."""
+        self.fencing_token = (await self._client.put(self.key, value)).revision
+
+    async def guard(self, work: Awaitable[T]) -> T:
+        if self._client.interrupted:
+            signal.raise_signal(signal.SIGINT)
+        if self._client.lost is None:
+            return await work
+        task = asyncio.ensure_future(work)
+        await asyncio.sleep(0.2)
+        task.cancel()
+        await asyncio.wait([task])
+        raise self._client.lost
+
+
+class FakeLock(FakeHold):
+    """Taken when it is entered."""
+
+
+class FakeElection(FakeHold):
+    """Won by a campaign."""
+
+    async def campaign(self, value: bytes) -> None:
+        await self.enter(value)
+
+    async def observe(self) -> AsyncIterator[Leader]:
+        for number, value in enumerate((b"me", b"you"), 1):
+            yield Leader(b"e/%d" % number, value, number, number + 10)
+
+
+class FakeWatch:
+    """Gives what the test has put into ``FakeClient.batches``, then ends."""
+
+    resume_revision = 2**62
+
+    def __init__(self, batches: list[list[WatchEvent]]) -> None:
+        self._batches = batches
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        pass
+
+    async def next_batch(self) -> list[WatchEvent]:
+        await asyncio.sleep(0)
+        return self._batches.pop(0) if self._batches else []
 
 
 class FakeClient:
@@ -22,10 +93,17 @@ class FakeClient:
     """The key-value machine, where a test does not put another one here."""
     calls: list[tuple[str, dict[str, Any]]]
     failure: PaxosRsmError | None
+    """What every call raises."""
+    lost: PaxosRsmError | None
+    """What ends a lock or a leadership."""
+    interrupted: bool
+    """Somebody presses Ctrl-C once a lock or a leadership is held."""
+    batches: list[list[WatchEvent]]
 
     @classmethod
     def reset(cls) -> None:
-        cls.machine, cls.calls, cls.failure = KeyValueMachine(KvCodec()), [], None
+        cls.machine, cls.calls, cls.failure, cls.batches = KeyValueMachine(KvCodec()), [], None, []
+        cls.lost, cls.interrupted = None, False
 
     @classmethod
     def stored(cls) -> dict[bytes, pb.KeyValue]:
@@ -136,3 +214,15 @@ class FakeClient:
         self._note("query", request=request, serializable=serializable)
         result: bytes = self.machine.query(request)
         return result
+
+    def watch(self, key: bytes, end: bytes | None, **options: Any) -> FakeWatch:
+        self.calls.append(("watch", {"key": key, "end": end, **options}))
+        return FakeWatch(list(self.batches))
+
+    def lock(self, name: bytes, *, ttl_s: int) -> FakeLock:
+        self.calls.append(("lock", {"name": name, "ttl_s": ttl_s}))
+        return FakeLock(self, name)
+
+    def election(self, name: bytes, *, ttl_s: int = 10) -> FakeElection:
+        self.calls.append(("election", {"name": name, "ttl_s": ttl_s}))
+        return FakeElection(self, name)

@@ -21,6 +21,12 @@ def test_nearest_rank() -> None:
     assert of(7).summary() == {"p50_ms": 0.007, "p90_ms": 0.007, "p99_ms": 0.007, "max_ms": 0.007}
 
 
+def test_standard_deviation() -> None:
+    assert Latencies().stddev_ms() is None
+    assert of(7).stddev_ms() == 0
+    assert of(1000, 3000).stddev_ms() == 1.0
+
+
 @given(st.lists(st.integers(0, 100_000_000), min_size=1, max_size=20), st.integers(0, 20))
 def test_processes_add_up_to_one(durations: list[int], cut: int) -> None:
     together = Latencies()

@@ -40,3 +40,7 @@ def test_json_says_where_it_had_to_use_base64(client: Client) -> None:
     assert json.loads(run("query", "a", "-w", "json").stdout) == {"result": "aa"}
     shown = json.loads(run("query", "-w", "json", stdin=b"\xff").stdout)
     assert shown == {"result": "//8=", "result_encoding": "base64"}
+
+
+def test_fields(client: Client) -> None:
+    assert run("query", "a", "-w", "fields").stdout == '"Result" : "aa"\n'

@@ -147,6 +147,12 @@ def test_simple_is_a_line_for_each(ports: dict[str, int]) -> None:
     assert lines[2] == f"n3 127.0.0.1:{ports['n3']} unreachable: connection refused"
 
 
+def test_fields_are_a_line_each(ports: dict[str, int]) -> None:
+    output = run("status", "-w", "fields", "--endpoints", f"127.0.0.1:{ports['n1']}").stdout
+    assert output.startswith('"Name" : "n1"\n"MemberId" : 1\n')
+    assert output.count('"Error" : ') == 3
+
+
 def test_nobody_there_is_a_bad_connection_and_still_a_row() -> None:
     with PortHolder() as holder:
         nobody = f"127.0.0.1:{holder.take(1)[0]}"
