@@ -25,7 +25,8 @@ from paxos_rsm.paxos.types import Ballot
 __all__ = ["TimerSource", "Timers"]
 
 TIMEOUTS_MAX = 1_000
-"""In one tick: the rest waits for the next."""
+LOOKS_MAX = 4_000
+"""Timers that run out, and that are looked at, in one tick: the rest waits for the next, and nothing waits for it."""
 REPEAT_MS = 1_000
 """A proposal that has not been applied after so long is made again."""
 
@@ -74,7 +75,9 @@ class Timers:
             self._arm(timer)
         run_out: list[Timeout] = []
         heap, now = self._heap, self._now
-        while heap and heap[0][0] <= now and len(run_out) < TIMEOUTS_MAX:
+        for _ in range(LOOKS_MAX):
+            if not heap or heap[0][0] > now or len(run_out) == TIMEOUTS_MAX:
+                break
             look_at, number = heappop(heap)
             watched = self._watched.get(number)
             if watched is None or watched.look_at != look_at:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from paxos_rsm.codec.frames import decode_frame
 from paxos_rsm.machines.base import Timeout, Timer
 from paxos_rsm.paxos.types import Ballot
-from paxos_rsm.replica.timers import REPEAT_MS, TIMEOUTS_MAX, Timers
+from paxos_rsm.replica.timers import LOOKS_MAX, REPEAT_MS, TIMEOUTS_MAX, Timers
 
 TICK_MS = 100
 MINE = Ballot(1, 1)
@@ -128,6 +128,18 @@ def test_many_at_once_are_spread_over_ticks() -> None:
         machine.arm(timer, 100)
     ticks = [tick for tick, _ in run_out(timers, machine, 6)]
     assert [ticks.count(tick) for tick in sorted(set(ticks))] == [TIMEOUTS_MAX, TIMEOUTS_MAX, 1]
+
+
+def test_many_that_were_armed_again_are_looked_at_over_ticks_and_none_is_forgotten() -> None:
+    timers, machine = Timers(TICK_MS), Machine()
+    for timer in range(2 * LOOKS_MAX):
+        machine.arm(timer, 1_000)
+    assert run_out(timers, machine, 10) == []
+    for timer in range(2 * LOOKS_MAX):
+        machine.arm(timer, 1_000)
+    said = run_out(timers, machine, 30)
+    assert {timeout.timer for _, timeout in said} == set(range(2 * LOOKS_MAX))
+    assert min(tick for tick, _ in said) >= 12
 
 
 STEPS = st.lists(
