@@ -10,9 +10,12 @@ from paxos_rsm.paxos.core import Core
 from paxos_rsm.paxos.log import entry_bytes
 from paxos_rsm.paxos.messages import Accept, Nack, Prepare, Promise
 from paxos_rsm.paxos.ready import WriteAccepted, WritePromise
-from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Entry, NodeId, Slot
+from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Batch, Entry, NodeId, Slot, are_frames
 
-__all__ = ["Acceptor"]
+__all__ = ["SLOTS_AHEAD_MAX", "Acceptor"]
+
+SLOTS_AHEAD_MAX = 1 << 20
+"""No leader proposes so far above its own watermark: its window keeps it near, but for slots that are late."""
 
 
 class Acceptor:
@@ -46,7 +49,7 @@ class Acceptor:
             self.refuse(sender, ballot)
             return False
         log = self._core.log
-        if message.slot <= log.compacted_through:
+        if message.slot <= log.compacted_through or self._is_absurd(sender, message):
             return False
         state = log.get(message.slot)
         if state is not None and state.decided and state.ballot == NO_BALLOT:
@@ -62,6 +65,17 @@ class Acceptor:
         self._core.out.accepted(sender, ballot, message.slot)
         return True
 
+    def _is_absurd(self, sender: NodeId, message: Accept) -> bool:
+        """Whether this is no proposal but a bug at its sender, which must not become a vote on this disk.
+
+        A new leader would have to fill every slot up to the highest vote; and a batch that is none would stop every
+        server when it is applied. How far a follower is behind does not matter: the leader says how far it is itself.
+        """
+        if message.slot > max(message.decided_through, self._core.log.decided_through) + SLOTS_AHEAD_MAX:
+            return True
+        entry = message.entry
+        return type(entry) is Batch and sender != self._core.me and not are_frames(entry.data)
+
     def refuse(self, sender: NodeId, ballot: Ballot) -> None:
         """Says which ballot stands in the way."""
         self._core.out.send(sender, Nack(ballot, self.promised))
@@ -76,7 +90,7 @@ class Acceptor:
         decided: list[tuple[Slot, Entry]] = []
         last: Slot | None = None
         size = 0
-        for slot in range(first, log.max_slot + 1):
+        for slot in log.from_slot(first):
             state = log.get(slot)
             if state is None:
                 continue

@@ -12,7 +12,7 @@ Always holds:
 - ``undecided`` are the slots that hold a vote and are not decided; they are few, however long the log is.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from paxos_rsm.errors import InvariantViolation
 from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Batch, Entry, Slot
@@ -123,6 +123,15 @@ class SlotLog:
         moved = slot != self.decided_through
         self.decided_through = slot
         return moved
+
+    def from_slot(self, first: Slot) -> Iterable[Slot]:
+        """The slots from ``first`` on that may hold something, in order.
+
+        In time proportional to what the log holds, wherever the highest slot is.
+        """
+        if self.max_slot - first <= 2 * len(self.slots):
+            return range(first, self.max_slot + 1)
+        return sorted([slot for slot in self.slots if slot >= first])
 
     def release(self) -> Iterator[tuple[Slot, Entry]]:
         """Hands out, once, the entries that may be applied, in order (rule 7)."""

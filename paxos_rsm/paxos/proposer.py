@@ -37,7 +37,10 @@ from paxos_rsm.paxos.types import (
     join_frames,
 )
 
-__all__ = ["Phase", "Proposal", "Proposer"]
+__all__ = ["HOLES_MAX", "Phase", "Proposal", "Proposer"]
+
+HOLES_MAX = 1 << 21
+"""Slots that a new leader fills with no-ops, at most: more than any window leaves between what a quorum holds."""
 
 
 class Phase(enum.Enum):
@@ -183,6 +186,14 @@ class Proposer:
             return
         if core.me not in covering:
             return
+        highest = max(self._highest, core.log.max_slot)
+        reported = len(self._best) + len(core.log.slots)
+        if highest - core.log.decided_through > reported + HOLES_MAX:
+            raise InvariantViolation(
+                f"a quorum holds something in slot {highest}, and next to nothing from {core.log.decided_through + 1} "
+                "on: no leader has ever proposed so far ahead. This is a bug in paxos_rsm, or something else speaks to "
+                "its peer port"
+            )
         self.phase = Phase.LEADING
         self._governed = configuration
         self._promised_by = frozenset(covering)

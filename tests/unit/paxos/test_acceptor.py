@@ -4,10 +4,11 @@ from random import Random
 import pytest
 
 from paxos_rsm.errors import InvariantViolation
+from paxos_rsm.paxos.acceptor import SLOTS_AHEAD_MAX
 from paxos_rsm.paxos.messages import Accept, Accepted, Heartbeat, Nack, Prepare, Promise
 from paxos_rsm.paxos.node import Node
 from paxos_rsm.paxos.ready import WriteAccepted, WritePromise
-from paxos_rsm.paxos.types import NO_BALLOT, Ballot, ConfigChange, Entry, Noop, Slot
+from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Batch, ConfigChange, Entry, Noop, Slot
 from tests.unit.paxos.harness import SETTINGS, Cluster, batch, members
 
 GENESIS = ConfigChange(members(3))
@@ -191,3 +192,54 @@ def test_another_entry_in_a_higher_ballot_than_the_one_that_decided_is_a_breach(
     assert node.decided_through == 2
     with pytest.raises(InvariantViolation, match="rule 1"):
         node.step(3, Accept(Ballot(6, 3), 2, batch(b"y"), 0))
+
+
+# ---- what no leader says -----------------------------------------------------------------------------------------
+
+
+def voted(node: Node, message: Accept) -> list[Slot]:
+    node.step(message.ballot.node, message)
+    return [write.slot for write in node.ready().writes if isinstance(write, WriteAccepted)]
+
+
+def test_a_slot_far_above_all_that_is_decided_is_no_proposal() -> None:
+    """The next leader would have to fill every slot up to it: a vote there can never be taken back."""
+    node = acceptor()
+    assert voted(node, Accept(Ballot(5, 2), (1 << 63) - 1, Noop(), 0)) == []
+    assert voted(node, Accept(Ballot(5, 2), 2 + SLOTS_AHEAD_MAX, Noop(), 0)) == []
+    assert voted(node, Accept(Ballot(5, 2), 1 + SLOTS_AHEAD_MAX, Noop(), 0)) == [1 + SLOTS_AHEAD_MAX]
+
+
+def test_who_is_far_behind_votes_for_what_the_leader_proposes() -> None:
+    node = acceptor()
+    far = 1 << 40
+    assert voted(node, Accept(Ballot(5, 2), far, Noop(), far - 1)) == [far]
+
+
+def test_a_batch_that_is_none_gets_no_vote() -> None:
+    """Voted for and decided, it would stop every server at the same slot, after each start again."""
+    node = acceptor()
+    for data in (b"\0\0\0\x09cut", b"\0\0", b"frames"):
+        assert voted(node, Accept(Ballot(5, 2), 2, Batch(data), 1)) == []
+    assert voted(node, Accept(Ballot(5, 2), 2, batch(b"a", b"", b"bc"), 1)) == [2]
+
+
+def test_a_log_that_holds_such_a_vote_from_before_still_promises() -> None:
+    """The time that takes depends on what there is, not on how high the highest slot is."""
+    top = (1 << 63) - 1
+    votes: dict[Slot, tuple[Ballot | None, Entry]] = {
+        2: (Ballot(4, 2), Noop()),
+        5: (Ballot(4, 2), Noop()),
+        top: (Ballot(4, 2), Noop()),
+    }
+    node = acceptor(Ballot(4, 2), votes, chunk_bytes_max=1)
+    chunks = []
+    first: Slot | None = 2
+    while first is not None:
+        node.step(3, Prepare(Ballot(5, 3), first))
+        (envelope,) = node.ready().messages_after_writes
+        promise = envelope.message
+        assert isinstance(promise, Promise)
+        chunks.append(([slot for slot, _, _ in promise.accepted], promise.last))
+        first = promise.last + 1 if promise.last else None
+    assert chunks == [([2], 4), ([5], top - 1), ([top], None)]

@@ -126,6 +126,20 @@ def test_compacted_slots_are_not_covered_but_fetched() -> None:
 # ---- the window --------------------------------------------------------------------------------------------------
 
 
+def test_a_vote_above_a_vast_hole_stops_the_candidate_with_a_sentence() -> None:
+    """Filling it with no-ops would never end; leading without doing so would not be safe."""
+    cluster = Cluster(3)
+    cluster.make_lead(2)
+    cluster.node(2).proposer.give_up()
+    cluster.stand(1)
+    node = cluster.node(1)
+    top = (1 << 63) - 1
+    first = node.decided_through + 1
+    vote = Promise(node.proposer.ballot, first, None, ((top, Ballot(1, 2), Noop()),), ())
+    with pytest.raises(InvariantViolation, match=f"holds something in slot {top}"):
+        node.step(3, vote)
+
+
 def leading(**measures: int) -> Cluster:
     """Host 1 leads; nothing that it sends arrives, so that what it proposes stays in flight."""
     cluster = Cluster(3, settings=replace(SETTINGS, **measures))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paxos_rsm.paxos.types import NO_BALLOT, Ballot, join_frames, split_frames
+from paxos_rsm.paxos.types import NO_BALLOT, Ballot, are_frames, join_frames, split_frames
 
 
 def test_ballots_are_ordered_by_round_then_by_node() -> None:
@@ -25,3 +25,16 @@ def test_a_batch_that_is_cut_off_is_told(frames: list[bytes], data: st.DataObjec
     at = data.draw(st.integers(0, len(whole) - 1).filter(lambda n: n not in ends))
     with pytest.raises(ValueError, match="cut off"):
         list(split_frames(whole[:at]))
+    assert are_frames(whole)
+    assert not are_frames(whole[:at])
+
+
+@given(st.binary(max_size=12))
+def test_what_is_taken_for_frames_can_be_split(data: bytes) -> None:
+    try:
+        frames = list(split_frames(data))
+    except ValueError:
+        assert not are_frames(data)
+    else:
+        assert are_frames(data)
+        assert join_frames(frames) == data

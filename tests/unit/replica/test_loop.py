@@ -273,7 +273,7 @@ async def test_a_broken_invariant_stops_the_server() -> None:
     loop = build(Hub(), 1, 1)
     await loop.start()
     await until(lambda: loop.status().role == "leader")
-    loop.on_messages(2, [Accept(Ballot(99, 2), 1, Batch(b"other"), 0)])
+    loop.on_messages(2, [Accept(Ballot(99, 2), 1, Batch(b"\0\0\0\5other"), 0)])
     with pytest.raises(InvariantViolation, match="slot 1"):
         await asyncio.wait_for(asyncio.shield(loop.failed), WAIT_S)
     await stop(loop)
