@@ -50,6 +50,7 @@ COMMANDS = {
         "sim": "sim",
         "chaos": "chaos",
         "check": "check",
+        "shell": "shell",
         "completion": "completion",
     },
 }
@@ -106,16 +107,27 @@ class Root(click.Group):
         args = list(sys.argv[1:] if args is None else args)
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        sys.exit(self.run(args, prog_name, complete_var, **extra))
+
+    def run(
+        self,
+        args: Sequence[str],
+        prog_name: str | None = "paxos-rsm",
+        complete_var: str | None = None,
+        **extra: Any,
+    ) -> int:
+        """Runs one command line; says what went wrong, and returns the exit code."""
+        args = list(args)
         try:
             # click itself leaves with 1, in silence, where the reader of our output has gone (``| head``).
             code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         except (click.Abort, KeyboardInterrupt):
             click.echo("Error: interrupted", err=True)
-            sys.exit(EXIT_INTERRUPTED)
+            return EXIT_INTERRUPTED
         except Exception as error:
             _report(error, debug="--debug" in args or bool(os.environ.get(f"{ENVIRONMENT_PREFIX}_DEBUG")))
-            sys.exit(exit_code_of(error))
-        sys.exit(code if isinstance(code, int) else 0)
+            return exit_code_of(error)
+        return code if isinstance(code, int) else 0
 
 
 def _report(error: Exception, debug: bool) -> None:

@@ -13,6 +13,7 @@ import click
 from paxos_rsm.cli.answers import Style, print_fields, show
 from paxos_rsm.cli.connect import run
 from paxos_rsm.cli.failures import Failure
+from paxos_rsm.cli.key_completion import complete_key
 from paxos_rsm.cli.lease_ids import LeaseIdType
 from paxos_rsm.cli.options import Settings, client_command, key_bytes, pass_settings, value_bytes
 from paxos_rsm.cli.output import print_json, print_line, text_of
@@ -76,8 +77,8 @@ def bounds_options(function: F) -> F:
     for decorate in (
         click.option("--from-key", is_flag=True, help="Every key from KEY on."),
         click.option("--prefix", is_flag=True, help="Every key that starts with KEY."),
-        click.argument("range_end", required=False),
-        click.argument("key", required=False),
+        click.argument("range_end", required=False, shell_complete=complete_key),
+        click.argument("key", required=False, shell_complete=complete_key),
     ):
         function = decorate(function)
     return function
@@ -116,7 +117,7 @@ def put_request(flags: Mapping[str, Any], value: bytes) -> "pb.PutRequest":
 
 
 @client_command("put", epilog=PUT_EPILOG)
-@click.argument("key")
+@click.argument("key", shell_complete=complete_key)
 @click.argument("value", required=False)
 @click.option("--lease", type=LeaseIdType(), default=0, help="The lease to bind it to, in hexadecimal.")
 @click.option("--prev-kv", is_flag=True, help="Also print what stood there before.")
@@ -291,7 +292,7 @@ Examples:
 
 
 @client_command("cas", epilog=CAS_EPILOG)
-@click.argument("key")
+@click.argument("key", shell_complete=complete_key)
 @click.argument("values", nargs=-1, metavar="[OLD] NEW")
 @click.option("--absent", is_flag=True, help="In place of OLD: only where the key is missing.")
 @pass_settings
