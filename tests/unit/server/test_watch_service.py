@@ -288,21 +288,31 @@ async def test_progress_is_told_when_all_watches_are_at_the_present() -> None:
 
 
 async def test_progress_is_notified_to_who_asked_and_has_been_idle() -> None:
-    async with served(progress_notify_ms=30) as server:
+    async with served() as server:
         stream = server.stream()
         await stream.created(b"k")
         await stream.created(b"k", progress_notify=True)
+        (it,) = server.service._streams
         server.put(b"x")
+        it._notify_progress()
         assert await stream.line() == "1 @2:"
         server.put(b"k", b"1")
-        lines = {await stream.line() for _ in range(2)}
-        assert lines == {"0 @3: put k=1", "1 @3: put k=1"}
+        assert {await stream.line() for _ in range(2)} == {"0 @3: put k=1", "1 @3: put k=1"}
+        it._notify_progress()  # there were events since
         server.put(b"x")
+        it._notify_progress()
         assert await stream.line() == "1 @4:"
         await stream.cancel(1)
-        while (line := await stream.line()) != "1 @4: canceled":
-            assert line == "1 @4:"
+        assert await stream.line() == "1 @4: canceled"
+        it._notify_progress()
         await server.nothing_comes(stream)
+
+
+async def test_progress_is_notified_every_so_often() -> None:
+    async with served(progress_notify_ms=20) as server:
+        stream = server.stream()
+        await stream.created(b"k", progress_notify=True)
+        assert [await stream.line() for _ in range(3)] == ["0 @1:"] * 3
 
 
 # ---- sizes ---------------------------------------------------------------------------------------------------
