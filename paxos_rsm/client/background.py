@@ -89,8 +89,10 @@ class Background:
             loop.close()
 
     def stop(self) -> None:
-        """Closes the client and ends the thread. Called once, by ``close``, the collector or the interpreter's exit."""
+        """Closes the client and ends the thread. Called by ``close``, the collector or the interpreter's exit."""
         with self._lock:
+            if self._stopped:
+                return
             self._stopped = True
             loop, thread = self._loop, self._thread
         if loop is None or thread is None or self._pid != os.getpid():

@@ -89,6 +89,36 @@ async def test_delete(kv: AsyncClient) -> None:
     assert await kv.delete(prefix="") == 1
 
 
+async def test_what_was_deleted(kv: AsyncClient) -> None:
+    await kv.put("a1", "1")
+    await kv.put("a2", "2")
+    gone = await kv.delete(prefix="a", prev_kv=True)
+    assert gone == gone.deleted == 2
+    assert gone.revision == 4
+    assert [(each.key, each.value) for each in gone.prev_kvs] == [(b"a1", b"1"), (b"a2", b"2")]
+    assert (await kv.delete("a1")).prev_kvs == ()
+
+
+async def test_ranges_by_revision(kv: AsyncClient) -> None:
+    for name in ("a", "b", "c"):
+        await kv.put(name, "1")  # created at 2, 3, 4
+    await kv.put("a", "2")  # modified at 5
+    assert [each.key for each in await kv.range(min_mod_revision=4)] == [b"a", b"c"]
+    assert [each.key for each in await kv.range(max_mod_revision=3)] == [b"b"]
+    assert [each.key for each in await kv.range(min_create_revision=3)] == [b"b", b"c"]
+    assert [each.key for each in await kv.range(max_create_revision=2)] == [b"a"]
+
+
+async def test_a_transaction_in_words(kv: AsyncClient) -> None:
+    done = await kv.txn().when(Compare.missing("k")).then(Op.put("k", "v")).otherwise(Op.get("k")).commit()
+    assert done
+    again = await kv.txn().when(Compare.missing("k")).then(Op.put("k", "v")).otherwise(Op.get("k")).commit()
+    assert not again
+    (got,) = again.responses
+    assert isinstance(got, GetResult)
+    assert got.value == b"v"
+
+
 async def test_compare_and_swap(kv: AsyncClient) -> None:
     assert await kv.compare_and_swap("k", None, "one")
     assert not await kv.compare_and_swap("k", None, "two")

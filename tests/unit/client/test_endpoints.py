@@ -123,3 +123,19 @@ def test_a_server_that_works_is_no_reason_to_give_up() -> None:
     one.failed()
     one.succeeded()
     assert one.refused("no") is None
+
+
+def test_other_servers_take_their_place() -> None:
+    one = ring(3)
+    one.failed()
+    current = one.current
+    assert one.refused("no") is None
+    one.replace(["x:1", current, "y:1"])
+    assert one.current == current
+    assert len(one) == 3
+    assert one.refused("no") is None, "the refusals of those that stay are kept"
+    one.replace(["x:1", "y:1"])
+    assert one.current in ("x:1", "y:1")
+    before = one.current
+    one.replace(["y:1", "x:1"])
+    assert one.current == before, "the same servers in another order are no others"

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from paxos_rsm._proto import kv_pb2 as pb
-from paxos_rsm.client.txn import Compare, Op, swap_command, txn_command, txn_result
+from paxos_rsm.client.txn import Compare, Op, TxnBuilder, TxnResult, swap_command, txn_command, txn_result
 from paxos_rsm.client.types import GetResult, KeyValue, PutResult, RangeResult
 from paxos_rsm.errors import ClientError, InvalidArgument
 
@@ -139,3 +139,59 @@ def test_an_answer_that_does_not_fit_is_refused() -> None:
         txn_result(answer(True), [Op.get("k")], [])
     with pytest.raises(ClientError, match="does not know"):
         txn_result(answer(True, pb.ResponseOp()), [Op.get("k")], [])
+
+
+def test_conditions_on_ranges_and_leases() -> None:
+    assert Compare.lease("k", "==", 7).message == pb.Compare(
+        target=pb.Compare.LEASE, result=pb.Compare.EQUAL, key=b"k", lease=7
+    )
+    one = Compare.mod_revision("k", "<", 9)
+    assert one.up_to("m").message.range_end == b"m"
+    assert one.for_prefix().message.range_end == b"l"
+    assert one.message.range_end == b"", "it has not changed itself"
+    with pytest.raises(InvalidArgument, match="a lease is"):
+        Compare.lease("k", "==", -1)
+
+
+def test_every_field_of_the_operations() -> None:
+    put = Op.put("k", lease=7, ignore_value=True, ignore_lease=True).message.request_put
+    assert put == pb.PutRequest(key=b"k", lease=7, ignore_value=True, ignore_lease=True)
+    found = Op.range(
+        prefix="k", min_mod_revision=1, max_mod_revision=2, min_create_revision=3, max_create_revision=4
+    ).message.request_range
+    assert (found.min_mod_revision, found.max_mod_revision) == (1, 2)
+    assert (found.min_create_revision, found.max_create_revision) == (3, 4)
+    assert Op.delete("k", prev_kv=True).message.request_delete_range.prev_kv
+
+
+def test_a_transaction_within_a_transaction() -> None:
+    inner = Op.txn([Compare.exists("a")], [Op.get("a")], [Op.range(prefix="")])
+    assert txn_command([], [inner], [])[1], "it only reads"
+    writing = Op.txn([], [], [Op.put("a", "1")])
+    assert not txn_command([], [inner, writing], [])[1]
+    sent = pb.KvCommand.FromString(txn_command([], [inner], [])[0]).txn.success[0].request_txn
+    assert list(sent.compare) == [Compare.exists("a").message]
+    answered = pb.TxnResponse(
+        header=HEADER,
+        succeeded=True,
+        responses=[pb.ResponseOp(response_range=pb.RangeResponse(header=HEADER, kvs=[STORED], count=1))],
+    )
+    (result,) = txn_result(answer(True, pb.ResponseOp(response_txn=answered)), [inner], []).responses
+    assert isinstance(result, TxnResult)
+    assert result
+    assert isinstance(result.responses[0], GetResult)
+
+
+def test_the_builder_puts_together_what_it_is_given() -> None:
+    seen: list[Any] = []
+
+    def run(*given: Any) -> str:
+        seen.append(given)
+        return "done"
+
+    builder = TxnBuilder(run)
+    one, two = Compare.exists("a"), Compare.exists("b")
+    put, get, delete = Op.put("a", "1"), Op.get("a"), Op.delete("b")
+    builder.when(one).when(two).then(put, delete).otherwise(get)
+    assert builder.commit(timeout_s=3) == "done"
+    assert seen == [([one, two], [put, delete], [get], 3)]
