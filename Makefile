@@ -21,8 +21,8 @@ CODE := $(wildcard paxos_rsm tools tests benchmarks examples)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-integration sim model fuzz mutants chaos bench check lint types floors check-gen fmt gen \
-        hooks build clean distclean
+.PHONY: help setup demo test test-unit test-integration test-etcd sim model fuzz mutants chaos bench \
+        check lint types floors check-gen fmt gen hooks build clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,13 +33,19 @@ demo: $(STAMP) ## three servers, a killed leader, a restart: shows that no ackno
 	$(BIN)/paxos-rsm demo
 
 test: $(STAMP) ## every test (PYTEST_WORKERS=1: one after the other; PYTEST_ARGS='-k lease -x' goes to pytest)
-	$(PYTEST) tests
+	$(PYTEST) tests --ignore tests/etcd
 
 test-unit: $(STAMP) ## the tests that start no server processes
-	$(PYTEST) tests -m 'not integration'
+	$(PYTEST) tests --ignore tests/etcd -m 'not integration'
 
 test-integration: $(STAMP) ## the tests with real server processes
-	$(PYTEST) tests -m integration
+	$(PYTEST) tests --ignore tests/etcd -m integration
+
+test-etcd: $(STAMP) ## etcd's own etcdctl against us, and a real etcd beside us (Debian: etcd-server, etcd-client)
+	@for tool in "$${ETCD:-etcd}" "$${ETCDCTL:-etcdctl}"; do command -v "$$tool" >/dev/null || { \
+	    echo "test-etcd needs $$tool, which is not there: apt-get install -y etcd-server etcd-client" >&2; \
+	    echo "(or name one: make test-etcd ETCD=path ETCDCTL=path)" >&2; exit 1; }; done
+	$(PYTEST) tests/etcd
 
 sim: $(STAMP) ## the simulator: 2,000 seeds of 5,000 events, nothing left out (SIM_ARGS='--first 100001 --seeds 500')
 	$(BIN)/paxos-rsm sim --seeds 2000 --events 5000 $(SIM_ARGS)
