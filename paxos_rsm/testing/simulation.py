@@ -15,8 +15,10 @@ What one of them finds is a :class:`SimulationFailed`: the seed, what broke, wha
 the end of the trace.
 """
 
+import math
 import os
 import platform
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +38,7 @@ from paxos_rsm.sim.world import FAULTS, TICK_UNITS
 from paxos_rsm.testing.another_day import OFFSET_S
 from paxos_rsm.testing.contract import ADVICE, Breach, Case, Command, Contract, short
 from paxos_rsm.testing.hash_seeds import (
+    HASH_SEEDS,
     Answer,
     Job,
     Played,
@@ -192,16 +195,18 @@ class _Run:
     ) -> None:
         self.make = machine
         self.workload = workload
-        self.seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+        self.seeds = _seeds(seeds)
+        if not _is_number(events, 1):
+            raise ConfigError(f"events is {events!r}; give how many each seed is to have, at least 1")
         self.events = events
+        if not isinstance(changes, Mapping):
+            raise ConfigError(f"changes is {changes!r}; give names and values, as in {{'servers': 5}}")
         self.changes = changes
-        self.hash_seeds = tuple(hash_seeds)
-        self.trace = trace
+        self.hash_seeds = _hash_seeds(hash_seeds)
+        self.trace = _trace_path(trace)
         self.name = _name(machine)
         self.report = SimulationReport(self.name, hash_seeds=self.hash_seeds)
         self.workloads = Workloads(workload)
-        if not self.seeds:
-            raise ConfigError("there is no seed to play: give a number of seeds, or seeds")
         if self.hash_seeds:
             self.references = Reference.of(machine, "machine"), Reference.of(workload, "workload")
 
@@ -441,8 +446,12 @@ class _Run:
         commands: Sequence[Command] = (),
         trace: Sequence[str] = (),
     ) -> SimulationFailed:
+        not_kept = ""
         if self.trace is not None and trace:
-            Path(self.trace).write_text("\n".join(trace) + "\n", encoding="utf-8")
+            try:
+                self.trace.write_text("\n".join(trace) + "\n", encoding="utf-8")
+            except OSError as error:  # what was found is worth more than its trace
+                not_kept = f"the trace could not be written to {self.trace}: {error.strerror or error}"
         where = f" (slot {broken.at.slot}, index {broken.at.index})" if broken.at is not None else ""
         lines = [
             f"{self.name} fails{f' with seed {seed}' if seed is not None else ''}: {broken.check}",
@@ -457,6 +466,8 @@ class _Run:
         if seed is not None:
             lines.append(f"repeat it:   {self._call(seed)}")
         lines.append(f"with:        paxos_rsm {__version__}, Python {platform.python_version()}")
+        if not_kept:
+            lines.append(f"but:         {not_kept}")
         if trace:
             lines += ["", ALONE if trace[0].startswith(ALONE_LINE) else TRACE]
             lines += [f"  {line[:TRACE_CHARS]}" for line in _end_of(trace, broken.at)]
@@ -496,6 +507,57 @@ class _Run:
         if self.hash_seeds != (0, 1, 2):
             parts.append(f"hash_seeds={self.hash_seeds!r}")
         return f'simulate({", ".join(parts)}, trace="seed{seed}.txt")'
+
+
+def _is_number(value: Any, least: int, most: float = math.inf) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _seeds(given: Any) -> list[int]:
+    """The seeds to play. Raises ConfigError for what is neither a number of them nor seeds."""
+    if _is_number(given, -sys.maxsize):
+        found = list(range(given))
+    elif isinstance(given, Iterable) and not isinstance(given, str | bytes):
+        found = list(given)
+    else:
+        raise ConfigError(
+            f"seeds is {given!r}; give a number of seeds, as in seeds=200, or seeds, as in seeds=[7]"
+        )
+    for seed in found:
+        if not _is_number(seed, 0):
+            raise ConfigError(f"the seed {seed!r} is none: a seed is a whole number from 0 on")
+    if not found:
+        raise ConfigError("there is no seed to play: give a number of seeds, or seeds")
+    return found
+
+
+def _hash_seeds(given: Any) -> tuple[int, ...]:
+    """Values of PYTHONHASHSEED. Raises ConfigError for what Python would not take."""
+    if not isinstance(given, Iterable) or isinstance(given, str | bytes):
+        raise ConfigError(f"hash_seeds is {given!r}; give values of PYTHONHASHSEED, as in (0, 1, 2), or ()")
+    found = tuple(given)
+    for each in found:
+        if not _is_number(each, 0, HASH_SEEDS - 1):
+            raise ConfigError(
+                f"hash_seeds has {each!r}; PYTHONHASHSEED is a whole number from 0 to {HASH_SEEDS - 1}"
+            )
+    return found
+
+
+def _trace_path(given: Any) -> Path | None:
+    """Where the trace is to go. Raises ConfigError where nothing can be written there: now, and not late."""
+    if given is None:
+        return None
+    if not isinstance(given, str | os.PathLike):
+        raise ConfigError(f"trace is {given!r}; give the path of a file")
+    path = Path(given)
+    if not path.parent.is_dir():
+        raise ConfigError(
+            f"the trace cannot be written to {path}: there is no directory {path.parent}; make it first"
+        )
+    if path.is_dir():
+        raise ConfigError(f"the trace cannot be written to {path}: that is a directory; name a file in it")
+    return path
 
 
 def _name(found: Any) -> str:

@@ -216,6 +216,59 @@ def test_what_is_no_machine_is_refused() -> None:
         simulate(broken.Right, broken.Names, seeds=0, hash_seeds=())
 
 
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ({"seeds": 1.5}, r"seeds is 1\.5; give a number of seeds"),
+        ({"seeds": "7"}, "seeds is '7'; give a number of seeds"),
+        ({"seeds": True}, "seeds is True; give a number of seeds"),
+        ({"seeds": -1}, "there is no seed to play"),
+        ({"seeds": []}, "there is no seed to play"),
+        ({"seeds": [1, -1]}, "the seed -1 is none: a seed is a whole number from 0 on"),
+        ({"seeds": ["1"]}, "the seed '1' is none"),
+        ({"seeds": [False]}, "the seed False is none"),
+        ({"events": "x"}, "events is 'x'; give how many"),
+        ({"events": -1}, "events is -1; give how many each seed is to have, at least 1"),
+        ({"events": True}, "events is True; give how many"),
+        ({"hash_seeds": 5}, "hash_seeds is 5; give values of PYTHONHASHSEED"),
+        ({"hash_seeds": "01"}, "hash_seeds is '01'; give values of PYTHONHASHSEED"),
+        ({"hash_seeds": (-1,)}, "hash_seeds has -1; PYTHONHASHSEED is a whole number from 0 to 4294967295"),
+        ({"hash_seeds": (1 << 32,)}, "hash_seeds has 4294967296; PYTHONHASHSEED"),
+        ({"changes": 5}, "changes is 5; give names and values"),
+        ({"changes": {"crash": 2}}, "crash of the world of a simulation is 2; it must be from 0 to 1"),
+        ({"trace": 5}, "trace is 5; give the path of a file"),
+        ({"trace": "/nonexistent/x"}, "there is no directory /nonexistent; make it first"),
+        ({"trace": "/"}, "that is a directory; name a file in it"),
+    ],
+)
+def test_an_argument_that_makes_no_sense_is_refused(argument: dict[str, Any], says: str) -> None:
+    made: list[broken.Right] = []
+
+    def machine() -> broken.Right:
+        made.append(broken.Right())
+        return made[-1]
+
+    with pytest.raises(ConfigError, match=says):
+        simulate(machine, broken.Names, **{"seeds": 1, "events": EVENTS, "hash_seeds": (), **argument})
+    assert not made or "changes" in argument
+
+
+def test_a_trace_that_cannot_be_written_does_not_lose_what_was_found(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+
+    class TakesAwayItsPlace(broken.SnapshotForgetsEmpty):
+        def __init__(self) -> None:
+            super().__init__()
+            if place.exists():
+                place.rmdir()
+
+    failed = failure(TakesAwayItsPlace, changes={"servers": 3}, trace=place / "trace.txt")
+    assert failed.check == "a restored machine is another"
+    assert failed.trace
+    assert f"the trace could not be written to {place / 'trace.txt'}: No such file" in str(failed)
+
+
 def test_a_new_machine_that_is_wrong_needs_no_seed() -> None:
     failed = failure(broken.DigestOfCounter)
     assert failed.seed is None
