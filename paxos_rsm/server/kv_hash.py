@@ -27,8 +27,8 @@ RECORD = Struct(">IIqqqq")
 """Of each record: bytes of the key and of the value, which follow; create and mod revision, version, lease."""
 
 SLICE_RECORDS = 500
-SLICE_BYTES = 1024 * 1024
-"""About a millisecond each."""
+SLICE_BYTES = 256 * 1024
+"""A millisecond of records, or one slice of a snapshot."""
 
 
 def revision_error(machine: KeyValueMachine, revision: int) -> KvError | None:

@@ -2,7 +2,9 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
+import random
 import shutil
 import subprocess
 import threading
@@ -25,6 +27,7 @@ from tests.integration.waiting import eventually
 
 HEAD_BYTES = 512
 TTL_S = 60
+NO_LEADER = "etcdserver: no leader"
 
 
 class Etcd(Calls):
@@ -33,8 +36,15 @@ class Etcd(Calls):
     def ask(
         self, service: str, method: str, request: Any, response_type: Any, timeout_s: float = 30.0
     ) -> Any:
-        data = self.unary(f"/{service}/{method}", request.SerializeToString(), timeout_s)
-        return response_type.FromString(data)
+        """The answer. A call that was not executed for want of a leader is made again: the machine may be busy."""
+        while True:
+            try:
+                data = self.unary(f"/{service}/{method}", request.SerializeToString(), timeout_s)
+            except grpc.RpcError as error:
+                if details_of(error) != NO_LEADER:
+                    raise
+            else:
+                return response_type.FromString(data)
 
     def members(self) -> cluster_pb2.MemberListResponse:
         request = cluster_pb2.MemberListRequest(linearizable=True)
@@ -243,12 +253,109 @@ def test_those_who_wait_go_on_waiting_while_the_leader_dies(
         assert behind.result().leader.key == b"e/4"
 
 
+class Contender:
+    """Asks for one lock again and again, at any server, and notes what it did with it."""
+
+    def __init__(self, number: int, cluster: LocalCluster, stop: threading.Event) -> None:
+        self.number = number
+        self.held: list[tuple[int, int]] = []
+        """(revision of what was done under the lock, fencing token)."""
+        self.intruders: list[bytes] = []
+        self._servers = [Etcd(server.endpoint) for server in cluster]
+        self._random = random.Random(number)
+        self._stop = stop
+
+    def run(self) -> None:
+        for round_number in itertools.count():
+            if self._stop.is_set():
+                break
+            lease = self.number * 1_000_000 + round_number + 1
+            with contextlib.suppress(grpc.RpcError):
+                self._any().grant(lease, 20)
+                key = self._any().lock(b"contended", lease, 15.0).key
+                self._work(key)
+            self._give_back(lease)
+        for server in self._servers:
+            server.close()
+
+    def _any(self) -> Etcd:
+        return self._random.choice(self._servers)
+
+    def _work(self, key: bytes) -> None:
+        """Writes under the lock, if it is still held, and looks who is first at that very revision."""
+        asked = kv_pb2.RangeRequest(key=key)
+        kvs = self._any().ask("etcdserverpb.KV", "Range", asked, kv_pb2.RangeResponse).kvs
+        if not kvs:
+            return
+        token = kvs[0].create_revision
+        first = kv_pb2.RangeRequest(
+            key=b"contended/",
+            range_end=b"contended0",
+            limit=1,
+            sort_order=kv_pb2.RangeRequest.ASCEND,
+            sort_target=kv_pb2.RangeRequest.CREATE,
+        )
+        put = kv_pb2.PutRequest(key=b"guarded", value=b"%d" % token)
+        txn = kv_pb2.TxnRequest(
+            compare=[kv_pb2.Compare(key=key, target=kv_pb2.Compare.CREATE, create_revision=token)],
+            success=[kv_pb2.RequestOp(request_put=put), kv_pb2.RequestOp(request_range=first)],
+        )
+        answer = self._any().ask("etcdserverpb.KV", "Txn", txn, kv_pb2.TxnResponse)
+        if answer.succeeded:
+            self.held.append((answer.header.revision, token))
+            (holder,) = answer.responses[1].response_range.kvs
+            if holder.key != key:
+                self.intruders.append(holder.key)
+
+    def _give_back(self, lease: int) -> None:
+        while True:
+            try:
+                self._any().revoke(lease)
+                return
+            except grpc.RpcError as error:
+                if code_of(error) == grpc.StatusCode.NOT_FOUND:
+                    return
+
+
+@pytest.mark.slow
+def test_twenty_contenders_and_a_leader_killed_every_few_seconds(new_cluster: NewCluster) -> None:
+    cluster = new_cluster()
+    cluster.start()
+    stop = threading.Event()
+    contenders = [Contender(number, cluster, stop) for number in range(1, 21)]
+    with ThreadPoolExecutor(len(contenders)) as pool:
+        running = [pool.submit(contender.run) for contender in contenders]
+        try:
+            for _ in range(3):
+                before = sum(len(contender.held) for contender in contenders)
+                eventually(
+                    lambda before=before: (  # type: ignore[misc]
+                        sum(len(contender.held) for contender in contenders) > before + 10
+                    ),
+                    "progress",
+                )
+                leader = cluster.wait_for_leader()
+                cluster[leader].restart(kill=True)
+        finally:
+            stop.set()
+        for each in running:
+            each.result()
+    assert not [intruder for contender in contenders for intruder in contender.intruders]
+    tokens = [token for _, token in sorted(held for contender in contenders for held in contender.held)]
+    assert len(tokens) > 30
+    # In the order of the log: who has it next has the higher token, and nobody has it twice.
+    assert tokens == sorted(set(tokens))
+    with Etcd(cluster["n1"].endpoint) as etcd:
+        eventually(lambda: not etcd.keys(b"contended/"), "empty queue")
+
+
 def test_observers_at_every_server_hear_the_same(
     servers: dict[str, Etcd], threads: ThreadPoolExecutor
 ) -> None:
     name, count = b"observed", 12
 
     def observe(server: Etcd, ready: threading.Event) -> list[tuple[bytes, bytes, int]]:
+        server.members()  # there is a leader
         call: Any = server.channel.unary_stream("/v3electionpb.Election/Observe")
         stream = call(election_pb2.LeaderRequest(name=name).SerializeToString(), timeout=60)
         heard: list[tuple[bytes, bytes, int]] = []
@@ -266,8 +373,9 @@ def test_observers_at_every_server_hear_the_same(
     observers: list[Future[list[tuple[bytes, bytes, int]]]] = [
         threads.submit(observe, server, event) for server, event in zip(servers.values(), ready, strict=True)
     ]
-    for event in ready:
-        assert event.wait(30)
+    for event, observer in zip(ready, observers, strict=True):
+        eventually(lambda e=event, o=observer: e.is_set() or o.done(), "first word")  # type: ignore[misc]
+        assert not observer.done(), observer.result()
     second = threads.submit(servers["n2"].campaign, name, servers["n2"].grant(0xC2), b"second")
     eventually(lambda: len(servers["n1"].keys(name + b"/")) == 2, "second candidate")
     for number in range(count):
