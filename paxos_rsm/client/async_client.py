@@ -28,6 +28,7 @@ from paxos_rsm.client.commands import (
     lease_id,
     open_result,
     put_result,
+    put_with_command,
     range_bounds,
     range_query,
     range_request,
@@ -176,10 +177,8 @@ class AsyncClient:
         no such lease, or nothing to keep.
         """
         if lease or ignore_value or ignore_lease:
-            number = lease_id(lease)
-            command = put_command(
-                self._key(key), to_bytes(value, "a value"), prev_kv, number, ignore_value, ignore_lease
-            )
+            number, value = lease_id(lease), to_bytes(value, "a value")
+            command = put_with_command(self._key(key), value, prev_kv, number, ignore_value, ignore_lease)
         else:
             command = put_command(self._key(key), to_bytes(value, "a value"), prev_kv)
         return put_result(await self._session.submit(command, self._timeout(timeout_s)), self._strip)

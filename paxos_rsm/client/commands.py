@@ -45,6 +45,7 @@ __all__ = [
     "prefix_end",
     "put_of",
     "put_result",
+    "put_with_command",
     "range_bounds",
     "range_of",
     "range_query",
@@ -170,6 +171,21 @@ def range_request(
 def range_query(request: pb.RangeRequest) -> bytes:
     """Asks for a range of keys."""
     return pb.KvCommand(range=request).SerializeToString()
+
+
+def put_with_command(
+    key: bytes, value: bytes, prev_kv: bool, lease: int, ignore_value: bool, ignore_lease: bool
+) -> bytes:
+    """Writes a key, with a lease or a flag. One with neither is wire.py's ``put_command``, which is faster."""
+    request = pb.PutRequest(
+        key=key,
+        value=value,
+        prev_kv=prev_kv,
+        lease=lease,
+        ignore_value=ignore_value,
+        ignore_lease=ignore_lease,
+    )
+    return pb.KvCommand(put=request).SerializeToString()
 
 
 def delete_command(bounds: tuple[bytes, bytes], prev_kv: bool = False) -> bytes:

@@ -37,10 +37,7 @@ READ_CLUSTER_ID = b"\x20"
 COMMAND_PUT = b"\x12"
 PUT_KEY = b"\x0a"
 PUT_VALUE = b"\x12"
-PUT_LEASE = b"\x18"
 PUT_PREV_KV = b"\x20\x01"
-PUT_IGNORE_VALUE = b"\x28\x01"
-PUT_IGNORE_LEASE = b"\x30\x01"
 
 SHORT_END = 0x800
 
@@ -59,26 +56,13 @@ def varint(number: int) -> bytes:
     return bytes(out)
 
 
-def put_command(
-    key: bytes,
-    value: bytes,
-    prev_kv: bool = False,
-    lease: int = 0,
-    ignore_value: bool = False,
-    ignore_lease: bool = False,
-) -> bytes:
-    """A serialized ``KvCommand{put}``; ``lease`` is not negative."""
+def put_command(key: bytes, value: bytes, prev_kv: bool) -> bytes:
+    """A serialized ``KvCommand{put}`` of the common kind; commands.py makes those with a lease or flags."""
     put = PUT_KEY + varint(len(key)) + key
     if value:
         put += PUT_VALUE + varint(len(value)) + value
-    if lease:
-        put += PUT_LEASE + varint(lease)
     if prev_kv:
         put += PUT_PREV_KV
-    if ignore_value:
-        put += PUT_IGNORE_VALUE
-    if ignore_lease:
-        put += PUT_IGNORE_LEASE
     return COMMAND_PUT + varint(len(put)) + put
 
 

@@ -11,9 +11,11 @@ from paxos_rsm.client.commands import (
     delete_result,
     get_query,
     get_result,
+    lease_id,
     open_result,
     prefix_end,
     put_result,
+    put_with_command,
     range_bounds,
     range_query,
     range_request,
@@ -21,7 +23,7 @@ from paxos_rsm.client.commands import (
     to_bytes,
 )
 from paxos_rsm.client.reads import Answer
-from paxos_rsm.client.types import GetResult, KeyValue, PutResult
+from paxos_rsm.client.types import GetResult, GrantResult, KeyValue, PutResult
 from paxos_rsm.errors import ClientError, Compacted, InvalidArgument, OutOfRange, ResourceExhausted
 
 HEADER = pb.ResponseHeader(cluster_id=1, member_id=2, revision=42, raft_term=3)
@@ -168,3 +170,17 @@ def test_what_the_store_refuses_is_raised_in_its_words(
 def test_another_state_machine_is_told_from_the_store(raw: bytes) -> None:
     with pytest.raises(ClientError, match="another state machine"):
         open_result(raw, "range")
+
+
+def test_a_put_with_a_lease_and_flags() -> None:
+    made = pb.KvCommand.FromString(put_with_command(b"k", b"v", True, 7, False, False)).put
+    assert made == pb.PutRequest(key=b"k", value=b"v", prev_kv=True, lease=7)
+    made = pb.KvCommand.FromString(put_with_command(b"k", b"", False, 0, True, True)).put
+    assert made == pb.PutRequest(key=b"k", ignore_value=True, ignore_lease=True)
+
+
+def test_what_names_a_lease() -> None:
+    assert lease_id(7) == lease_id(GrantResult(7, 60)) == 7
+    for wrong in (-1, 2**63, "7", None, True):
+        with pytest.raises(InvalidArgument, match="a lease is"):
+            lease_id(wrong)  # type: ignore[arg-type]

@@ -50,22 +50,6 @@ def test_put_command(key: bytes, value: bytes, prev_kv: bool) -> None:
         assert made == kv_pb2.KvCommand(put=put).SerializeToString()
 
 
-@given(BLOBS, BLOBS, st.integers(0, 2**63 - 1), st.booleans(), st.booleans(), st.booleans())
-def test_put_command_with_everything(
-    key: bytes, value: bytes, lease: int, prev_kv: bool, ignore_value: bool, ignore_lease: bool
-) -> None:
-    put = kv_pb2.PutRequest(
-        key=key,
-        value=value,
-        lease=lease,
-        prev_kv=prev_kv,
-        ignore_value=ignore_value,
-        ignore_lease=ignore_lease,
-    )
-    made = put_command(key, value, prev_kv, lease, ignore_value, ignore_lease)
-    assert kv_pb2.KvCommand.FromString(made) == kv_pb2.KvCommand(put=put)
-
-
 @given(NUMBERS, NUMBERS, NUMBERS, st.lists(BLOBS, min_size=1, max_size=5))
 def test_submit_message(session: int, first_seq: int, received_below: int, commands: list[bytes]) -> None:
     frame = pb.Frame(session=session, first_seq=first_seq, received_below=received_below, commands=commands)
