@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from hashlib import blake2b
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -270,6 +271,11 @@ class ServerConfig:
     listen_peer_urls: tuple[str, ...] = _option(
         DEFAULT_PEER_URLS, _check_urls, "addresses to take peers on, comma-separated"
     )
+    listen_http_urls: tuple[str, ...] = _option(
+        (),
+        _check_urls,
+        "addresses to serve etcd's JSON over HTTP on (needs the extra gateway); none where not given",
+    )
     initial_advertise_peer_urls: tuple[str, ...] = _option(
         (),
         _check_urls,
@@ -307,12 +313,18 @@ class ServerConfig:
         ):
             if not urls:
                 raise ConfigError(f"{flag} is empty: a server needs an address to listen on")
-        both = set(map(url_address, self.listen_client_urls)) & set(map(url_address, self.listen_peer_urls))
-        if both:
-            raise ConfigError(
-                f"--listen-client-urls and --listen-peer-urls both name {', '.join(sorted(both))}; "
-                "clients and peers need ports of their own"
-            )
+        listening = {
+            "--listen-client-urls": self.listen_client_urls,
+            "--listen-peer-urls": self.listen_peer_urls,
+            "--listen-http-urls": self.listen_http_urls,
+        }
+        for (one, urls), (other, others) in combinations(listening.items(), 2):
+            both = set(map(url_address, urls)) & set(map(url_address, others))
+            if both:
+                raise ConfigError(
+                    f"{one} and {other} both name {', '.join(sorted(both))}; "
+                    "clients, peers and HTTP need ports of their own"
+                )
         _check_reachable("--advertise-client-urls", self.client_urls)
         if len(self.initial_advertise_peer_urls) > 1:
             raise ConfigError("--initial-advertise-peer-urls names more than one URL; a member has one")

@@ -31,7 +31,7 @@ import secrets
 import signal
 import sys
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
@@ -52,6 +52,7 @@ from paxos_rsm.replica.replica import Replica, ReplicaSettings
 from paxos_rsm.server import admin_service, session_service
 from paxos_rsm.server.admin_service import AdminService, ServerIdentity
 from paxos_rsm.server.etcd_services import EtcdServices
+from paxos_rsm.server.gateway import make_gateway
 from paxos_rsm.server.health import HealthService, enable_reflection
 from paxos_rsm.server.listening import client_server, require_free
 from paxos_rsm.server.logging import configure_logging
@@ -62,6 +63,9 @@ from paxos_rsm.storage.files import RealFiles
 from paxos_rsm.storage.identity import IDENTITY_NAME, Identity
 from paxos_rsm.storage.writer import StorageThread
 from paxos_rsm.transport import Hello, Refusal, Transport, TransportOptions
+
+if TYPE_CHECKING:
+    from paxos_rsm.server.gateway_http import HttpGateway
 
 __all__ = ["Server", "run_server"]
 
@@ -101,6 +105,7 @@ class Server:
         self._etcd: EtcdServices | None = None
         self._health: HealthService | None = None
         self._grpc: grpc.aio.Server | None = None
+        self._gateway: HttpGateway | None = None
         self._had_leader = False
         self._started = False
         self._served = False
@@ -137,6 +142,7 @@ class Server:
         config.validate()
         require_free(config.listen_client_urls, "--listen-client-urls", "clients")
         require_free(config.listen_peer_urls, "--listen-peer-urls", "peers")
+        require_free(config.listen_http_urls, "--listen-http-urls", "HTTP")
         machine = self._choose_machine()
         opening = asyncio.ensure_future(asyncio.to_thread(self._open_directory))
         try:
@@ -150,8 +156,17 @@ class Server:
         self._grpc = client_server(config.listen_client_urls, config.tuning, handlers)
         ours = [name for name in self._etcd.names if name.startswith("paxos_rsm.")] if self._etcd else []
         enable_reflection(self._grpc, [session_service.SERVICE, admin_service.SERVICE, *ours])
+        if config.listen_http_urls and self._etcd is not None:
+            self._gateway = make_gateway(
+                config.listen_http_urls,
+                self._etcd.handlers(),
+                self._etcd.calls.read_index,
+                request_bytes_max=config.tuning.request_bytes_max,
+            )
         await self._replica.start()
         await self._grpc.start()
+        if self._gateway is not None:
+            await self._gateway.start()
         self._served = True
         log.info(
             "serving",
@@ -364,6 +379,8 @@ class Server:
                 # give it the time to be told one.
                 await asyncio.sleep(LINGER_S)
             await self._grpc.stop(min(grace_s, CALLS_END_S))
+        if self._gateway is not None:
+            await self._gateway.stop()
         try:
             if replica is not None:
                 await replica.stop()

@@ -63,6 +63,7 @@ def test_every_option_can_be_set_from_every_source(tmp_path: Path) -> None:
         "listen_client_urls": ("http://127.0.0.1:1", "http://127.0.0.1:2"),
         "advertise_client_urls": ("http://127.0.0.1:3",),
         "listen_peer_urls": ("http://127.0.0.1:4",),
+        "listen_http_urls": ("http://127.0.0.1:5",),
         "initial_advertise_peer_urls": ("http://127.0.0.1:2380",),
         "initial_cluster": THREE,
         "peer_dial_urls": "n2=http://127.0.0.1:9",
@@ -134,6 +135,12 @@ def test_options_have_etcds_flags_and_no_two_alike() -> None:
         ({"listen_client_urls": "http://a:1,http://a:1/"}, {}, "", ["a:1, a:1", "twice"]),
         ({"listen_client_urls": ","}, {}, "", ["--listen-client-urls is empty"]),
         ({"listen_client_urls": "http://127.0.0.1:2380"}, {}, "", ["both name 127.0.0.1:2380"]),
+        (
+            {"listen_http_urls": "http://127.0.0.1:2379"},
+            {},
+            "",
+            ["--listen-http-urls both name 127.0.0.1:2379"],
+        ),
         (
             {"listen_client_urls": "http://0.0.0.0:2379"},
             {},

@@ -62,7 +62,7 @@ class Place:
             data_dir=str(self.directory / "n1"),
             listen_client_urls=(f"http://127.0.0.1:{client}",),
             listen_peer_urls=(f"http://127.0.0.1:{peer}",),
-            tuning=Tuning(tick_ms=5, heartbeat_ms=10, election_timeout_ms=100, shutdown_grace_ms=2_000),
+            tuning=Tuning(tick_ms=5, heartbeat_ms=10, election_timeout_ms=400, shutdown_grace_ms=2_000),
             **more,
         )
 
