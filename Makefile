@@ -21,7 +21,7 @@ CODE := $(wildcard paxos_rsm tools tests benchmarks examples)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-integration test-etcd sim model fuzz mutants chaos bench \
+.PHONY: help setup demo test test-unit test-integration test-etcd sim model fuzz mutants chaos bench docs \
         check lint types floors check-gen fmt gen hooks build clean distclean
 
 help: ## list the targets
@@ -90,6 +90,11 @@ gen: $(STAMP) ## make paxos_rsm/_proto from protos/
 hooks: $(STAMP) ## run `make check` before each commit (pre-commit)
 	$(BIN)/pre-commit install
 
+docs: $(STAMP) ## the reference of the Python API, from the docstrings, into build/docs
+	$(BIN)/pdoc --docformat restructuredtext -o build/docs paxos_rsm paxos_rsm.errors paxos_rsm.client \
+	    paxos_rsm.machines.base paxos_rsm.config paxos_rsm.checker paxos_rsm.testing.simulation \
+	    paxos_rsm.testing.cluster paxos_rsm.testing.pytest_plugin
+
 build: $(STAMP) ## the wheel, into dist/
 	$(BIN)/python -m build --wheel --no-isolation
 
@@ -114,5 +119,5 @@ $(STAMP): pyproject.toml paxos_rsm/_version.py
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	    echo "$(VENV) has no working Python 3.11 or newer: remove it ('make distclean') and try again" >&2; exit 1; }
 	@echo "installing paxos_rsm and its tools into $(VENV)"
-	@$(BIN)/python -m pip install -q -e '.[cli,dev]'
+	@$(BIN)/python -m pip install -q -e '.[cli,gateway,dev]'
 	@touch $@
