@@ -21,7 +21,7 @@ CODE := $(wildcard paxos_rsm tools tests benchmarks examples)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-integration test-etcd sim model fuzz mutants chaos bench docs \
+.PHONY: help setup demo test test-unit test-integration test-long test-etcd sim model fuzz mutants chaos bench docs \
         check lint types floors check-gen fmt gen hooks build clean distclean
 
 help: ## list the targets
@@ -40,6 +40,9 @@ test-unit: $(STAMP) ## the tests that start no server processes
 
 test-integration: $(STAMP) ## the tests with real server processes
 	$(PYTEST) tests --ignore tests/etcd -m integration
+
+test-long: $(STAMP) ## the long forms of tests with real servers: a minute of kills each (ten minutes, one after the other)
+	PAXOS_RSM_LONG_TESTS=1 $(BIN)/pytest -q tests/integration -m slow $(PYTEST_ARGS)
 
 test-etcd: $(STAMP) ## etcd's own etcdctl against us, and a real etcd beside us (Debian: etcd-server, etcd-client)
 	@for tool in "$${ETCD:-etcd}" "$${ETCDCTL:-etcdctl}"; do command -v "$$tool" >/dev/null || { \

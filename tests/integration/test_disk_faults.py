@@ -22,7 +22,7 @@ from tests.integration.processes import check_one_sentence, ended_server
 from tests.integration.waiting import eventually, leader_among, same_state, status_now
 
 LONG = pytest.mark.skipif(
-    "PAXOS_RSM_LONG_TESTS" not in os.environ, reason="takes 40 s; PAXOS_RSM_LONG_TESTS=1 runs it"
+    "PAXOS_RSM_LONG_TESTS" not in os.environ, reason="takes 40 s; make test-long runs it"
 )
 PATIENT_MS = 2_000
 """The election time-out where a test asserts that the leader stays: a busy machine may well hold one up for 500 ms."""
@@ -188,7 +188,7 @@ def test_a_disk_that_is_full_ends_the_leader(new_cluster: NewCluster, tell: Call
 
 
 # Far more than the election time-out (500 ms) and all that a busy machine adds to it: that much nobody may wait.
-@pytest.mark.parametrize("delay_ms", [10_000, pytest.param(30_000, marks=LONG)])
+@pytest.mark.parametrize("delay_ms", [10_000, pytest.param(30_000, marks=[LONG, pytest.mark.slow])])
 def test_a_leader_whose_disk_stalls_holds_nobody_up(
     shimmed: LocalCluster, delay_ms: int, tell: Callable[[str], None]
 ) -> None:
