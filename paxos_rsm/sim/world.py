@@ -17,6 +17,7 @@ from typing import Any, get_origin
 from paxos_rsm.errors import ConfigError
 from paxos_rsm.paxos.settings import Settings
 from paxos_rsm.replica.replica import ReplicaSettings
+from paxos_rsm.storage.segments import SEGMENT_BYTES_MIN
 
 __all__ = ["ELECTION_TICKS", "FAULTS", "TICK_UNITS", "World"]
 
@@ -55,6 +56,37 @@ FAULTS: Mapping[str, tuple[float, ...]] = MappingProxyType(
     }
 )
 """Every kind of fault that comes and goes, with the rates (per tick of the cluster) that a world draws from."""
+
+RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {
+        "servers": (1, 9),
+        "segment_bytes": (SEGMENT_BYTES_MIN, 64 << 20),
+        "delay_units": (1, 3 * TICK_UNITS),
+        "loss": (0, 0.6),
+        "duplicate": (0, 1),
+        "late": (0, 1),
+        "sync_units": (0, 20 * TICK_UNITS),
+        "lazy": (0, 1),
+        "restart_ticks": (1, 400),
+        "clients": (0, 20),
+        "client_units": (1, 20 * TICK_UNITS),
+        "in_flight_max": (1, 1000),
+        "frame_commands_max": (1, 3),
+        "reads": (0, 1),
+        "moves": (0, 0.9),
+        "sleeps": (0, 0.9),
+        "ends": (0, 0.9),
+        "patience_ticks": (1, 1000),
+        "calm": (0, 1),
+        "digest_slots": (1, 1 << 20),
+        **dict.fromkeys(FAULTS, (0, 1)),
+    }
+)
+"""What a world may be given. Beyond, a run never ends, or fails for no fault of the servers: a cluster does not form
+where nearly everything is lost, and neither the genesis of ten servers nor a frame of many commands fits into the
+smallest entries that are drawn."""
+
+TICK_RANGE = TICK_UNITS // 10, 10 * TICK_UNITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,26 +223,16 @@ class World:
         """This world with some of it changed: a name of a fault is its rate, any other one that of a field.
 
         What goes with the number of servers follows it. Raises ConfigError for a name that is neither, and for a value
-        that cannot be one of that field.
+        that cannot be one of that field, or is out of its range.
         """
         fields = dict(changes)
         rates = {name: fields.pop(name) for name in changes if name in FAULTS}
         for name, value in [*fields.items(), *rates.items()]:
-            if name not in FAULTS and name not in self.__dataclass_fields__:
-                raise ConfigError(
-                    f"the world of a simulation has nothing called {name!r}; it has "
-                    f"{', '.join([*self.__dataclass_fields__, *FAULTS])}"
-                )
-            declared: Any = float if name in FAULTS else self.__dataclass_fields__[name].type
-            kind = get_origin(declared) or declared
-            if not isinstance(value, kind) and not (kind is float and isinstance(value, int)):
-                raise ConfigError(
-                    f"{name} of the world of a simulation is of the type {kind.__name__}, {value!r} is not"
-                )
+            _check(name, value)
         servers = fields.get("servers", self.servers)
-        if servers < 1:
-            raise ConfigError(f"a world of {servers} servers cannot be simulated; give at least 1")
-        fields.setdefault("tick_units", tuple(islice(cycle(self.tick_units), servers)))
+        ticks = fields.setdefault("tick_units", tuple(islice(cycle(self.tick_units), servers)))
+        if len(ticks) != servers:
+            raise ConfigError(f"tick_units has {len(ticks)} ticks for {servers} servers; give one for each")
         phase2 = fields.setdefault("phase2", self.phase2 if self.phase2 <= servers else 0)
         if not 0 <= phase2 <= servers:
             raise ConfigError(
@@ -218,3 +240,44 @@ class World:
             )
         rates = {**self.rates, **fields.pop("rates", {}), **rates}
         return replace(self, **fields, rates=rates)
+
+
+def _check(name: str, value: Any) -> None:
+    """Raises ConfigError where ``value`` can be no ``name`` of a world, whatever else that has."""
+    declared = World.__dataclass_fields__
+    if name not in FAULTS and name not in declared:
+        raise ConfigError(
+            f"the world of a simulation has nothing called {name!r}; it has {', '.join([*declared, *FAULTS])}"
+        )
+    kind: Any = float if name in FAULTS else get_origin(declared[name].type) or declared[name].type
+    if not _is_a(kind, value):
+        raise ConfigError(
+            f"{name} of the world of a simulation is of the type {kind.__name__}, {value!r} is not"
+        )
+    if name == "settings":
+        value.validate()
+    elif name == "rates":
+        for fault, rate in value.items():
+            if fault not in FAULTS:
+                raise ConfigError(f"rates has the fault {fault!r}; there are {', '.join(FAULTS)}")
+            _check(fault, rate)
+    elif name == "tick_units":
+        for units in value:
+            _within(name, units, TICK_RANGE)
+    elif name in RANGES:
+        _within(name, value, RANGES[name])
+
+
+def _is_a(kind: Any, value: Any) -> bool:
+    """Whether a value is of this type; True and False are no numbers here."""
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _within(name: str, value: Any, bounds: tuple[float, float]) -> None:
+    least, most = bounds
+    if not (_is_a(float, value) and least <= value <= most):
+        raise ConfigError(
+            f"{name} of the world of a simulation is {value!r}; it must be from {least} to {most}"
+        )

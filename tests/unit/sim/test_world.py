@@ -1,5 +1,6 @@
 """Worlds: drawn from chance alone, sound whatever was drawn, and changed by name."""
 
+import math
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -8,8 +9,9 @@ import pytest
 
 from paxos_rsm.errors import ConfigError
 from paxos_rsm.paxos.quorum import QuorumSizes
+from paxos_rsm.paxos.settings import Settings
 from paxos_rsm.sim.stage import Stage
-from paxos_rsm.sim.world import FAULTS, TICK_UNITS, World
+from paxos_rsm.sim.world import FAULTS, RANGES, TICK_UNITS, World
 
 SEEDS = range(400)
 
@@ -109,7 +111,35 @@ def test_what_goes_with_the_number_of_servers_follows_it(servers: int) -> None:
         ({"settings": 1}, "settings of the world of a simulation is of the type Settings, 1 is not"),
         ({"clients": 1.5}, "clients of the world of a simulation is of the type int, 1.5 is not"),
         ({"crash": "often"}, "crash of the world of a simulation is of the type float, 'often' is not"),
-        ({"servers": 0}, "a world of 0 servers"),
+        ({"servers": 0}, "servers of the world of a simulation is 0; it must be from 1 to 9"),
+        ({"servers": 10}, "servers .* is 10; it must be from 1 to 9"),
+        ({"servers": True}, "servers of the world of a simulation is of the type int, True is not"),
+        ({"loss": True}, "loss of the world of a simulation is of the type float, True is not"),
+        ({"fifo": 1}, "fifo of the world of a simulation is of the type bool, 1 is not"),
+        ({"crash": 1.5}, "crash of the world of a simulation is 1.5; it must be from 0 to 1"),
+        ({"crash": -0.1}, "crash .* is -0.1; it must be from 0 to 1"),
+        ({"crash": math.nan}, "crash .* is nan; it must be from 0 to 1"),
+        ({"loss": 1.0}, r"loss .* is 1.0; it must be from 0 to 0\.6"),
+        ({"duplicate": 10**400}, "duplicate .* it must be from 0 to 1"),
+        ({"moves": 1}, r"moves .* is 1; it must be from 0 to 0\.9"),
+        ({"calm": -1}, "calm .* is -1; it must be from 0 to 1"),
+        ({"digest_slots": 0}, "digest_slots .* is 0; it must be from 1 "),
+        ({"delay_units": 0}, "delay_units .* is 0; it must be from 1 "),
+        ({"sync_units": -1}, "sync_units .* is -1; it must be from 0 "),
+        ({"restart_ticks": 0}, "restart_ticks .* is 0; it must be from 1 "),
+        ({"segment_bytes": 100}, "segment_bytes .* is 100; it must be from 16384 "),
+        ({"clients": -1}, "clients .* is -1; it must be from 0 to 20"),
+        ({"client_units": 0}, "client_units .* is 0; it must be from 1 "),
+        ({"in_flight_max": 0}, "in_flight_max .* is 0; it must be from 1 "),
+        ({"frame_commands_max": 0}, "frame_commands_max .* is 0; it must be from 1 "),
+        ({"patience_ticks": 0}, "patience_ticks .* is 0; it must be from 1 "),
+        ({"servers": 3, "tick_units": (1000,)}, "tick_units has 1 ticks for 3 servers"),
+        ({"servers": 1, "tick_units": (0,)}, "tick_units .* is 0; it must be from 100 to 10000"),
+        ({"servers": 1, "tick_units": ("long",)}, "tick_units .* is 'long'; it must be from 100 to 10000"),
+        ({"rates": {"crashs": 0.1}}, "rates has the fault 'crashs'; there are crash, "),
+        ({"rates": {"crash": 2}}, "crash .* is 2; it must be from 0 to 1"),
+        ({"settings": Settings(window_slots=0)}, "window_slots is 0; it must be at least 1"),
+        ({"servers": 3, "phase2": -1}, "a phase-2 quorum of -1 is not for 3 servers"),
         ({"servers": 3, "phase2": 4}, "a phase-2 quorum of 4 is not for 3 servers"),
     ],
 )
@@ -122,3 +152,10 @@ def test_a_refusal_names_every_fault() -> None:
     with pytest.raises(ConfigError) as caught:
         drawn(1).but({"nothing": 1})
     assert all(name in str(caught.value) for name in [*FAULTS, "loss", "digest_slots"])
+
+
+def test_whatever_is_drawn_is_within_what_may_be_given() -> None:
+    for world in WORLDS:
+        given = {name: getattr(world, name) for name in world.__dataclass_fields__}
+        assert world.but(given) == world
+    assert RANGES.keys() >= FAULTS.keys()
