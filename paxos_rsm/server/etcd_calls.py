@@ -101,14 +101,14 @@ class EtcdCalls:
             raise InvariantViolation(
                 "a server without sessions of its own was given a command: a bug in paxos_rsm"
             )
-        async with self._in_etcds_words():
-            await self._need_leader(context)
+        async with self.in_etcds_words():
+            await self.need_leader(context)
             return await self._own.submit(command)
 
     async def read_index(self, context: Context) -> None:
         """From here on the local state has all that was acknowledged before the call. Raises StatusError."""
-        async with self._in_etcds_words():
-            await self._need_leader(context)
+        async with self.in_etcds_words():
+            await self.need_leader(context)
             # Shielded: a caller who leaves must not cancel what the other readers of this turn share.
             await asyncio.shield(self._replica.read())
 
@@ -116,7 +116,7 @@ class EtcdCalls:
         """The answer of the state machine to a query, as of now. Raises StatusError."""
         if not serializable:
             await self.read_index(context)
-        async with self._in_etcds_words():
+        async with self.in_etcds_words():
             return self._replica.query(command)
 
     def response(self, result: Any) -> Response:
@@ -128,7 +128,8 @@ class EtcdCalls:
         return response
 
     @asynccontextmanager
-    async def _in_etcds_words(self) -> AsyncIterator[None]:
+    async def in_etcds_words(self) -> AsyncIterator[None]:
+        """Within it, what takes too long or cannot be done raises StatusError."""
         try:
             async with asyncio.timeout(self._limits.request_timeout_ms / 1000):
                 yield
@@ -137,7 +138,7 @@ class EtcdCalls:
         except PaxosRsmError as error:
             raise self._translated(error) from error
 
-    async def _need_leader(self, context: Context) -> None:
+    async def need_leader(self, context: Context) -> None:
         """Waits through an election, but not longer."""
         if self._leadership.has_leader:
             return

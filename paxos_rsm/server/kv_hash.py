@@ -42,7 +42,7 @@ def revision_error(machine: KeyValueMachine, revision: int) -> KvError | None:
 
 async def hash_at(machine: KeyValueMachine, revision: int) -> int:
     """32 bits over all that is kept up to ``revision`` (0 or less: everything), as of the call."""
-    now, compacted, base, log = machine._store.view()
+    now, compacted, base, log = machine.view()
     last = revision if revision > 0 else now
     kept = takewhile(lambda record: record[MOD] <= last, log)
     return await hash_of(chain([compacted.to_bytes(8, "big", signed=True)], _packed(base), _packed(kept)))

@@ -58,10 +58,10 @@ class LocalKv:
             error = REQUEST_TOO_LARGE
         if error is not None:
             raise refused(error)
-        async with self._calls._in_etcds_words():
+        async with self._calls.in_etcds_words():
             if context is not None:
                 self._calls.refuse(None)
-                await self._calls._need_leader(context)
+                await self._calls.need_leader(context)
             return self._own.submit(data)
 
     async def answer(self, future: "asyncio.Future[Any]") -> Any:
@@ -69,7 +69,7 @@ class LocalKv:
 
         Raises StatusError. Neither a time-out nor the caller's end takes anything back: the future goes on.
         """
-        async with self._calls._in_etcds_words():
+        async with self._calls.in_etcds_words():
             result = await asyncio.shield(future)
         response = result_to_pb(result)
         if isinstance(response, KvError):

@@ -251,6 +251,10 @@ class KeyValueMachine:
         reader.finish()
         self._store = store
 
+    def view(self) -> tuple[int, int, Iterator[Record], list[Record]]:
+        """See :meth:`MultiVersionStore.view`: what a hash of the store is made from."""
+        return self._store.view()
+
     def digest(self) -> bytes:
         """A hash of 16 bytes over every version that is kept. Costs as much as a whole snapshot."""
         digest = blake2b(digest_size=16)
