@@ -20,6 +20,7 @@ loop: so it works with pytest-asyncio, with anyio and with ``asyncio.run`` alike
 This module imports nothing but pytest: whoever does not ask for a cluster does not pay for it.
 """
 
+import inspect
 import os
 import sys
 from collections.abc import Iterator
@@ -47,8 +48,8 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-def _marked(request: pytest.FixtureRequest) -> tuple[int, Any, dict[str, Any]]:
-    """How many servers, of what, and what else the mark says."""
+def _marked(request: pytest.FixtureRequest, cluster: type) -> tuple[int, Any, dict[str, Any]]:
+    """How many servers, of what, and what else the mark says; UsageError where ``cluster`` would not take it."""
     mark = request.node.get_closest_marker(MARK)
     if mark is None:
         return 3, None, {}
@@ -57,7 +58,19 @@ def _marked(request: pytest.FixtureRequest) -> tuple[int, Any, dict[str, Any]]:
             f"{request.node.nodeid}: @pytest.mark.{MARK} takes its arguments by name: servers=..., machine=..."
         )
     options = dict(mark.kwargs)
-    return options.pop("servers", 3), options.pop("machine", None), options
+    servers, machine = options.pop("servers", 3), options.pop("machine", None)
+    if not isinstance(servers, int) or isinstance(servers, bool) or servers < 1:
+        raise pytest.UsageError(
+            f"{request.node.nodeid}: @pytest.mark.{MARK} has servers={servers!r}; give how many, at least 1"
+        )
+    known = [name for name in inspect.signature(cluster).parameters if name not in ("size", "machine")]
+    for name in options:
+        if name not in known:
+            raise pytest.UsageError(
+                f"{request.node.nodeid}: @pytest.mark.{MARK} has {name}, which {request.fixturename} does not know; "
+                f"it takes servers, machine, {', '.join(known)}"
+            )
+    return servers, machine, options
 
 
 def _name_of(machine: Any, test: str) -> str | None:
@@ -83,7 +96,7 @@ def paxos_cluster(request: pytest.FixtureRequest, tmp_path: Path) -> "Iterator[P
     """
     from paxos_rsm.testing.fixtures import PaxosCluster
 
-    servers, machine, options = _marked(request)
+    servers, machine, options = _marked(request, PaxosCluster)
     # What the tests can import, the servers can: the folder that pytest was started in, and what it added.
     paths = os.pathsep.join(dict.fromkeys(os.path.abspath(each) for each in sys.path))
     environment = {"PYTHONPATH": paths, **options.pop("environment", {})}
@@ -110,7 +123,7 @@ def paxos_cluster_inprocess(request: pytest.FixtureRequest, tmp_path: Path) -> "
     """
     from paxos_rsm.testing.in_process import InProcessCluster
 
-    servers, machine, options = _marked(request)
+    servers, machine, options = _marked(request, InProcessCluster)
     options.setdefault("directory", tmp_path / "paxos_cluster_inprocess")
     cluster = InProcessCluster(servers, machine=machine, **options)
     yield cluster

@@ -69,6 +69,33 @@ def test_arguments_have_names(pytester: pytest.Pytester) -> None:
     outcome.stdout.fnmatch_lines(["*takes its arguments by name: servers=..., machine=...*"])
 
 
+@pytest.mark.parametrize("fixture", ["paxos_cluster", "paxos_cluster_inprocess"])
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("servers='x'", "has servers='x'; give how many, at least 1"),
+        ("servers=0", "has servers=0; give how many, at least 1"),
+        ("servers=True", "has servers=True; give how many, at least 1"),
+        ("server=3", "has server, which {} does not know; it takes servers, machine, directory, "),
+        ("size=3", "has size, which {} does not know"),
+    ],
+)
+def test_what_the_mark_cannot_mean_is_refused(
+    pytester: pytest.Pytester, fixture: str, argument: str, says: str
+) -> None:
+    outcome = run(
+        pytester,
+        f"""
+        import pytest
+
+        @pytest.mark.paxos_cluster({argument})
+        def test_it({fixture}): ...
+        """,
+    )
+    outcome.assert_outcomes(errors=1)
+    outcome.stdout.fnmatch_lines([f"E *test_it: @pytest.mark.paxos_cluster {says.format(fixture)}*"])
+
+
 def test_a_machine_that_no_process_could_import_is_refused(pytester: pytest.Pytester) -> None:
     outcome = run(
         pytester,
