@@ -54,6 +54,8 @@ Status = Literal["ok", "fail", "unknown"]
 STATUSES = ("ok", "fail", "unknown")
 FIELDS = ("process", "op", "key", "input", "output", "call", "return", "status")
 REQUIRED = ("process", "op", "call", "status")
+SHOWN_MAX = 60
+"""Characters of a value that a message repeats."""
 
 
 @dataclass(slots=True)
@@ -132,12 +134,12 @@ def validate(operation: Operation, where: str = "") -> None:
     if operation.status not in STATUSES:
         problem = f"the status is {operation.status!r}: write ok, fail or unknown"
     elif not _is_time(call):
-        problem = f"the call is {call!r}: give the time as a finite number"
+        problem = f"the call is {_shown(call)}: give the time as a finite number"
     elif return_ is None:
         if operation.status == "ok":
             problem = "it is ok and has no return: give its time, or call its outcome unknown"
     elif not _is_time(return_):
-        problem = f"the return is {return_!r}: give the time as a finite number, or null"
+        problem = f"the return is {_shown(return_)}: give the time as a finite number, or null"
     elif return_ < call:
         problem = (
             f"it returned at {return_}, before its call at {call}: take both times from one monotonic clock"
@@ -148,7 +150,17 @@ def validate(operation: Operation, where: str = "") -> None:
 
 
 def _is_time(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond every float
+        return False
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
 
 
 def operation_to_json(operation: Operation) -> dict[str, Any]:

@@ -7,10 +7,12 @@ undecided check has a code of its own, so that no script takes it for a pass.
 import importlib
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.text import Text
 
@@ -33,7 +35,7 @@ GROUP_EPILOG = """\
 \b
 Examples:
   paxos-rsm check history run.jsonl --model kv
-  paxos-rsm check history run.jsonl --model revisions --html run.html
+  paxos-rsm check history chaos-7/history.jsonl --html run.html
   paxos-rsm check perf --load m
 """
 
@@ -41,22 +43,42 @@ EPILOG = """\
 \b
 Examples:
   paxos-rsm check history run.jsonl --model register
-  paxos-rsm check history run.jsonl --model revisions --timeout 5m --html run.html
+  paxos-rsm check history chaos-7/history.jsonl --timeout 5m --html run.html
   paxos-rsm check history run.jsonl --model my_models:Queue
 
 FILE has one JSON object a line (docs/LINEARIZABILITY.md tells the form); - is standard input.
 
-Exit codes: 0 linearizable; 1 a violation; 4 not decided within the time, which is no pass; 128 bad usage, or a
-history that cannot be read.
+Exit codes: 0 linearizable; 1 a violation; 4 not decided within the time, or nothing to decide, which is no pass;
+128 bad usage, or a history that cannot be read.
 """
 
 STYLES = {"linearizable": "bold green", "violation": "bold red", "unknown": "bold yellow"}
+
+
+DEFAULT_MODEL = "revisions"
+"""What chaos records, and whatever else writes to a store with revisions."""
 
 
 class BadHistory(Failure):
     """The history or the model cannot be used."""
 
     exit_code = EXIT_BAD_USAGE
+
+
+class DrawingPath(click.Path):
+    """A file to be written when all is done: that its directory is there is seen to before."""
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False, writable=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = os.fsdecode(super().convert(value, param, ctx))
+        directory = Path(path).parent
+        if not directory.is_dir():
+            self.fail(f"there is no directory {str(directory)!r} to write {Path(path).name!r} to", param, ctx)
+        if not os.access(directory, os.W_OK) and not os.path.exists(path):
+            self.fail(f"the directory {str(directory)!r} cannot be written to", param, ctx)
+        return path
 
 
 def load_model(name: str) -> "Model":
@@ -96,20 +118,17 @@ def check() -> None:
 @click.option(
     "--model",
     "model_name",
-    required=True,
+    default=DEFAULT_MODEL,
+    show_default=True,
     metavar="MODEL",
-    help="What the object is meant to do: register, cas, kv, lock, counter, revisions (transactions and ranges of a"
-    " store with revisions), or a class of your own as module:Class.",
+    help="What the object is meant to do: revisions (a store with revisions, its transactions and ranges included; what"
+    " chaos records), register, cas, kv, lock, counter, or a class of your own as module:Class.",
 )
 @click.option(
     "--timeout", "timeout_s", type=DurationType(), default="60s", show_default=True, help="When to give up."
 )
-@click.option(
-    "--html", "html_path", type=click.Path(dir_okay=False, writable=True), help="Draw it as a page there."
-)
-@click.option(
-    "--svg", "svg_path", type=click.Path(dir_okay=False, writable=True), help="Draw it as an SVG there."
-)
+@click.option("--html", "html_path", type=DrawingPath(), help="Draw it as a page there.")
+@click.option("--svg", "svg_path", type=DrawingPath(), help="Draw it as an SVG there.")
 @click.option("--key", help="Draw this key; the one that failed where none is given.")
 @click.option(
     "--incomplete",
@@ -141,10 +160,7 @@ def history(
     try:
         operations = checker.read_history(sys.stdin if file == "-" else file)
         drawn = _key_named(operations, key)
-        if model is None:
-            result = checker.check_revisions(operations, complete=not incomplete, timeout_s=timeout_s)
-        else:
-            result = checker.check(operations, model, timeout_s=timeout_s)
+        result = _verdict(operations, model, timeout_s, complete=not incomplete)
         title = "History" if file == "-" else Path(file).name
         if html_path:
             page = checker.draw_html(operations, result, model=model, key=drawn, title=title)
@@ -153,7 +169,9 @@ def history(
             drawing = checker.draw_svg(operations, result, model=model, key=drawn)
             Path(svg_path).write_text(drawing, encoding="utf-8")
     except HistoryError as error:
-        raise BadHistory(str(error)) from None
+        defaulted = ctx.get_parameter_source("model_name") is ParameterSource.DEFAULT
+        hint = f" (no --model was given, so that of {DEFAULT_MODEL} was taken)" if defaulted else ""
+        raise BadHistory(f"{error}{hint}") from None
     if write_out == "json":
         print_json(_as_json(result))
     else:
@@ -163,6 +181,24 @@ def history(
     verdict = result.verdict
     if verdict is not checker.Verdict.LINEARIZABLE:
         ctx.exit(EXIT_ERROR if verdict is checker.Verdict.VIOLATION else EXIT_UNDECIDED)
+
+
+def _verdict(
+    operations: "list[Operation]", model: "Model | None", timeout_s: float, *, complete: bool
+) -> "Result":
+    """What the checker says; ``model`` None: the store with revisions. Where there was nothing to check, unknown."""
+    from paxos_rsm import checker
+
+    if model is None:
+        result = checker.check_revisions(operations, complete=complete, timeout_s=timeout_s)
+    else:
+        result = checker.check(operations, model, timeout_s=timeout_s)
+    if result.verdict is not checker.Verdict.LINEARIZABLE or any(
+        each.status != "fail" for each in operations
+    ):
+        return result
+    empty = "every operation of the history failed" if operations else "the history is empty"
+    return replace(result, verdict=checker.Verdict.UNKNOWN, reason=f"{empty}: nothing was shown")
 
 
 def _key_named(operations: "list[Operation]", name: str | None) -> Any:

@@ -134,3 +134,58 @@ def test_the_help_of_the_subcommand_teaches_by_examples() -> None:
     result = run("check", "history", "--help")
     assert "paxos-rsm check history run.jsonl --model register" in result.stdout
     assert "Exit codes: 0 linearizable; 1 a violation; 4" in result.stdout
+
+
+def test_without_a_model_it_is_a_store_with_revisions(tmp_path: Path, good: str) -> None:
+    path = tmp_path / "chaos.jsonl"
+    write_history([Operation(1, "put", "a", "1", {"revision": 2}, 0, 1)], path)
+    result = run("check", "history", str(path))
+    assert result.exit_code == 0, result.output
+    assert "replayed revision by revision" in result.stdout
+    refused = run("check", "history", good)
+    assert refused.exit_code == 128
+    assert "no operation of a store with revisions" in refused.stderr
+    assert "(no --model was given, so that of revisions was taken)" in refused.stderr
+
+
+@pytest.mark.parametrize("model", ["revisions", "register"])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "the history is empty"),
+        ("\n\n", "the history is empty"),
+        (
+            '{"process": 1, "op": "put", "key": 1, "call": 1, "return": 2, "status": "fail"}\n',
+            "every operation of the history failed",
+        ),
+    ],
+)
+def test_a_history_of_nothing_shows_nothing(tmp_path: Path, content: str, reason: str, model: str) -> None:
+    path = tmp_path / "h.jsonl"
+    path.write_text(content)
+    result = run("check", "history", str(path), "--model", model)
+    assert result.exit_code == EXIT_UNDECIDED
+    assert result.stdout.startswith(f"unknown: {reason}: nothing was shown")
+
+
+@pytest.mark.parametrize("which", ["call", "return"])
+def test_a_time_beyond_every_float_is_bad_input(tmp_path: Path, which: str) -> None:
+    path = tmp_path / "h.jsonl"
+    times = {"call": "1", "return": "2", which: "1" + 400 * "0"}
+    path.write_text(
+        f'{{"process": 1, "op": "read", "call": {times["call"]}, "return": {times["return"]}, "status": "ok"}}\n'
+    )
+    result = run("check", "history", str(path), "--model", "register")
+    assert result.exit_code == 128
+    assert f"line 1: the {which} is 1000" in result.stderr
+    assert "give the time as a finite number" in result.stderr
+    assert len(result.stderr) < 300
+
+
+@pytest.mark.parametrize("option", ["--svg", "--html"])
+def test_where_it_cannot_be_drawn_is_said_before_the_check(tmp_path: Path, option: str) -> None:
+    path = tmp_path / "not-even-read.jsonl"
+    path.write_text("nonsense")
+    result = run("check", "history", str(path), option, str(tmp_path / "nowhere" / "drawing"))
+    assert result.exit_code == 128
+    assert f"there is no directory '{tmp_path / 'nowhere'}' to write 'drawing' to" in result.stderr
