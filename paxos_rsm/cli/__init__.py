@@ -6,11 +6,19 @@
     options   endpoints, durations, global options before or after the subcommand, sections of the help
     output    bytes as text or base64; json, tables and plain lines
     connect   opens a client for one command and says what went wrong
+    direct    calls to one server                     store     commands of the key-value store
+    answers/  what servers answer, as text: simple, json, fields, table       go_strings   strings as Go has them
+
     kv        put, get, del, cas, compaction          machine   submit, query
-    status    status                                  completion   completion
+    txn       txn; txn_grammar reads it               watch     watch
+    lease     lease; lease_ids reads its number       lock, elect; running runs commands while they are held
+    status    status                                  member    member list
+    endpoint  endpoint health|status|hashkv           snapshot, maintenance (alarm, defrag)
     server    server (one)                            cluster   cluster (three local ones)
     bench     bench: starts load processes            load      one load process        latency  what it notes
+    sim, chaos, check                                 perf      check perf
     demo      demo: a leader dies, nothing is lost
+    shell     shell; stdin brings lines               completion   completion; key_completion that of keys
 
 Only this file may be imported without click and rich, which the library does not need: it says what to
 install.
@@ -25,7 +33,7 @@ __all__ = ["main"]
 def main() -> None:
     """Runs the command line of this process; leaves by SystemExit.
 
-    Exit codes: 0; 1 error; 2 no server could be reached; 5 interrupted; 128 bad usage.
+    Exit codes: see failures.py.
     """
     try:
         import click  # noqa: F401

@@ -214,23 +214,12 @@ def get(settings: Settings, /, **flags: Any) -> None:
         raise click.UsageError("--keys-only and --print-value-only leave nothing to print")
     if flags["print_value_only"] and settings.write_out not in (None, "simple"):
         raise click.UsageError("--print-value-only is for -w simple")
-    key, range_end = _bounds(flags)
+    paged = _may_be_large(flags)  # which also refuses, before anything is asked, what means two things
     found: list[RangeResult] = []
 
     async def read(client: "AsyncClient") -> "pb.RangeResponse":
-        # Not as a bare query: the client also knows how fresh the answer is.
-        sort_by, order = flags["sort_by"], flags["order"]
-        result = await client.range(
-            key,
-            range_end or None,
-            limit=flags["limit"],
-            revision=flags["rev"],
-            sort_by=SORT_BY[sort_by][0] if sort_by else None,
-            descending=order == "DESCEND",
-            keys_only=flags["keys_only"],
-            count_only=flags["count_only"],
-            serializable=flags["consistency"] == "s",
-        )
+        # Not as a bare query: the client also knows how fresh the answer is, and how to read in pages.
+        result = await (_read_in_pages(client, flags) if paged else _read(client, flags))
         found.append(result)
         return range_to_pb(result)
 
@@ -245,6 +234,41 @@ def get(settings: Settings, /, **flags: Any) -> None:
         count_only=flags["count_only"],
     )
     show(settings, answer, style, **fresh)
+
+
+async def _read(client: "AsyncClient", flags: Mapping[str, Any]) -> "RangeResult":
+    key, range_end = _bounds(flags)
+    sort_by = flags["sort_by"]
+    return await client.range(
+        key,
+        range_end or None,
+        limit=flags["limit"],
+        revision=flags["rev"],
+        sort_by=SORT_BY[sort_by][0] if sort_by else None,
+        descending=flags["order"] == "DESCEND",
+        keys_only=flags["keys_only"],
+        count_only=flags["count_only"],
+        serializable=flags["consistency"] == "s",
+    )
+
+
+def _may_be_large(flags: Mapping[str, Any]) -> bool:
+    """Whether nothing bounds the answer, and it can be read in pages: in the order of keys, as of now."""
+    range_end = _bounds(flags)[1]
+    bounded = flags["limit"] or flags["count_only"] or not range_end
+    return not (
+        bounded or flags["rev"] or flags["consistency"] == "s" or flags["sort_by"] not in (None, "KEY")
+    )
+
+
+async def _read_in_pages(client: "AsyncClient", flags: Mapping[str, Any]) -> "RangeResult":
+    """The whole range as it stands at one revision, in messages that no server has to hold a long time."""
+    from paxos_rsm.client import RangeResult
+
+    key, range_end = _bounds(flags)
+    scan = client.scan(key, range_end, descending=flags["order"] == "DESCEND", keys_only=flags["keys_only"])
+    kvs = tuple([kv async for kv in scan])
+    return RangeResult(kvs, len(kvs), False, scan.revision)
 
 
 # ---- del -------------------------------------------------------------------------------------------------

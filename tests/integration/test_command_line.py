@@ -1,11 +1,9 @@
 """``paxos-rsm`` as people use it: the command against real servers, and a cluster of its own in the foreground."""
 
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,36 +11,7 @@ from pathlib import Path
 import pytest
 
 from paxos_rsm.testing import LocalCluster, PortHolder, port_is_free
-
-TIMEOUT_S = 60
-
-
-def environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("PAXOS_RSM_")}
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "paxos_rsm.cli", *arguments]
-
-
-def ask(cluster: LocalCluster, *arguments: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
-    """One command, with every server of the cluster to turn to."""
-    return subprocess.run(
-        command(*arguments),
-        input=stdin,
-        capture_output=True,
-        timeout=TIMEOUT_S,
-        env={**environment(), "PAXOS_RSM_ENDPOINTS": ",".join(cluster.endpoints)},
-        check=False,
-    )
-
-
-def printed(cluster: LocalCluster, *arguments: str, stdin: bytes = b"") -> bytes:
-    """What a command that succeeds has printed."""
-    done = ask(cluster, *arguments, stdin=stdin)
-    assert done.returncode == 0, done.stderr.decode()
-    assert not done.stderr
-    return done.stdout
+from tests.integration.command_line import TIMEOUT_S, ask, command, environment, printed
 
 
 def test_keys_and_values(cluster: LocalCluster) -> None:
@@ -53,12 +22,12 @@ def test_keys_and_values(cluster: LocalCluster) -> None:
         )
     assert printed(cluster, "put", "raw", stdin=b"\x00\xff") == b"OK\n"
     raw = json.loads(printed(cluster, "-w", "json", "get", "raw"))["kvs"][0]
-    assert (raw["value"], raw["value_encoding"], raw["version"]) == ("AP8=", "base64", 1)
+    assert (raw["value"], raw["key_text"], "value_text" in raw, raw["version"]) == ("AP8=", "raw", False, 1)
     assert printed(cluster, "cas", "greeting", "hello", "hi") == b"OK\n"
     refused = ask(cluster, "cas", "greeting", "hello", "hi")
     assert (refused.returncode, refused.stdout) == (1, b"")
     assert refused.stderr == b"Error: nothing was written: 'greeting' does not hold 'hello'\n"
-    assert printed(cluster, "get", "--prefix", "--keys-only", "--order", "DESCEND") == b"raw\ngreeting\n"
+    assert printed(cluster, "get", "--prefix", "--keys-only", "--order", "DESCEND") == b"raw\n\ngreeting\n\n"
     assert printed(cluster, "del", "--prefix", "--prev-kv", "g") == b"1\ngreeting\nhi\n"
     assert printed(cluster, "get", "greeting") == b""
     assert printed(cluster, "get", "--prefix", "--count-only") == b"1\n"

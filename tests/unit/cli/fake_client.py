@@ -86,6 +86,31 @@ class FakeWatch:
         return self._batches.pop(0) if self._batches else []
 
 
+class FakeScan:
+    """A range, all of it in one page."""
+
+    revision = 0
+
+    def __init__(self, client: "FakeClient", key: bytes, end: bytes, options: dict[str, Any]) -> None:
+        self._client = client
+        self._bounds = (key, end)
+        self._options = options
+
+    async def __aiter__(self) -> AsyncIterator[KeyValue]:
+        self._client._note("scan", bounds=self._bounds, **self._options)
+        given: dict[str, Any] = {
+            "limit": 0,
+            "revision": 0,
+            "sort_by": None,
+            "count_only": False,
+            "serializable": False,
+        }
+        found = await self._client.range(self._bounds[0], self._bounds[1], **given, **self._options)
+        self.revision = found.revision
+        for kv in found.kvs:
+            yield kv
+
+
 class FakeClient:
     """Takes the calls of AsyncClient; all instances share one store, and note how they were called."""
 
@@ -144,6 +169,9 @@ class FakeClient:
     def _apply(self, command: pb.KvCommand) -> pb.KvResult:
         result = self.machine.apply(command.SerializeToString(), Position(1, 0))
         return pb.KvResult.FromString(result)
+
+    def scan(self, key: bytes, end: bytes, **options: Any) -> "FakeScan":
+        return FakeScan(self, key, end, options)
 
     async def range(self, key: bytes, end: bytes | None = None, **options: Any) -> RangeResult:
         self._note("range", key=key, end=end, **options)

@@ -140,6 +140,27 @@ def test_get_hands_its_options_on(filled: Client) -> None:
     assert (filled.calls[-2][1]["sort_by"], filled.calls[-2][1]["descending"]) == (None, False)
 
 
+@pytest.mark.parametrize(
+    ("line", "paged"),
+    [
+        (["--prefix", "b/"], True),
+        (["b/", "c", "--order", "DESCEND", "--sort-by", "key"], True),
+        (["--from-key", "b", "--keys-only"], True),
+        (["a"], False),
+        (["--prefix", "b/", "--limit", "1"], False),
+        (["--prefix", "b/", "--count-only"], False),
+        (["--prefix", "b/", "--rev", "4"], False),
+        (["--prefix", "b/", "--consistency", "s"], False),
+        (["--prefix", "b/", "--sort-by", "VALUE"], False),
+    ],
+)
+def test_what_nothing_bounds_is_read_in_pages(filled: Client, line: list[str], paged: bool) -> None:
+    assert run("get", *line).exit_code == 0
+    assert ("scan" in [what for what, _ in filled.calls]) is paged
+    shown = as_json("get", "--prefix", "b/")
+    assert (shown["revision"], shown["count"], "more" in shown) == (5, 2, False)
+
+
 def test_get_as_json(filled: Client) -> None:
     kv: dict[str, Any] = {"key": "YQ==", "key_text": "a", "value": "MQ==", "value_text": "1"}
     kv |= {"create_revision": 2, "mod_revision": 2, "version": 1}
