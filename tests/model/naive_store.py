@@ -65,8 +65,8 @@ class NaiveStore:
         return [kv.key for kv in self.within(b"\0", b"\0", self.revision) if kv.lease == lease]
 
     def replaced(self, event: Event) -> t.KeyValue | None:
-        """The version that was there before the transaction of ``event``."""
-        return self.at(event[0], event[2] - 1)
+        """The version that was there before the transaction of ``event``; none for what it has created."""
+        return None if event[3] == 1 else self.at(event[0], event[2] - 1)
 
     def readable(self) -> range:
         """The revisions that may be read."""
