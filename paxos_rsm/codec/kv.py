@@ -455,7 +455,10 @@ def _fill_operation(message: pb.ResponseOp, result: OperationResult) -> None:
     elif isinstance(result, DeleteRangeResult):
         _fill_delete_range(message.response_delete_range, result)
     else:
-        _fill_txn(message.response_txn, result)
+        inner = _fill_txn(message.response_txn, result)
+        # etcd's: a header is there, and says nothing.
+        inner.header.Clear()
+        inner.header.SetInParent()
 
 
 class KvCodec:

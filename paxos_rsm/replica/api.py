@@ -114,8 +114,11 @@ class ReplicaHandle(Protocol):
         """A view of the moment."""
         ...
 
-    def timer_remaining_ms(self, timer: int) -> int | None:
-        """What is left of a timer of the state machine, as this server has it; None where there is none."""
+    def timer_remaining_ms(self, timer: int, armed: int) -> int | None:
+        """What is left of a timer of the state machine since that arming, as this server has it.
+
+        None where it has been armed so lately that no tick has passed since: all of it is left.
+        """
         ...
 
     def watch_applied(self, applied: Callable[[], None]) -> None:

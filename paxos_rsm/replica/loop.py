@@ -305,9 +305,9 @@ class ReplicaLoop:
         """See :meth:`paxos_rsm.replica.api.ReplicaHandle.encode_result`."""
         return self.replica.encode_result(result)
 
-    def timer_remaining_ms(self, timer: int) -> int | None:
+    def timer_remaining_ms(self, timer: int, armed: int) -> int | None:
         """See :meth:`paxos_rsm.replica.api.ReplicaHandle.timer_remaining_ms`."""
-        return self.replica.timer_remaining_ms(timer)
+        return self.replica.timer_remaining_ms(timer, armed)
 
     def watch_applied(self, applied: Callable[[], None]) -> None:
         """See :meth:`paxos_rsm.replica.api.ReplicaHandle.watch_applied`."""

@@ -317,9 +317,9 @@ class Replica:
         """Reads that have not been granted yet, in groups."""
         return len(self._reads) + len(self._granted) + bool(self._new_reads)
 
-    def timer_remaining_ms(self, timer: int) -> int | None:
-        """What is left of a timer of the state machine; None where there is none."""
-        return self._timers.remaining_ms(timer)
+    def timer_remaining_ms(self, timer: int, armed: int) -> int | None:
+        """What is left of a timer of the state machine since that arming; None where it has just been armed."""
+        return self._timers.remaining_ms(timer, armed)
 
     def query(self, request: bytes) -> bytes:
         """Asks the state machine, as it is now."""

@@ -94,13 +94,13 @@ class Timers:
             heappush(heap, (due, number))
         return [timeouts_frame(run_out)] if run_out else []
 
-    def remaining_ms(self, timer: int) -> int | None:
-        """What is left of a timer as this server has it, 0 where it has run out; None where it is not known here.
+    def remaining_ms(self, timer: int, armed: int) -> int | None:
+        """What is left of a timer as this server has it, 0 where it has run out; None where it has just been armed.
 
         The leader goes by its own watch; another server's may differ by how long a message takes.
         """
         watched = self._watched.get(timer)
-        if watched is None:
+        if watched is None or watched.armed != armed:
             return None
         return max(0, self._due(watched) - self._now) * self._tick_ms
 

@@ -80,7 +80,7 @@ class LeaseService:
         response = lease_pb2.LeaseTimeToLiveResponse(header=self._calls.headers.make(), ID=request.ID, TTL=-1)
         if lease is not None:
             # A lease that has just been granted is not watched yet: all of its time is left.
-            left_ms = self._replica.timer_remaining_ms(lease.id)
+            left_ms = self._replica.timer_remaining_ms(lease.id, lease.armed)
             response.TTL = lease.ttl_s if left_ms is None else min(left_ms // 1000, lease.ttl_s)
             response.grantedTTL = lease.ttl_s
             if request.keys:

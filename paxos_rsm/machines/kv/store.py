@@ -25,6 +25,7 @@ but never at one of a subclass, and a store has millions of them. Results have K
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
+from heapq import merge
 from itertools import islice
 from operator import itemgetter
 from typing import Any, Final, TypeAlias
@@ -148,13 +149,12 @@ class MultiVersionStore:
         prev_kv = KeyValue._make(old) if wants_prev and old is not None else None
         return _new(PutResult, (revision, prev_kv))  # type: ignore[return-value]
 
-    def put_error(self, command: Put) -> KvError | None:
-        """What :meth:`put` would refuse the command with now."""
-        if command.lease and command.lease not in self.leases:
-            return LEASE_NOT_FOUND
-        if (command.ignore_value or command.ignore_lease) and command.key not in self._newest:
-            return KEY_NOT_FOUND
-        return None
+    def put_error(self, command: Put, *, in_txn: bool = False) -> KvError | None:
+        """What :meth:`put` would refuse the command with now. Which of two reasons etcd gives depends on ``in_txn``."""
+        no_lease = LEASE_NOT_FOUND if command.lease and command.lease not in self.leases else None
+        keeps = command.ignore_value or command.ignore_lease
+        no_key = KEY_NOT_FOUND if keeps and command.key not in self._newest else None
+        return no_key or no_lease if in_txn else no_lease or no_key
 
     def delete_range(self, command: DeleteRange, revision: int = 0) -> DeleteRangeResult:
         """Deletes what the range holds; nothing there is no change, and makes no revision."""
@@ -223,7 +223,11 @@ class MultiVersionStore:
             error = self.revision_error(at)
             if error is not None:
                 return error
+        limit = command.limit
+        is_page = limit > 0 and not command.count_only and _is_by_key(command) and command[9:] == _UNFILTERED
         if 0 < at < self.revision:
+            if is_page:
+                return self._page(command, self._scan_at(command.key, command.range_end, at), at)
             return self._select(command, list(self._scan_at(command.key, command.range_end, at)))
         if not command.range_end and not command.count_only:
             record = self._newest.get(command.key)
@@ -232,18 +236,21 @@ class MultiVersionStore:
             if command[7:] == _PLAIN:
                 return RangeResult(self.revision, (KeyValue._make(record),), False, 1)
             return self._select(command, [record])
-        limit = command.limit
         if command.count_only:
             return RangeResult(self.revision, (), False, self._count(command.key, command.range_end))
-        if limit > 0 and _is_by_key(command) and command[9:] == _UNFILTERED:
-            # The common form of paging: what lies beyond the limit is counted, not read.
-            found = list(islice(self.scan(command.key, command.range_end), limit))
-            count = len(found) if len(found) < limit else self._count(command.key, command.range_end)
-            kvs = tuple(map(KeyValue._make, found))
-            if command.keys_only:
-                kvs = tuple(kv._replace(value=b"") for kv in kvs)
-            return RangeResult(self.revision, kvs, count > limit, count)
+        if is_page:
+            return self._page(command, self.scan(command.key, command.range_end), self.revision)
         return self._select(command, list(self.scan(command.key, command.range_end)))
+
+    def _page(self, command: Range, records: Iterator[Record], at: int) -> RangeResult:
+        """The common form of paging: what lies beyond the limit is counted, not read."""
+        limit = command.limit
+        found = list(islice(records, limit))
+        count = len(found) if len(found) < limit else self._count_at(command.key, command.range_end, at)
+        kvs = tuple(map(KeyValue._make, found))
+        if command.keys_only:
+            kvs = tuple(kv._replace(value=b"") for kv in kvs)
+        return RangeResult(self.revision, kvs, count > limit, count)
 
     def _select(self, command: Range, found: list[Record]) -> RangeResult:
         """Filters, sorts and cuts what a range has found."""
@@ -254,6 +261,9 @@ class MultiVersionStore:
         if command[9:] != _UNFILTERED:
             kvs = _filtered(command, kvs)
         if not _is_by_key(command):
+            if not command.sort_order and command.limit > 0 and command[9:] == _UNFILTERED:
+                # etcd's rule: where no order is asked for, the first keys are sorted, and not the first taken of all.
+                del kvs[command.limit + 1 :]
             # Ties stay in the order of keys, also where the order is reversed.
             kvs.sort(key=_SORT_KEYS[command.sort_target], reverse=command.sort_order == _DESCEND)
         more = 0 < command.limit < len(kvs)
@@ -279,13 +289,24 @@ class MultiVersionStore:
         end = len(self._live) if range_end == ALL_FROM else self._live.bisect_left(range_end)
         return max(0, int(end - self._live.bisect_left(key)))
 
+    def _count_at(self, key: bytes, range_end: bytes, revision: int) -> int:
+        """How many keys a range had at a revision. Costs what has changed since, not what there is."""
+        count = self._count(key, range_end)
+        if revision >= self.revision:
+            return count
+        start = bisect_right(self._log, revision, key=_mod_of)
+        changed = {record[KEY] for record in islice(self._log, start, None)}
+        for each in changed:
+            inside = (
+                each == key if not range_end else each >= key and (range_end == ALL_FROM or each < range_end)
+            )
+            if inside:
+                count += (self._version_at(each, revision) is not None) - (each in self._newest)
+        return count
+
     def _scan_at(self, key: bytes, range_end: bytes, revision: int) -> Iterator[Record]:
-        """The versions in a range at an older revision, by key."""
-        keys = list(self._keys(key, range_end))
-        dead = list(self._keys(key, range_end, self._dead))
-        if dead:
-            keys = sorted(keys + dead)
-        for each in keys:
+        """The versions in a range at an older revision, by key. The store must not change meanwhile."""
+        for each in merge(self._keys(key, range_end), self._keys(key, range_end, self._dead)):
             record = self._version_at(each, revision)
             if record is not None:
                 yield record

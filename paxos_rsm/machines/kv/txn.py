@@ -16,6 +16,7 @@ from paxos_rsm.errors import InvariantViolation
 from paxos_rsm.machines.kv.store import CREATE, LEASE, MOD, VALUE, VERSION, MultiVersionStore, Record
 from paxos_rsm.machines.kv.types import (
     ALL_FROM,
+    COMPACTED,
     KEY_NOT_FOUND,
     Compare,
     CompareResult,
@@ -105,25 +106,36 @@ def _holds(store: MultiVersionStore, compare: Compare) -> bool:
 
 
 def _error(store: MultiVersionStore, plan: _Plan) -> KvError | None:
+    """What the transaction is refused with: in etcd's order, all puts before all ranges."""
+    leaves = list(_leaves(plan))
+    return _put_error(store, leaves) or _range_error(store, leaves)
+
+
+def _put_error(store: MultiVersionStore, leaves: list[Range | Put | DeleteRange]) -> KvError | None:
     # `check` has seen to it that no key is put after it was deleted, but for deletes without an end (etcd's rule, see
     # check.py). A put that keeps the old value of such a key finds none; etcd itself does not survive this.
     deleted_from: bytes | None = None
-    for step in _leaves(plan):
-        error = None
+    for step in leaves:
         if isinstance(step, Put):
-            error = store.put_error(step)
-            if (
-                (step.ignore_value or step.ignore_lease)
-                and deleted_from is not None
-                and step.key >= deleted_from
-            ):
-                error = error or KEY_NOT_FOUND
-        elif isinstance(step, Range):
-            error = store.revision_error(step.revision)
-        elif step.range_end == ALL_FROM:
+            error = store.put_error(step, in_txn=True)
+            keeps = step.ignore_value or step.ignore_lease
+            if error is None and keeps and deleted_from is not None and step.key >= deleted_from:
+                error = KEY_NOT_FOUND
+            if error is not None:
+                return error
+        elif isinstance(step, DeleteRange) and step.range_end == ALL_FROM:
             deleted_from = step.key if deleted_from is None else min(step.key, deleted_from)
-        if error is not None:
-            return error
+    return None
+
+
+def _range_error(store: MultiVersionStore, leaves: list[Range | Put | DeleteRange]) -> KvError | None:
+    for step in leaves:
+        if isinstance(step, Range):
+            # Here etcd compares a negative revision as it is.
+            below = step.revision < 0 and step.revision < store.compacted_revision
+            error = COMPACTED if below else store.revision_error(step.revision)
+            if error is not None:
+                return error
     return None
 
 

@@ -332,7 +332,7 @@ KV_PB = pb.KeyValue(key=b"k", create_revision=2, mod_revision=3, version=2, valu
                     pb.ResponseOp(response_put=pb.PutResponse(header=HEADER)),
                     pb.ResponseOp(response_range=pb.RangeResponse(header=HEADER, kvs=[KV_PB], count=1)),
                     pb.ResponseOp(response_delete_range=pb.DeleteRangeResponse(header=HEADER)),
-                    pb.ResponseOp(response_txn=pb.TxnResponse(header=HEADER)),
+                    pb.ResponseOp(response_txn=pb.TxnResponse(header=pb.ResponseHeader())),  # as etcd has it
                 ],
             ),
         ),

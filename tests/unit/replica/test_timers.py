@@ -67,7 +67,7 @@ def test_it_is_said_again_until_it_is_gone() -> None:
     assert said[1][0] - said[0][0] == REPEAT_MS // TICK_MS
     machine.disarm(7)
     assert run_out(timers, machine, 30) == []
-    assert timers.remaining_ms(7) is None
+    assert timers.remaining_ms(7, 1) is None
 
 
 def test_arming_it_again_gives_it_its_whole_time_again() -> None:
@@ -113,13 +113,17 @@ def test_one_that_is_back_with_less_time_is_not_late() -> None:
 def test_what_is_left() -> None:
     timers, machine = Timers(TICK_MS), Machine()
     machine.arm(7, 1_000)
-    assert timers.remaining_ms(7) is None
+    assert timers.remaining_ms(7, 1) is None
     run_out(timers, machine, 1)
-    assert timers.remaining_ms(7) == 1_100
+    assert timers.remaining_ms(7, 1) == 1_100
     run_out(timers, machine, 5)
-    assert timers.remaining_ms(7) == 600
+    assert timers.remaining_ms(7, 1) == 600
     run_out(timers, machine, 50, leading=False)
-    assert timers.remaining_ms(7) == 0
+    assert timers.remaining_ms(7, 1) == 0
+    machine.arm(7, 1_000)
+    assert timers.remaining_ms(7, 2) is None
+    run_out(timers, machine, 1)
+    assert timers.remaining_ms(7, 2) == 1_100
 
 
 def test_many_at_once_are_spread_over_ticks() -> None:

@@ -200,7 +200,7 @@ class FakeReplica:
             reachable=frozenset({1, 2}),
         )
 
-    def timer_remaining_ms(self, timer: int) -> int | None:
+    def timer_remaining_ms(self, timer: int, armed: int) -> int | None:
         return self.remaining_ms.get(timer)
 
     def watch_applied(self, applied: Callable[[], None]) -> None:

@@ -160,7 +160,9 @@ def test_a_restored_machine_has_the_leases_their_keys_and_all_timers(machine: Ke
     machine.execute(Put(b"old", b"1", lease=7))
     machine.execute(Put(b"k", b"1", lease=7))
     machine.execute(Put(b"gone", b"1", lease=7))
-    machine.execute(DeleteRange(b"gone"))  # by a machine that restores this, too: the log says that it was there
+    machine.execute(
+        DeleteRange(b"gone")
+    )  # by a machine that restores this, too: the log says that it was there
     machine.execute(Compact(3))
     machine.execute(Put(b"k", b"2", lease=-8))
     machine.execute(LeaseKeepAlive(7))

@@ -1,5 +1,6 @@
 """etcd's rules of revisions and versions, one test each."""
 
+import random
 from typing import Any
 
 import pytest
@@ -186,9 +187,11 @@ def test_sorts(five: MultiVersionStore, target: SortTarget, ascending: bytes, de
         (SortOrder.NONE, ascending),  # as in etcd: ascending, where a target is named
     ]:
         assert b"".join(keys(five, command._replace(sort_order=order))) == expected
-        # Sorted first, cut after.
+        # Sorted first, cut after; but without an order, etcd sorts what it has found first: one more than the limit.
         cut = command._replace(sort_order=order, limit=2, keys_only=True)
-        assert b"".join(keys(five, cut)) == expected[:2]
+        sorted_ = expected if order else bytes(each for each in expected if each in b"abc")
+        assert b"".join(keys(five, cut)) == sorted_[:2]
+        assert (found(five, cut).count, found(five, cut).more) == (5, True)
 
 
 @pytest.mark.parametrize(
@@ -244,6 +247,24 @@ def test_a_read_at_an_older_revision_sees_that_revision(store: MultiVersionStore
     assert found(store, Range(b"a", revision=5)) == RangeResult(6, (), False, 0)
     for newest in (0, -1, 6):
         assert values(store, Range(b"a", revision=newest)) == {b"a": b"4"}
+
+
+def test_pages_of_the_past_are_what_was_there_and_count_all_of_it(store: MultiVersionStore) -> None:
+    rnd = random.Random(5)
+    for _ in range(300):
+        key = b"k%02d" % rnd.randrange(40)
+        if rnd.random() < 0.3:
+            store.delete_range(DeleteRange(key, rnd.choice([b"", key + b"5"])))
+        else:
+            fill(store, (key, b"v"))
+    store.compact(Compact(60))
+    for _ in range(300):
+        at = rnd.randint(60, store.revision)
+        bounds = rnd.choice([(b"k", b"l"), (b"k1", b"k3"), (b"k07", b""), (b"k2", ALL_FROM)])
+        whole = found(store, Range(*bounds, revision=at))
+        limit = rnd.randint(1, 20)
+        page = found(store, Range(*bounds, limit=limit, revision=at))
+        assert page == RangeResult(store.revision, whole.kvs[:limit], len(whole.kvs) > limit, whole.count)
 
 
 def test_deleted_keys_are_seen_in_the_past_in_the_order_of_keys(store: MultiVersionStore) -> None:

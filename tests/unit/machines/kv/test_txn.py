@@ -208,6 +208,10 @@ def test_one_transaction_may_delete_a_key_and_write_it_again_where_etcd_lets_it(
     [
         (Range(b"a", revision=5), FUTURE_REVISION),  # the one that this transaction would make
         (Range(b"a", revision=2), COMPACTED),
+        (Range(b"a", revision=-1), COMPACTED),  # in a transaction it is compared as it is
+        # All puts are looked at before all ranges; and of a put, the missing key before the missing lease.
+        (txn(Range(b"a", revision=2), Put(b"b", lease=9)), LEASE_NOT_FOUND),
+        (Put(b"none", lease=9, ignore_value=True), KEY_NOT_FOUND),
         (Put(b"b", lease=9), LEASE_NOT_FOUND),
         (Put(b"none", ignore_value=True), KEY_NOT_FOUND),
         (Put(b"none", ignore_lease=True), KEY_NOT_FOUND),
@@ -227,6 +231,10 @@ def test_a_transaction_that_is_refused_changes_nothing(
     assert execute(store, txn(Put(b"a", b"changed"), operation)) == error
     assert list(store.scan(b"\0", ALL_FROM)) == before
     assert store.revision == 4
+
+
+def test_a_negative_revision_is_the_newest_as_long_as_nothing_is_compacted(store: MultiVersionStore) -> None:
+    assert run(store, txn(Range(b"a", revision=-1))).responses == run(store, txn(Range(b"a"))).responses
 
 
 def test_only_the_branch_that_is_taken_can_be_refused(store: MultiVersionStore) -> None:
