@@ -2,7 +2,10 @@
 
 import ast
 import importlib
+import os
 import re
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 from types import FunctionType
@@ -91,6 +94,22 @@ def test_the_small_test_on_the_page_holds() -> None:
     test = names["test_the_one_who_waited_longest_is_next"]
     assert isinstance(test, FunctionType)
     test()
+
+
+def test_the_test_inside_one_process_runs_without_any_settings(tmp_path: Path) -> None:
+    imports = "import pytest\n\nfrom examples.locks import Locks\n\n\n"
+    (tmp_path / "test_inside.py").write_text(imports + block("inside"))
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
 
 
 def test_every_clause_is_on_the_page() -> None:
