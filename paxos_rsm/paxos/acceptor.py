@@ -49,7 +49,9 @@ class Acceptor:
             self.refuse(sender, ballot)
             return False
         log = self._core.log
-        if message.slot <= log.compacted_through or self._is_absurd(sender, message):
+        if message.slot <= log.compacted_through:
+            return False
+        if self._is_absurd(sender, message):
             return False
         state = log.get(message.slot)
         if state is not None and state.decided and state.ballot == NO_BALLOT:

@@ -77,7 +77,10 @@ _HONEST = "every simulated server is honest, and so is every client"
 EXEMPT: Mapping[str, str] = MappingProxyType(
     {
         "paxos.acceptor.Acceptor._chunk: if first <= log.compacted_through:": _SNAPSHOTS,
+        "paxos.acceptor.Acceptor._is_absurd: "
+        "if message.slot > max(message.decided_through, self._core.log.decided_through) + SLOTS_AHEAD_MAX:": _HONEST,
         "paxos.acceptor.Acceptor.accept: if message.slot <= log.compacted_through:": _SNAPSHOTS,
+        "paxos.acceptor.Acceptor.accept: if self._is_absurd(sender, message):": _HONEST,
         "paxos.acceptor.Acceptor.accept: if state.entry != message.entry:": _RARE,
         "paxos.election.Election.quorum_age_ticks": _VIEW,
         "paxos.election.Election.quorum_age_ticks: for age, node in sorted(": _VIEW,
@@ -119,7 +122,7 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "replica.replica.Replica.reads_waiting": _VIEW,
         "replica.replica.Replica.timer_remaining_ms": _VIEW,
         "replica.timers.Timers.remaining_ms": _VIEW,
-        "replica.timers.Timers.remaining_ms: if watched is None:": _VIEW,
+        "replica.timers.Timers.remaining_ms: if watched is None or watched.armed != armed:": _VIEW,
     }
 )
 """Branches that no simulation reaches, and why. What is never reached and not named here fails a campaign."""
