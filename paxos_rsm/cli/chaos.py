@@ -4,12 +4,10 @@ The work is done in `paxos_rsm.testing.chaos`; here are the options, a progress 
 """
 
 import contextlib
-import math
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
@@ -21,6 +19,7 @@ from paxos_rsm.cli.cluster import EndedBySignal, signals_end_it
 from paxos_rsm.cli.failures import Failure
 from paxos_rsm.cli.options import SectionCommand, global_options
 from paxos_rsm.cli.output import print_json, print_line, print_table
+from paxos_rsm.cli.ranges import FiniteRange, WholeRange
 from paxos_rsm.testing.chaos import ChaosSettings, Plan, RunResult, draw_plan, missing_needs, run_chaos
 from paxos_rsm.testing.chaos import Progress as Step
 from paxos_rsm.testing.chaos.charts import nice_steps
@@ -59,16 +58,6 @@ USUAL_RATE_S = 900.0
 PROBES_SHARE_MIN = 0.4
 
 
-class FiniteRange(click.FloatRange):
-    """A FloatRange that does not take "not a number", which compares with no bound, for one within them."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        found: float = super().convert(value, param, ctx)
-        if not math.isfinite(found):
-            self.fail(f"{found} is not in the range {self._describe_range()}", param, ctx)
-        return found
-
-
 def repeat_command(
     seed: int, minutes: float, servers: int, only: tuple[str, ...], times: int | None, rate: float | None
 ) -> str:
@@ -100,7 +89,7 @@ def rates_of(rate: float | None, seconds: float) -> Rates:
 
 
 @click.command("chaos", cls=SectionCommand, epilog=EPILOG)
-@click.option("--seed", type=click.IntRange(0), metavar="N", help="Draws the plan. [default: a random one]")
+@click.option("--seed", type=WholeRange(0), metavar="N", help="Draws the plan. [default: a random one]")
 @click.option(
     "--minutes",
     type=FiniteRange(0, MINUTES_MAX, min_open=True),
@@ -124,7 +113,7 @@ def rates_of(rate: float | None, seconds: float) -> Rates:
 @click.option("--only", multiple=True, metavar="FAULT", help="This fault and no other; may be given again.")
 @click.option(
     "--times",
-    type=click.IntRange(1, TIMES_MAX),
+    type=WholeRange(1, TIMES_MAX),
     metavar="N",
     help="Each fault so often, however long it takes.",
 )

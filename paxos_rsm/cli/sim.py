@@ -18,6 +18,7 @@ from paxos_rsm._version import __version__
 from paxos_rsm.cli.failures import Failure
 from paxos_rsm.cli.options import SectionCommand, Settings, global_options, pass_settings
 from paxos_rsm.cli.output import print_json, print_line, print_table
+from paxos_rsm.cli.ranges import WholeRange
 from paxos_rsm.sim.campaign import COUNTED_EVERY, Campaign, play_campaign
 from paxos_rsm.sim.coverage import REQUIRED
 from paxos_rsm.sim.minimize import Pinned, minimize, pin
@@ -62,14 +63,14 @@ class ChangeType(click.ParamType[tuple[str, Any]]):
 
 @click.command(cls=SectionCommand, epilog=EPILOG)
 @click.option(
-    "--seeds", type=click.IntRange(1), default=200, show_default=True, metavar="N", help="How many to play."
+    "--seeds", type=WholeRange(1), default=200, show_default=True, metavar="N", help="How many to play."
 )
 @click.option(
-    "--first", type=click.IntRange(0), default=1, show_default=True, metavar="N", help="The first of them."
+    "--first", type=WholeRange(0), default=1, show_default=True, metavar="N", help="The first of them."
 )
 @click.option(
     "--events",
-    type=click.IntRange(1),
+    type=WholeRange(1),
     default=5000,
     show_default=True,
     metavar="N",
@@ -77,7 +78,7 @@ class ChangeType(click.ParamType[tuple[str, Any]]):
 )
 @click.option(
     "--jobs",
-    type=click.IntRange(1),
+    type=WholeRange(1),
     default=lambda: os.cpu_count() or 1,
     show_default="one a core",
     metavar="N",
@@ -97,7 +98,7 @@ class ChangeType(click.ParamType[tuple[str, Any]]):
     help="Fail where a fault or branch never came; or do not even count.  "
     f"[default: fail with {COVERAGE_SEEDS_MIN} seeds or more]",
 )
-@click.option("--seed", type=click.IntRange(0), metavar="N", help="Play this one only.")
+@click.option("--seed", type=WholeRange(0), metavar="N", help="Play this one only.")
 @click.option("--trace", is_flag=True, help="--seed: print everything that happened.")
 @click.option("--minimize", "small", is_flag=True, help="--seed: look for a smaller run that fails alike.")
 @click.option("--pin", "keep", is_flag=True, help="--seed: keep the run as a file that a test plays.")
@@ -220,7 +221,12 @@ def _play_one(
     if small:
         found = minimize(pinned, progress=_tell_progress)
         if found is None:
-            print_line(f"seed {seed} is green with {events:,} events: there is nothing to make smaller")
+            nothing = (
+                "nothing to make smaller"
+                if keep_in is None
+                else "nothing to make smaller, and nothing was kept"
+            )
+            print_line(f"seed {seed} is green with {events:,} events: there is {nothing}")
             return
         pinned = found
     result = pinned.run(traced=trace)
@@ -230,7 +236,7 @@ def _play_one(
     print_line(f"paxos-rsm {__version__}, sim --seed {seed} --events {pinned.events}{changed}".lower())
     print_line(f"{result.events:,} events, trace hash {result.trace_hash}")
     if result.failure is None:
-        print_line("green")
+        print_line("green" if keep_in is None else "green: nothing was kept, for --pin keeps runs that fail")
         return
     if keep_in is not None:
         print_line(f"kept as {pin(keep_in, pinned, result.failure)}")

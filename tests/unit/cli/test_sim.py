@@ -46,12 +46,20 @@ class TestOneSeed:
         assert run_seed(3, events=200).trace_hash not in result.stdout
         assert "--set servers=5 --set loss=0.25 --set fifo=true --set crash=0.1\n" in result.stdout
 
+    def test_a_green_one_is_not_kept_and_that_is_said(self, tmp_path: Path) -> None:
+        words = ["--seed", "3", "--events", "200", "--pin", "--pin-dir", str(tmp_path / "pins")]
+        assert run("sim", *words).stdout.endswith("green: nothing was kept, for --pin keeps runs that fail\n")
+        assert not (tmp_path / "pins").exists()
+
     def test_a_green_one_cannot_be_made_smaller(self, tmp_path: Path) -> None:
         kept = tmp_path / "pinned"
         words = ["--minimize", "--pin", "--pin-dir", str(kept)]
         result = run("sim", "--seed", "3", "--events", "200", *words)
         assert result.exit_code == 0, result.stderr
-        assert result.stdout == "seed 3 is green with 200 events: there is nothing to make smaller\n"
+        told = "seed 3 is green with 200 events: there is nothing to make smaller"
+        assert result.stdout == f"{told}, and nothing was kept\n"
+        alone = run("sim", "--seed", "3", "--events", "200", "--minimize")
+        assert alone.stdout == f"{told}\n"
         assert not kept.exists()
 
 
@@ -167,7 +175,16 @@ class TestCampaign:
         (["--seeds", "0"], "0 is not in the range"),
         (["--seed", "-1"], "-1 is not in the range"),
         (["--jobs", "0"], "0 is not in the range"),
-        (["--events", "many"], "'many' is not a valid int"),
+        (["--events", "many"], "'many' is not a valid whole number"),
+        (["--seed", "abc"], "'abc' is not a valid whole number"),
+        (
+            ["--seed", "1", "--set", "crash=1.5"],
+            "crash of the world of a simulation is 1.5; it must be from 0 to 1",
+        ),
+        (
+            ["--seed", "1", "--set", "servers=true"],
+            "servers of the world of a simulation is of the type int, True",
+        ),
         (["--seed", "1", "--set", "loss"], "'loss' is not name=value with a number, true or false"),
         (["--seed", "1", "--set", "loss=much"], "'loss=much' is not name=value"),
         (["--seed", "1", "--set", "lost=0.1"], "nothing called 'lost'; it has servers, "),
