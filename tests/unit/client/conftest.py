@@ -34,7 +34,8 @@ async def cluster() -> AsyncIterator[FakeCluster]:
     yield cluster
     left = asyncio.all_tasks() - before - {asyncio.current_task()}
     if left:
-        _, left = await asyncio.wait(left, timeout=10)  # gRPC's own, which are on their way out
+        # gRPC's own, which are on their way out. They wait for its threads, which a busy machine may not let run.
+        _, left = await asyncio.wait(left, timeout=LONG_S)
     assert cluster.offences == []
     assert not left, "the client left tasks behind"
     assert unread == []

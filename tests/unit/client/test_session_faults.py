@@ -192,7 +192,7 @@ async def test_a_slow_server_that_gives_signs_of_life_is_not_left(
     start_server: StartServer, connect: Connect
 ) -> None:
     one, two = await start_server(), await start_server()
-    caller = connect(one, two, patience=QUICK)
+    caller = connect(one, two, patience=replace(QUICK, connect_s=LONG_S))
     await caller.submit("before")
     one.working.clear()
     call = caller.submit("a")
@@ -231,7 +231,7 @@ async def test_a_loop_that_stood_still_does_not_blame_the_server(
     start_server: StartServer, connect: Connect
 ) -> None:
     one, two = await start_server(), await start_server()
-    caller = connect(one, two, patience=QUICK)
+    caller = connect(one, two, patience=replace(QUICK, connect_s=LONG_S))
     await caller.submit("before")
     call = caller.submit("a")
     await asyncio.sleep(0)
