@@ -22,7 +22,6 @@ from tests.etcd.stores import DIFFERENT_HEADERS, Store
 from tests.etcd.test_differential import LONG_GRANTS, LockStep
 from tests.integration.raw import code_of
 from tests.model.commands import DELETES, PLAIN_PUTS, PUTS, REVOKES, TXNS, placed, weighted
-from tests.model.differences import tame
 from tests.model.naive_store import NaiveStore, in_range
 
 EXAMPLES = int(os.environ.get("ETCD_EXAMPLES", "60")) // 3
@@ -162,7 +161,7 @@ def play(step: LockStep, watches: list[tuple[Any, ...]], commands: list[Command]
                 assert created[0] == created[1]
             assert created[0].watch_id == number
         for command in commands:
-            command = tame(placed(command, step.model.revision))
+            command = placed(command, step.model.revision)
             if not writes_twice(step.model, command):
                 step.execute(command)
         expected = {n: expected_events(step.model, sinces[n], watch) for n, watch in enumerate(watches)}

@@ -46,7 +46,6 @@ from tests.model.commands import (
     placed,
     weighted,
 )
-from tests.model.differences import tame
 from tests.model.naive_store import Event, NaiveStore
 
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "200"))
@@ -86,7 +85,7 @@ class MachineBesideModel(RuleBasedStateMachine):
         expected: list[Result] = []
         armed: list[int] = []
         for each in drawn:
-            command = tame(placed(each, self.model.revision))
+            command = placed(each, self.model.revision)
             result = self.model.execute(command)
             if isinstance(result, LeaseGrantResult) or (
                 isinstance(result, LeaseKeepAliveResult) and result.ttl_s
@@ -129,7 +128,7 @@ class MachineBesideModel(RuleBasedStateMachine):
 
     @rule(command=TXNS)
     def ask_a_txn(self, command: Txn) -> None:
-        self.query(tame(placed(command, self.model.revision)))
+        self.query(placed(command, self.model.revision))
 
     @rule(command=RANGES)
     def range_by_the_log(self, command: Command) -> None:
@@ -137,7 +136,7 @@ class MachineBesideModel(RuleBasedStateMachine):
 
     @rule(command=RANGES)
     def ask_a_range(self, command: Command) -> None:
-        self.query(tame(placed(command, self.model.revision)))
+        self.query(placed(command, self.model.revision))
 
     @rule(command=COMPACTIONS)
     def compact(self, command: Command) -> None:
