@@ -221,8 +221,13 @@ class NaiveStore:
     def _refuse_planned(self, plan: tuple[bool, list[Any]]) -> None:
         """First what is wrong with puts, then what is wrong with ranges, each in order."""
         leaves = list(flat(plan))
+        endless: list[bytes] = []
         for each in leaves:
+            if isinstance(each, t.DeleteRange) and each.range_end == b"\0":
+                endless.append(each.key)
             if isinstance(each, t.Put):
+                if (each.ignore_value or each.ignore_lease) and any(each.key >= first for first in endless):
+                    raise bad("key not found")  # ours: a real etcd ends here
                 self._old_version_exists(each)
                 self._lease_exists(each.lease)
         for each in leaves:
