@@ -114,6 +114,7 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "paxos.proposer.Proposer.promised: if message.compacted_through >= message.first:": _SNAPSHOTS,
         "paxos.reads.Reads._conclude: if configuration is None:": _DEFENCE,
         "replica.local_sessions.LocalSessions.__len__": _VIEW,
+        "replica.local_sessions.LocalSessions._executed: if head.first_seq < min(first_seq, received):": _RARE,
         "replica.local_sessions.LocalSessions._gap: "
         "if session.pending and session.pending[0].first_seq <= outcome.first_seq:": _HONEST,
         "replica.local_sessions.LocalSessions._overloaded": _HONEST,
