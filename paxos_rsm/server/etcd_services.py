@@ -75,7 +75,10 @@ class EtcdServices:
                 replica, frame_bytes_max=tuning.frame_bytes_max, in_flight_max=tuning.unary_in_flight_max
             )
         headers = Headers(
-            replica, identity.cluster_id, identity.member_id, lambda: store.revision if store is not None else 0
+            replica,
+            identity.cluster_id,
+            identity.member_id,
+            lambda: store.revision if store is not None else 0,
         )
         limits = CallLimits(tuning.request_bytes_max, tuning.request_timeout_ms, leaderless_ms)
         calls = self.calls = EtcdCalls(replica, self._own, Leadership(replica), headers, limits)
