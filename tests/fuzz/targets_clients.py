@@ -204,7 +204,7 @@ def _decode_answer(data: bytes) -> None:
         lambda: commands.put_result(data),
         lambda: commands.get_result(b"a", answer),
         lambda: commands.range_result(answer),
-        lambda: commands.deleted(data),
+        lambda: commands.delete_result(data),
         lambda: commands.open_result(data, "compact"),
         *[partial(txn.txn_result, data, ops, ops) for ops in _OPS.values()],
     )
