@@ -76,7 +76,7 @@ RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
         "moves": (0, 0.9),
         "sleeps": (0, 0.9),
         "ends": (0, 0.9),
-        "patience_ticks": (1, 1000),
+        "patience_ticks": (1, 100_000),
         "calm": (0, 1),
         "digest_slots": (1, 1 << 20),
         **dict.fromkeys(FAULTS, (0, 1)),

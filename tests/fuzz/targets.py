@@ -3,6 +3,7 @@
 from tests.fuzz import (
     targets_clients,
     targets_disk,
+    targets_etcd,
     targets_peers,
     targets_settings,
     targets_snapshots,
@@ -18,6 +19,7 @@ TARGETS: dict[str, Target] = {
         targets_peers,
         targets_clients,
         targets_streams,
+        targets_etcd,
         targets_disk,
         targets_snapshots,
         targets_settings,

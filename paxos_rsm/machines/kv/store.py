@@ -341,12 +341,14 @@ class MultiVersionStore:
         return log[start:end]
 
     def previous(self, record: Record) -> Record | None:
-        """The version that ``record`` has replaced; None where the key was not there, or it is compacted."""
-        key, revision = record[KEY], record[MOD]
-        older = self._older.get(key, ())
-        at = bisect_left(older, revision, key=_mod_of)
-        while at < len(older) and older[at] is not record and older[at][MOD] == revision:
-            at += 1  # one transaction may have written the key several times
+        """What was there before the transaction that wrote ``record``; None where that created it, or it is compacted.
+
+        It is etcd's rule, and shows only where one transaction has written a key several times.
+        """
+        if record[VERSION] == 1:
+            return None
+        older = self._older.get(record[KEY], ())
+        at = bisect_left(older, record[MOD], key=_mod_of)
         return older[at - 1] if at and older[at - 1][VERSION] else None
 
     # ---- compaction --------------------------------------------------------------------------------------
