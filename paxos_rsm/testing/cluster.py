@@ -348,11 +348,11 @@ class LocalCluster:
         self.directory = Path(tempfile.mkdtemp(prefix="paxos-rsm-")) if directory is None else Path(directory)
         ports = list(range(base_port, base_port + 2 * size)) if base_port else self._ports.take(2 * size)
         names = [f"n{number}" for number in range(1, size + 1)]
-        flags = self._flags(dict(zip(names, ports[1::2], strict=True)), machine, options or {})
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PAXOS_RSM_")}
         self._servers: dict[str, LocalServer] = {}
         self._links: Links | None = None
         try:
+            flags = self._flags(dict(zip(names, ports[1::2], strict=True)), machine, options or {})
             if proxied or proxied_clients:
                 self._links = Links(
                     dict(zip(names, ports[1::2], strict=True)),

@@ -120,6 +120,7 @@ class InProcessCluster:
     ) -> None:
         if size < 1:
             raise LocalClusterError(f"a cluster of {size} servers cannot be: it needs one at least")
+        make = _maker(machine)
         self._ports = PortHolder()
         self._temporary = directory is None
         self.directory = Path(tempfile.mkdtemp(prefix="paxos-rsm-")) if directory is None else directory
@@ -128,7 +129,6 @@ class InProcessCluster:
         members = ",".join(
             f"{name}=http://{HOST}:{port}" for name, port in zip(names, ports[size:], strict=True)
         )
-        make = _maker(machine)
         self._servers: dict[str, InProcessServer] = {}
         for name, client_port, peer_port in zip(names, ports[:size], ports[size:], strict=True):
             config = ServerConfig(
@@ -194,6 +194,10 @@ class InProcessCluster:
                 )
                 raise LocalClusterError(f"no leader within {timeout_s:g} s: {told}")
             await asyncio.sleep(POLL_INTERVAL_S)
+
+    def let_go(self) -> None:
+        """Gives the ports back: for a cluster that was never started, or is closed."""
+        self._ports.close()
 
     async def close(self) -> None:
         """Stops every server, and removes the data where it was temporary. May be called twice.

@@ -127,6 +127,7 @@ def paxos_cluster_inprocess(request: pytest.FixtureRequest, tmp_path: Path) -> "
     options.setdefault("directory", tmp_path / "paxos_cluster_inprocess")
     cluster = InProcessCluster(servers, machine=machine, **options)
     yield cluster
+    cluster.let_go()
     left = [server.name for server in cluster if server.running]
     if left:
         pytest.fail(

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from paxos_rsm.client import session as session_module
+from paxos_rsm.client import watch_stream as watch_stream_module
 from paxos_rsm.client.patience import Patience
 from paxos_rsm.client.session import Session, SessionSettings
 from tests.unit.client.calls import LONG_S, Caller, Connect
@@ -24,8 +26,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest_asyncio.fixture
-async def cluster() -> AsyncIterator[FakeCluster]:
+async def cluster(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeCluster]:
     """A cluster; at the end, that its clients kept to the rules."""
+    # On a busy machine gRPC takes longer to end an operation. One that is abandoned is complained of in a later test.
+    for module in (session_module, watch_stream_module):
+        monkeypatch.setattr(module, "OPERATIONS_END_S", LONG_S)
     loop = asyncio.get_running_loop()
     unread: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: unread.append(context))
