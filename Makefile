@@ -9,9 +9,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.paxos-rsm-stamp
 
-# Test processes at once: two, for much of an integration test is waiting. Each file's tests stay in one process.
+# Test processes at once: three, for much of an integration test is waiting. Each file's tests stay in one process.
 # `make test PYTEST_WORKERS=1` runs them one after the other.
-PYTEST_WORKERS ?= 2
+PYTEST_WORKERS ?= 3
 PYTEST_ARGS    ?=
 PYTEST := $(BIN)/pytest -q $(if $(filter-out 1,$(PYTEST_WORKERS)),-n $(PYTEST_WORKERS) --dist loadfile) $(PYTEST_ARGS)
 
@@ -57,7 +57,7 @@ model: $(STAMP) ## the key-value machine beside a naive model of etcd's rules: 1
 	MODEL_EXAMPLES=$${MODEL_EXAMPLES:-10000} $(BIN)/pytest -q tests/model $(PYTEST_ARGS)
 
 mutants: $(STAMP) ## plant bugs, each of which the simulator must find (MUTANTS_ARGS='--only NAME --limit 500')
-	$(BIN)/python -m tests.mutants --workers $(PYTEST_WORKERS) $(MUTANTS_ARGS)
+	$(BIN)/python -m tests.mutants --workers 2 $(MUTANTS_ARGS)
 
 chaos: $(STAMP) ## break real servers for five minutes and check every answer (CHAOS_ARGS='--only leader-kill --times 50')
 	$(BIN)/paxos-rsm chaos $(CHAOS_ARGS)

@@ -8,6 +8,7 @@ import pytest
 from paxos_rsm import AsyncClient, Client, LeaseLost
 from paxos_rsm.testing.cluster import LocalCluster
 from tests.integration.conftest import NewCluster
+from tests.integration.kills import LONG
 from tests.integration.waiting import TIMEOUT_S
 
 TTL_S = 4
@@ -17,6 +18,8 @@ def client(cluster: LocalCluster) -> AsyncClient:
     return AsyncClient(cluster.endpoints, timeout_s=TIMEOUT_S)
 
 
+@LONG[0]
+@LONG[1]
 async def test_it_lives_on_while_leaders_are_killed(cluster: LocalCluster) -> None:
     async with client(cluster) as kv:
         async with kv.lease(3 * TTL_S) as lease:

@@ -22,6 +22,7 @@ from paxos_rsm.machines.kv.machine import KeyValueMachine
 from paxos_rsm.machines.kv.types import Range, RangeResult
 from paxos_rsm.testing.cluster import LocalCluster, LocalServer
 from tests.integration.conftest import NewCluster
+from tests.integration.kills import LONG
 from tests.integration.raw import Calls, RawKv, code_of, details_of
 from tests.integration.waiting import eventually
 
@@ -317,7 +318,8 @@ class Contender:
                     return
 
 
-@pytest.mark.slow
+@LONG[0]
+@LONG[1]
 def test_twenty_contenders_and_a_leader_killed_every_few_seconds(new_cluster: NewCluster) -> None:
     cluster = new_cluster()
     cluster.start()
