@@ -23,7 +23,7 @@ from paxos_rsm.sim.server import SimServer
 from paxos_rsm.sim.stage import Stage
 from paxos_rsm.sim.weather import Weather
 from paxos_rsm.sim.workload import Asked, KvWorkload, Workload
-from paxos_rsm.sim.world import ELECTION_TICKS, TICK_UNITS, World
+from paxos_rsm.sim.world import ELECTION_TICKS, ENTRY_BYTES, TICK_UNITS, World
 
 __all__ = ["HEALING_EVENTS", "HEAL_ELECTIONS", "Simulation", "run_seed"]
 
@@ -56,7 +56,11 @@ class Simulation:
         history: bool = False,
     ) -> None:
         self.stage = stage = Stage(seed, traced)
-        self.world = World.draw(stage.chance("world")).but(changes or {})
+        world = World.draw(stage.chance("world"))
+        if workload is not None:
+            # A user's commands may be of any size: only our own fit into the entries that some worlds are given.
+            world = replace(world, settings=replace(world.settings, entry_bytes_max=ENTRY_BYTES))
+        self.world = world.but(changes or {})
         self.events_wanted = events
         self.oracle = Oracle()
         self.workload = workload or KvWorkload()

@@ -19,7 +19,7 @@ from paxos_rsm.paxos.settings import Settings
 from paxos_rsm.replica.replica import ReplicaSettings
 from paxos_rsm.storage.segments import SEGMENT_BYTES_MIN
 
-__all__ = ["ELECTION_TICKS", "FAULTS", "TICK_UNITS", "World"]
+__all__ = ["ELECTION_TICKS", "ENTRY_BYTES", "FAULTS", "TICK_UNITS", "World"]
 
 TICK_UNITS = 1000
 ELECTION_TICKS = 8
