@@ -15,6 +15,10 @@ PYTEST_WORKERS ?= 3
 PYTEST_ARGS    ?=
 PYTEST := $(BIN)/pytest -q $(if $(filter-out 1,$(PYTEST_WORKERS)),-n $(PYTEST_WORKERS) --dist loadfile) $(PYTEST_ARGS)
 
+# What needs etcd's own programs is for `make test-etcd`.
+ETCD_TESTS := tests/etcd tests/integration/test_command_line_beside_etcdctl.py
+NOT_ETCD := $(ETCD_TESTS:%=--ignore %)
+
 # What the style tools look at; folders that are not there (yet) are left out.
 CODE := $(wildcard paxos_rsm tools tests benchmarks examples)
 
@@ -33,13 +37,13 @@ demo: $(STAMP) ## three servers, a killed leader, a restart: shows that no ackno
 	$(BIN)/paxos-rsm demo
 
 test: $(STAMP) ## every test (PYTEST_WORKERS=1: one after the other; PYTEST_ARGS='-k lease -x' goes to pytest)
-	$(PYTEST) tests --ignore tests/etcd
+	$(PYTEST) tests $(NOT_ETCD)
 
 test-unit: $(STAMP) ## the tests that start no server processes
-	$(PYTEST) tests --ignore tests/etcd -m 'not integration'
+	$(PYTEST) tests $(NOT_ETCD) -m 'not integration'
 
 test-integration: $(STAMP) ## the tests with real server processes
-	$(PYTEST) tests --ignore tests/etcd -m integration
+	$(PYTEST) tests $(NOT_ETCD) -m integration
 
 test-long: $(STAMP) ## the long forms of tests with real servers: a minute of kills each (ten minutes, one after the other)
 	PAXOS_RSM_LONG_TESTS=1 $(BIN)/pytest -q tests/integration -m slow $(PYTEST_ARGS)
@@ -48,7 +52,7 @@ test-etcd: $(STAMP) ## etcd's own etcdctl against us, and a real etcd beside us 
 	@for tool in "$${ETCD:-etcd}" "$${ETCDCTL:-etcdctl}"; do command -v "$$tool" >/dev/null || { \
 	    echo "test-etcd needs $$tool, which is not there: apt-get install -y etcd-server etcd-client" >&2; \
 	    echo "(or name one: make test-etcd ETCD=path ETCDCTL=path)" >&2; exit 1; }; done
-	$(PYTEST) tests/etcd
+	$(PYTEST) $(ETCD_TESTS)
 
 sim: $(STAMP) ## the simulator: 2,000 seeds of 5,000 events, nothing left out (SIM_ARGS='--first 100001 --seeds 500')
 	$(BIN)/paxos-rsm sim --seeds 2000 --events 5000 $(SIM_ARGS)

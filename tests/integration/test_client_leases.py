@@ -84,6 +84,8 @@ async def test_one_that_is_cut_off_knows_before_its_key_is_gone(new_cluster: New
         await kv.close()
 
 
+@LONG[0]
+@LONG[1]
 async def test_for_threads_too(cluster: LocalCluster) -> None:
     def work() -> None:
         with Client(cluster.endpoints, timeout_s=TIMEOUT_S) as kv:

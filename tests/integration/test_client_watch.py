@@ -10,6 +10,7 @@ from paxos_rsm import AsyncClient, Client, Compacted, WatchEvent
 from paxos_rsm.client.watch import AsyncWatch
 from paxos_rsm.testing.cluster import LocalCluster, LocalServer
 from tests.integration.conftest import NewCluster
+from tests.integration.kills import LONG
 from tests.integration.waiting import TIMEOUT_S
 
 WATCHERS = 12
@@ -37,6 +38,8 @@ async def until(watch: AsyncWatch, value: bytes) -> list[WatchEvent]:
     return events
 
 
+@LONG[0]
+@LONG[1]
 async def test_every_event_once_and_in_order_while_leaders_are_killed(cluster: LocalCluster) -> None:
     async def watcher() -> list[tuple[int, bytes]]:
         async with client(cluster) as kv, kv.watch(prefix="killed/", start_revision=first) as watch:

@@ -16,6 +16,7 @@ from paxos_rsm import AsyncClient
 from paxos_rsm.testing.cluster import LocalCluster
 from tests.integration.clients import DEADLINE_S
 from tests.integration.conftest import NewCluster
+from tests.integration.kills import LONG
 from tests.integration.waiting import status_now
 from tests.integration.watches import SERVICES, RawWatches, compact, connected
 
@@ -88,6 +89,8 @@ async def test_ten_thousand_watches_on_one_server(cluster: LocalCluster, tell: C
     tell(f"10,000 watches were made in {took_s:.1f} s, and take {memory / count:.0f} bytes each")
 
 
+@LONG[0]
+@LONG[1]
 async def test_a_thousand_watchers_of_one_key(cluster: LocalCluster, tell: Callable[[str], None]) -> None:
     server = next(each for each in cluster if each.name != cluster.leader())
     async with AsyncExitStack() as stack:
@@ -105,6 +108,8 @@ async def test_a_thousand_watchers_of_one_key(cluster: LocalCluster, tell: Calla
     tell(f"20 writes were shown to 1,000 watchers of the key in {took_s:.1f} s, this client included")
 
 
+@LONG[0]
+@LONG[1]
 async def test_readers_that_do_not_read_cost_one_buffer_and_nobody_else(
     new_cluster: NewCluster, tell: Callable[[str], None]
 ) -> None:

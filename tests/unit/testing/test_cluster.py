@@ -99,6 +99,7 @@ def test_kill_and_start_again(cluster: LocalCluster) -> None:
 def test_terminate_ends_in_order_even_where_stopped(cluster: LocalCluster) -> None:
     cluster.start()
     cluster["n1"].stop()
+    until(lambda: "n1" not in cluster.statuses())  # a signal takes its time on a busy machine
     with pytest.raises(LocalClusterError, match="does not answer"):
         cluster["n1"].status(timeout_s=0.3)
     assert cluster.terminate() == {"n1": 0, "n2": 0, "n3": 0}
