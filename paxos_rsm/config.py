@@ -57,6 +57,7 @@ CLUSTER_STATES = ("new", "existing")
 
 UNSPECIFIED_HOSTS = frozenset({"0.0.0.0", "::", ""})  # listen everywhere, can be reached nowhere
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+ORIGIN_PATTERN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")  # as browsers write it
 MACHINE_PATTERN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 Check = Callable[[Any], None]
@@ -119,6 +120,14 @@ def _check_urls(values: tuple[str, ...]) -> None:
     addresses = [url_address(value) for value in values]
     if len(set(addresses)) != len(addresses):
         raise ConfigError(f"{', '.join(addresses)} names an address twice")
+
+
+def _check_origins(values: tuple[str, ...]) -> None:
+    for value in values:
+        if value != "*" and not ORIGIN_PATTERN.fullmatch(value):
+            raise ConfigError(
+                f"{value!r} is not the origin of web pages; write https://host or http://host:port, or * for all"
+            )
 
 
 def _check_initial_cluster(value: str) -> None:
@@ -192,6 +201,27 @@ class Tuning:
     )
     unary_in_flight_max: int = _option(
         8_192, _between(1, 1_000_000), "unary requests that this server works on at once"
+    )
+    watch_stream_bytes_max: int = _option(
+        4 * MIB,
+        _between(64 * 1024, 1_024 * MIB),
+        "events waiting on one watch stream for a client to read them",
+    )
+    watch_stall_ms: int = _option(
+        30_000,
+        _between(100, 86_400_000),
+        "a watch stream that is full and takes nothing so long loses watches",
+    )
+    watch_fragment_bytes: int = _option(
+        2 * MIB, _between(4_096, 1_024 * MIB), "largest response to a watch that takes fragments, in bytes"
+    )
+    watch_progress_notify_ms: int = _option(
+        600_000, _between(100, 86_400_000), "time between two words on progress to a watch that wants them"
+    )
+    watches_bytes_max: int = _option(
+        256 * MIB,
+        _between(64 * 1024, 65_536 * MIB),
+        "keys of all watches of this server, 1 KiB more for each",
     )
     peer_queue_bytes_max: int = _option(
         64 * MIB, _between(1 * MIB, 4_096 * MIB), "bytes of messages that wait for one peer"
@@ -275,6 +305,11 @@ class ServerConfig:
         (),
         _check_urls,
         "addresses to serve etcd's JSON over HTTP on (needs the extra gateway); none where not given",
+    )
+    cors: tuple[str, ...] = _option(
+        (),
+        _check_origins,
+        "web pages that may use --listen-http-urls, by their origins; none where not given, * for all",
     )
     initial_advertise_peer_urls: tuple[str, ...] = _option(
         (),

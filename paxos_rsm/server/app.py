@@ -162,6 +162,7 @@ class Server:
                 self._etcd.handlers(),
                 self._etcd.calls.read_index,
                 request_bytes_max=config.tuning.request_bytes_max,
+                origins=config.cors,
             )
         await self._replica.start()
         await self._grpc.start()

@@ -91,7 +91,7 @@ class EtcdServices:
             return
         hub = WatchHub(replica, store)
         store.watch_compaction(hub.compacting)
-        self._watches = WatchService(replica, hub, headers, WatchLimits(leaderless_ms=leaderless_ms))
+        self._watches = WatchService(replica, hub, headers, _watch_limits(tuning, leaderless_ms))
         kv = LocalKv(store, self._own, calls, tuning.request_bytes_max)
         queue = self._queue = KeyQueue(kv, hub)
         self._handlers += [
@@ -131,6 +131,17 @@ class EtcdServices:
         """Tells whoever still waits that there will be no answer."""
         if self._own is not None:
             self._own.close()
+
+
+def _watch_limits(tuning: Tuning, leaderless_ms: int) -> WatchLimits:
+    return WatchLimits(
+        stream_bytes_max=tuning.watch_stream_bytes_max,
+        stall_ms=tuning.watch_stall_ms,
+        fragment_bytes=tuning.watch_fragment_bytes,
+        progress_notify_ms=tuning.watch_progress_notify_ms,
+        leaderless_ms=leaderless_ms,
+        watches_bytes_max=tuning.watches_bytes_max,
+    )
 
 
 class _NoStore(grpc.GenericRpcHandler):

@@ -22,6 +22,11 @@ Beside the API:
 - ``/version``: ``etcdserver`` and ``etcdcluster`` are the version of the etcd whose API this is, since tools choose
   their requests by them; ``paxos_rsm`` is ours.
 
+**Web pages.** A browser lets any page that somebody looks at send requests to this port, also where only the browser's
+machine can reach it; the page cannot read the answer, but a write is done by then. Such requests have an ``Origin``.
+So a request with one that is not allowed (``--cors``) is refused before it is read, a page's that calls itself the
+server's own too: by rebinding a name, anybody can call himself so. What is no browser sends no ``Origin``.
+
 It has a port of its own (``--listen-http-urls``), none by default, and needs aiohttp: the extra ``gateway``.
 """
 
@@ -46,11 +51,12 @@ def make_gateway(
     read_index: Callable[[Context], Awaitable[None]],
     *,
     request_bytes_max: int,
+    origins: Iterable[str] = (),
 ) -> "HttpGateway":
     """A gateway to ``handlers``, on the addresses of ``urls``; it is not started yet.
 
-    ``read_index`` returns once a linearizable read would work: that is what health means. Raises ConfigError where
-    aiohttp is not installed.
+    ``read_index`` returns once a linearizable read would work: that is what health means. ``origins`` are those of the
+    web pages that may use it, ``*`` all. Raises ConfigError where aiohttp is not installed.
     """
     if find_spec("aiohttp") is None:
         raise ConfigError(
@@ -59,4 +65,6 @@ def make_gateway(
         )
     from paxos_rsm.server.gateway_http import HttpGateway
 
-    return HttpGateway(tuple(urls), handlers, read_index, request_bytes_max=request_bytes_max)
+    return HttpGateway(
+        tuple(urls), handlers, read_index, request_bytes_max=request_bytes_max, origins=frozenset(origins)
+    )

@@ -1,8 +1,9 @@
 """The HTTP side of the gateway (see ``gateway.py``): one port, requests in, JSON out.
 
 A caller who goes away ends its call, as with gRPC; one who does not read its stream stops it from being filled. A
-header ``Grpc-Timeout`` is a deadline. A request that cannot be understood is answered with a sentence and never with a
-traceback. As many calls are in progress as gRPC allows, and a body may be as large as the largest request in base64.
+header ``Grpc-Timeout`` is a deadline. Pages in a browser are let in by their ``Origin``. A request that cannot be
+understood is answered with a sentence and never with a traceback. As many calls are in progress as gRPC allows, and a
+body may be as large as the largest request in base64.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 from aiohttp import web
@@ -39,6 +40,13 @@ __all__ = ["HttpGateway"]
 
 PREFIXES = ("/v3", "/v3beta")
 VERSIONS = {"etcdserver": ETCD_VERSION, "etcdcluster": ETCD_VERSION, "paxos_rsm": __version__}
+
+CORS_HEADERS = {
+    "Access-Control-Allow-Methods": "POST, GET, OPTIONS, PUT, DELETE",
+    "Access-Control-Allow-Headers": "accept, content-type, authorization",
+    "Vary": "Origin",
+}
+Handle: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 HEALTH_TIMEOUT_S = 1.0
 """A read that takes longer is as good as none, to whoever asks for health."""
@@ -69,13 +77,16 @@ class HttpGateway:
         read_index: Callable[[Context], Awaitable[None]],
         *,
         request_bytes_max: int,
+        origins: frozenset[str] = frozenset(),
     ) -> None:
         self._urls = urls
+        self._origins = origins
         self._read_index = read_index
         # Four characters for three bytes, and the names around them.
         self._body_bytes_max = 2 * request_bytes_max + 64 * 1024
         self._in_progress = 0
-        app = web.Application(client_max_size=self._body_bytes_max, middlewares=[_in_json])
+        app = web.Application(client_max_size=self._body_bytes_max, middlewares=[_in_json, self._of_pages])
+        app.on_response_prepare.append(self._tell_browser)
         for path, method in find_methods(handlers).items():
             for prefix in PREFIXES:
                 app.router.add_post(f"{prefix}/{path}", self._handler(method))
@@ -110,7 +121,7 @@ class HttpGateway:
 
     # ---- calls ---------------------------------------------------------------------------------------------
 
-    def _handler(self, method: Method) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    def _handler(self, method: Method) -> Handle:
         call = self._stream if method.gives_stream else self._unary
 
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -168,6 +179,34 @@ class HttpGateway:
             await response.prepare(request)
         await response.write_eof()
         return response
+
+    # ---- web pages -------------------------------------------------------------------------------------------
+
+    def _allows(self, origin: str) -> bool:
+        return "*" in self._origins or origin in self._origins
+
+    @web.middleware
+    async def _of_pages(self, request: web.Request, handler: Handle) -> web.StreamResponse:
+        """Refuses what a page asks that may not, and answers a browser that asks whether it may."""
+        origin = request.headers.get("Origin")
+        if origin is None:
+            return await handler(request)
+        if not self._allows(origin):
+            raise StatusError(
+                grpc.StatusCode.PERMISSION_DENIED,
+                f"paxos_rsm: web pages of the origin {origin[:100]!r} may not use this server; the flag --cors names "
+                "those that may",
+            )
+        if request.method == "OPTIONS":
+            return web.Response()
+        return await handler(request)
+
+    async def _tell_browser(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Whose page may read this, in the words of etcd."""
+        origin = request.headers.get("Origin")
+        if origin is not None and self._allows(origin):
+            response.headers.update(CORS_HEADERS)
+            response.headers["Access-Control-Allow-Origin"] = origin
 
     # ---- beside the API --------------------------------------------------------------------------------------
 
@@ -229,9 +268,7 @@ async def _in_time(limit_s: float | None, call: Awaitable[Any]) -> Any:
 
 
 @web.middleware
-async def _in_json(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
+async def _in_json(request: web.Request, handler: Handle) -> web.StreamResponse:
     """What a handler raises, as etcd's gateway says it."""
     try:
         return await handler(request)

@@ -64,6 +64,7 @@ def test_every_option_can_be_set_from_every_source(tmp_path: Path) -> None:
         "advertise_client_urls": ("http://127.0.0.1:3",),
         "listen_peer_urls": ("http://127.0.0.1:4",),
         "listen_http_urls": ("http://127.0.0.1:5",),
+        "cors": ("https://console.example.org", "http://[::1]:8080"),
         "initial_advertise_peer_urls": ("http://127.0.0.1:2380",),
         "initial_cluster": THREE,
         "peer_dial_urls": "n2=http://127.0.0.1:9",
@@ -141,6 +142,9 @@ def test_options_have_etcds_flags_and_no_two_alike() -> None:
             "",
             ["--listen-http-urls both name 127.0.0.1:2379"],
         ),
+        ({"cors": "example.org"}, {}, "", ["--cors", "'example.org' is not the origin of web pages"]),
+        ({"cors": "*,http://example.org/"}, {}, "", ["--cors", "http://host:port"]),
+        ({"watch_stall_ms": "0"}, {}, "", ["--watch-stall-ms", "within 100.."]),
         (
             {"listen_client_urls": "http://0.0.0.0:2379"},
             {},

@@ -10,6 +10,7 @@ from paxos_rsm.config import Tuning
 from paxos_rsm.server.admin_service import ServerIdentity
 from paxos_rsm.server.etcd_services import EtcdServices
 from paxos_rsm.server.rpc import StatusError
+from paxos_rsm.server.watch_service import WatchLimits
 from tests.unit.machines.helpers import Diary
 from tests.unit.server.fakes import FakeReplica, put, serving
 
@@ -48,6 +49,24 @@ async def test_the_store_answers_under_both_names(package: str) -> None:
             await rpc(kv_pb2.PutRequest(key=b"k").SerializeToString())
         await etcd.drain(1.0)
         etcd.close()
+
+
+async def test_watches_are_held_to_the_settings() -> None:
+    replica = FakeReplica()
+    tuning = Tuning(
+        watch_stream_bytes_max=1 << 17,
+        watch_stall_ms=500,
+        watch_fragment_bytes=9_999,
+        watch_progress_notify_ms=777,
+        watches_bytes_max=1 << 18,
+    )
+    etcd = EtcdServices(replica, replica.kv, IDENTITY, tuning, leaderless_ms=123)
+    assert etcd._watches is not None
+    assert etcd._watches.limits == WatchLimits(1 << 17, 500, 9_999, 777, 123, 1 << 18)
+    unchanged = services(replica)._watches
+    assert unchanged is not None
+    assert unchanged.limits == WatchLimits(leaderless_ms=100), "two places say what is the default"
+    etcd.close()
 
 
 @pytest.mark.parametrize("package", ["paxos_rsm.v1", "etcdserverpb"])

@@ -70,7 +70,7 @@ class Http:
 
 
 @asynccontextmanager
-async def staged(*, leader: bool = True) -> AsyncIterator[Http]:
+async def staged(*, leader: bool = True, origins: frozenset[str] = frozenset()) -> AsyncIterator[Http]:
     replica = FakeReplica(leader=leader)
     machine = replica.kv
     assert isinstance(machine, KeyValueMachine)
@@ -89,7 +89,11 @@ async def staged(*, leader: bool = True) -> AsyncIterator[Http]:
     ports = PortHolder()
     (port,) = ports.take(1)
     gateway = HttpGateway(
-        (f"http://127.0.0.1:{port}",), handlers, calls.read_index, request_bytes_max=REQUEST_BYTES_MAX
+        (f"http://127.0.0.1:{port}",),
+        handlers,
+        calls.read_index,
+        request_bytes_max=REQUEST_BYTES_MAX,
+        origins=origins,
     )
     await gateway.start()
     timeout = aiohttp.ClientTimeout(total=30)
@@ -355,6 +359,58 @@ async def test_what_is_not_http_is_refused_without_a_traceback(caplog: pytest.Lo
             writer.close()
         assert (await http.get("/health"))[0] == 200
     assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
+
+
+# ---- web pages -------------------------------------------------------------------------------------------------
+
+PAGE = "https://console.example.org"
+PUT = {"key": "Zm9v", "value": "YmFy"}
+
+
+async def test_a_web_page_may_not_write_not_even_one_that_calls_itself_the_servers_own() -> None:
+    async with staged(origins=frozenset({PAGE})) as http:
+        revision = http.stage.machine.revision
+        for origin in ("https://evil.example", http.url, "null", f"{PAGE}:444", f"{PAGE}.evil.example", ""):
+            for path in ("/v3/kv/put", "/v3/watch", "/v3/nothing"):
+                status, told = await http.post(path, PUT, headers={"Origin": origin})
+                assert (status, told["code"]) == (403, 7)
+                assert f"{origin!r} may not use this server; the flag --cors" in told["message"]
+            options = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+            async with http.session.options(f"{http.url}/v3/kv/put", headers=options) as response:
+                assert response.status == 403
+                assert "Access-Control-Allow-Origin" not in response.headers
+        assert http.stage.machine.revision == revision
+
+
+@pytest.mark.parametrize("allowed", [PAGE, "*"])
+async def test_a_web_page_that_is_named_may_and_its_browser_is_told(allowed: str) -> None:
+    async with staged(origins=frozenset({allowed, "http://127.0.0.1:1"})) as http:
+        asked = {"Origin": PAGE, "Access-Control-Request-Method": "POST"}
+        watch = json.dumps({"create_request": {"key": "Zm9v"}}).encode()
+        for method, path, data, status in (
+            ("OPTIONS", "/v3/kv/put", None, 200),
+            ("POST", "/v3/kv/put", json.dumps(PUT).encode(), 200),
+            ("POST", "/v3/watch", watch, 200),
+            ("POST", "/v3/kv/range", b"{", 400),
+            ("GET", "/health", None, 200),
+        ):
+            async with http.session.request(
+                method, f"{http.url}{path}", data=data, headers=asked
+            ) as response:
+                assert response.status == status
+                assert response.headers["Access-Control-Allow-Origin"] == PAGE
+                assert response.headers["Vary"] == "Origin"
+                assert "POST" in response.headers["Access-Control-Allow-Methods"]
+        assert http.stage.keys(b"foo")[0].version == 1
+
+
+async def test_who_is_no_web_page_is_not_asked() -> None:
+    async with staged() as http:
+        async with http.session.post(f"{http.url}/v3/kv/put", json=PUT) as response:
+            assert response.status == 200
+            assert "Access-Control-Allow-Origin" not in response.headers
+        async with http.session.options(f"{http.url}/v3/kv/put") as response:
+            assert response.status == 405
 
 
 async def test_a_port_that_is_taken_is_a_sentence() -> None:
