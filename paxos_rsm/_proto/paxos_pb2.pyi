@@ -84,7 +84,9 @@ class _EntryKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EntryKind.V
     ENTRY_KIND_BATCH: _EntryKind.ValueType  # 2
     """data: frames, each after its length in 4 bytes, big-endian"""
     ENTRY_KIND_CONFIG: _EntryKind.ValueType  # 3
-    """data: a serialized Configuration"""
+    """data: a serialized Configuration, of voters only and with nobody removed: the first one"""
+    ENTRY_KIND_CHANGED_CONFIG: _EntryKind.ValueType  # 4
+    """data: any later one; a version that would count it wrongly does not know the kind"""
 
 class EntryKind(_EntryKind, metaclass=_EntryKindEnumTypeWrapper): ...
 
@@ -93,7 +95,9 @@ ENTRY_KIND_NOOP: EntryKind.ValueType  # 1
 ENTRY_KIND_BATCH: EntryKind.ValueType  # 2
 """data: frames, each after its length in 4 bytes, big-endian"""
 ENTRY_KIND_CONFIG: EntryKind.ValueType  # 3
-"""data: a serialized Configuration"""
+"""data: a serialized Configuration, of voters only and with nobody removed: the first one"""
+ENTRY_KIND_CHANGED_CONFIG: EntryKind.ValueType  # 4
+"""data: any later one; a version that would count it wrongly does not know the kind"""
 Global___EntryKind: _TypeAlias = EntryKind  # noqa: Y015
 
 @_typing.final
@@ -128,10 +132,16 @@ class Member(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     PEER_URL_FIELD_NUMBER: _builtins.int
     CLIENT_URLS_FIELD_NUMBER: _builtins.int
+    LEARNER_FIELD_NUMBER: _builtins.int
+    PROMOTE_FIELD_NUMBER: _builtins.int
     incarnation: _builtins.int
     member_id: _builtins.int
     name: _builtins.str
     peer_url: _builtins.str
+    learner: _builtins.bool
+    """counts in no quorum"""
+    promote: _builtins.bool
+    """a learner that becomes a voter by itself, once it has caught up"""
     @_builtins.property
     def client_urls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -142,10 +152,12 @@ class Member(_message.Message):
         name: _builtins.str = ...,
         peer_url: _builtins.str = ...,
         client_urls: _abc.Iterable[_builtins.str] | None = ...,
+        learner: _builtins.bool = ...,
+        promote: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_urls", b"client_urls", "incarnation", b"incarnation", "member_id", b"member_id", "name", b"name", "peer_url", b"peer_url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_urls", b"client_urls", "incarnation", b"incarnation", "learner", b"learner", "member_id", b"member_id", "name", b"name", "peer_url", b"peer_url", "promote", b"promote"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -159,11 +171,22 @@ class Configuration(_message.Message):
     MEMBERS_FIELD_NUMBER: _builtins.int
     PHASE1_QUORUM_FIELD_NUMBER: _builtins.int
     PHASE2_QUORUM_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.int
     phase1_quorum: _builtins.int
+    """of the voters"""
     phase2_quorum: _builtins.int
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___Member]: ...
+    @_builtins.property
+    def removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """incarnations that were members once, and never may be again"""
+
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """the requests that made the last configurations, newest last"""
+
     def __init__(
         self,
         *,
@@ -171,10 +194,12 @@ class Configuration(_message.Message):
         members: _abc.Iterable[Global___Member] | None = ...,
         phase1_quorum: _builtins.int = ...,
         phase2_quorum: _builtins.int = ...,
+        removed: _abc.Iterable[_builtins.int] | None = ...,
+        changes: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "members", b"members", "phase1_quorum", b"phase1_quorum", "phase2_quorum", b"phase2_quorum"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "cluster_id", b"cluster_id", "members", b"members", "phase1_quorum", b"phase1_quorum", "phase2_quorum", b"phase2_quorum", "removed", b"removed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -403,6 +428,11 @@ class PeerMessage(_message.Message):
     FORWARD_FIELD_NUMBER: _builtins.int
     READ_REQUEST_FIELD_NUMBER: _builtins.int
     READ_REPLY_FIELD_NUMBER: _builtins.int
+    CHANGE_REQUEST_FIELD_NUMBER: _builtins.int
+    CHANGE_REPLY_FIELD_NUMBER: _builtins.int
+    HAND_OVER_FIELD_NUMBER: _builtins.int
+    FETCH_SNAPSHOT_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_CHUNK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def prepare(self) -> Global___Prepare: ...
     @_builtins.property
@@ -429,6 +459,16 @@ class PeerMessage(_message.Message):
     def read_request(self) -> Global___ReadRequest: ...
     @_builtins.property
     def read_reply(self) -> Global___ReadReply: ...
+    @_builtins.property
+    def change_request(self) -> Global___ChangeRequest: ...
+    @_builtins.property
+    def change_reply(self) -> Global___ChangeReply: ...
+    @_builtins.property
+    def hand_over(self) -> Global___HandOver: ...
+    @_builtins.property
+    def fetch_snapshot(self) -> Global___FetchSnapshot: ...
+    @_builtins.property
+    def snapshot_chunk(self) -> Global___SnapshotChunk: ...
     def __init__(
         self,
         *,
@@ -445,12 +485,17 @@ class PeerMessage(_message.Message):
         forward: Global___Forward | None = ...,
         read_request: Global___ReadRequest | None = ...,
         read_reply: Global___ReadReply | None = ...,
+        change_request: Global___ChangeRequest | None = ...,
+        change_reply: Global___ChangeReply | None = ...,
+        hand_over: Global___HandOver | None = ...,
+        fetch_snapshot: Global___FetchSnapshot | None = ...,
+        snapshot_chunk: Global___SnapshotChunk | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accept", b"accept", "accepted", b"accepted", "catch_up", b"catch_up", "catch_up_reply", b"catch_up_reply", "decide", b"decide", "forward", b"forward", "heartbeat", b"heartbeat", "heartbeat_reply", b"heartbeat_reply", "message", b"message", "nack", b"nack", "prepare", b"prepare", "promise", b"promise", "read_reply", b"read_reply", "read_request", b"read_request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accept", b"accept", "accepted", b"accepted", "catch_up", b"catch_up", "catch_up_reply", b"catch_up_reply", "change_reply", b"change_reply", "change_request", b"change_request", "decide", b"decide", "fetch_snapshot", b"fetch_snapshot", "forward", b"forward", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "heartbeat_reply", b"heartbeat_reply", "message", b"message", "nack", b"nack", "prepare", b"prepare", "promise", b"promise", "read_reply", b"read_reply", "read_request", b"read_request", "snapshot_chunk", b"snapshot_chunk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept", b"accept", "accepted", b"accepted", "catch_up", b"catch_up", "catch_up_reply", b"catch_up_reply", "decide", b"decide", "forward", b"forward", "heartbeat", b"heartbeat", "heartbeat_reply", b"heartbeat_reply", "message", b"message", "nack", b"nack", "prepare", b"prepare", "promise", b"promise", "read_reply", b"read_reply", "read_request", b"read_request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept", b"accept", "accepted", b"accepted", "catch_up", b"catch_up", "catch_up_reply", b"catch_up_reply", "change_reply", b"change_reply", "change_request", b"change_request", "decide", b"decide", "fetch_snapshot", b"fetch_snapshot", "forward", b"forward", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "heartbeat_reply", b"heartbeat_reply", "message", b"message", "nack", b"nack", "prepare", b"prepare", "promise", b"promise", "read_reply", b"read_reply", "read_request", b"read_request", "snapshot_chunk", b"snapshot_chunk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["prepare", "promise", "accept", "accepted", "nack", "decide", "heartbeat", "heartbeat_reply", "catch_up", "catch_up_reply", "forward", "read_request", "read_reply"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["prepare", "promise", "accept", "accepted", "nack", "decide", "heartbeat", "heartbeat_reply", "catch_up", "catch_up_reply", "forward", "read_request", "read_reply", "change_request", "change_reply", "hand_over", "fetch_snapshot", "snapshot_chunk"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -834,3 +879,216 @@ class ReadReply(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReadReply: _TypeAlias = ReadReply  # noqa: Y015
+
+@_typing.final
+class DescribeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeRequest: _TypeAlias = DescribeRequest  # noqa: Y015
+
+@_typing.final
+class DescribeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    CONFIGURATION_FIELD_NUMBER: _builtins.int
+    cluster_id: _builtins.int
+    @_builtins.property
+    def configuration(self) -> Global___Configuration:
+        """absent while the cluster is forming"""
+
+    def __init__(
+        self,
+        *,
+        cluster_id: _builtins.int = ...,
+        configuration: Global___Configuration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["configuration", b"configuration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "configuration", b"configuration"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeResponse: _TypeAlias = DescribeResponse  # noqa: Y015
+
+@_typing.final
+class ChangeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    HOPS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.int
+    """drawn by the server that was asked: one request is carried out once"""
+    hops: _builtins.int
+    @_builtins.property
+    def change(self) -> Global___Change: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.int = ...,
+        change: Global___Change | None = ...,
+        hops: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "hops", b"hops", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeRequest: _TypeAlias = ChangeRequest  # noqa: Y015
+
+@_typing.final
+class ChangeReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.int
+    refusal: _builtins.str
+    """empty: it is in the log, or on its way"""
+    reason: _builtins.int
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.int = ...,
+        refusal: _builtins.str = ...,
+        reason: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "refusal", b"refusal", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeReply: _TypeAlias = ChangeReply  # noqa: Y015
+
+@_typing.final
+class Change(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADD_FIELD_NUMBER: _builtins.int
+    JOIN_FIELD_NUMBER: _builtins.int
+    REMOVE_FIELD_NUMBER: _builtins.int
+    UPDATE_FIELD_NUMBER: _builtins.int
+    PROMOTE_FIELD_NUMBER: _builtins.int
+    remove: _builtins.int
+    """a member id"""
+    promote: _builtins.int
+    """a member id"""
+    @_builtins.property
+    def add(self) -> Global___Member:
+        """without an incarnation, which it brings when it joins"""
+
+    @_builtins.property
+    def join(self) -> Global___Member:
+        """the member of this id, with its incarnation"""
+
+    @_builtins.property
+    def update(self) -> Global___Member:
+        """the member of this id: its addresses"""
+
+    def __init__(
+        self,
+        *,
+        add: Global___Member | None = ...,
+        join: Global___Member | None = ...,
+        remove: _builtins.int = ...,
+        update: Global___Member | None = ...,
+        promote: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["add", b"add", "change", b"change", "join", b"join", "promote", b"promote", "remove", b"remove", "update", b"update"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add", b"add", "change", b"change", "join", b"join", "promote", b"promote", "remove", b"remove", "update", b"update"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["add", "join", "remove", "update", "promote"]  # noqa: Y015
+    _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
+
+Global___Change: _TypeAlias = Change  # noqa: Y015
+
+@_typing.final
+class HandOver(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BALLOT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ballot(self) -> Global___Ballot:
+        """of the leader that goes; the receiver stands at once"""
+
+    def __init__(
+        self,
+        *,
+        ballot: Global___Ballot | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ballot", b"ballot"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ballot", b"ballot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HandOver: _TypeAlias = HandOver  # noqa: Y015
+
+@_typing.final
+class FetchSnapshot(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLOT_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    slot: _builtins.int
+    """0: the newest there is"""
+    offset: _builtins.int
+    """in bytes: what the asker has of it already"""
+    def __init__(
+        self,
+        *,
+        slot: _builtins.int = ...,
+        offset: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "slot", b"slot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchSnapshot: _TypeAlias = FetchSnapshot  # noqa: Y015
+
+@_typing.final
+class SnapshotChunk(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLOT_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    slot: _builtins.int
+    size: _builtins.int
+    """of the whole file, in bytes"""
+    offset: _builtins.int
+    data: _builtins.bytes
+    """nothing: there is no such snapshot (any more)"""
+    def __init__(
+        self,
+        *,
+        slot: _builtins.int = ...,
+        size: _builtins.int = ...,
+        offset: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "offset", b"offset", "size", b"size", "slot", b"slot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotChunk: _TypeAlias = SnapshotChunk  # noqa: Y015

@@ -39,6 +39,11 @@ class PaxosStub:
                 request_serializer=paxos__rsm_dot_v1_dot_paxos__pb2.PeerFrame.SerializeToString,
                 response_deserializer=paxos__rsm_dot_v1_dot_paxos__pb2.PeerReply.FromString,
                 _registered_method=True)
+        self.Describe = channel.unary_unary(
+                '/paxos_rsm.v1.Paxos/Describe',
+                request_serializer=paxos__rsm_dot_v1_dot_paxos__pb2.DescribeRequest.SerializeToString,
+                response_deserializer=paxos__rsm_dot_v1_dot_paxos__pb2.DescribeResponse.FromString,
+                _registered_method=True)
 
 
 class PaxosServicer:
@@ -51,6 +56,13 @@ class PaxosServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Describe(self, request, context):
+        """Who the members are: what a server asks that joins a cluster which runs, before it has an identity of its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PaxosServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -58,6 +70,11 @@ def add_PaxosServicer_to_server(servicer, server):
                     servicer.Stream,
                     request_deserializer=paxos__rsm_dot_v1_dot_paxos__pb2.PeerFrame.FromString,
                     response_serializer=paxos__rsm_dot_v1_dot_paxos__pb2.PeerReply.SerializeToString,
+            ),
+            'Describe': grpc.unary_unary_rpc_method_handler(
+                    servicer.Describe,
+                    request_deserializer=paxos__rsm_dot_v1_dot_paxos__pb2.DescribeRequest.FromString,
+                    response_serializer=paxos__rsm_dot_v1_dot_paxos__pb2.DescribeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -87,6 +104,33 @@ class Paxos:
             '/paxos_rsm.v1.Paxos/Stream',
             paxos__rsm_dot_v1_dot_paxos__pb2.PeerFrame.SerializeToString,
             paxos__rsm_dot_v1_dot_paxos__pb2.PeerReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Describe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paxos_rsm.v1.Paxos/Describe',
+            paxos__rsm_dot_v1_dot_paxos__pb2.DescribeRequest.SerializeToString,
+            paxos__rsm_dot_v1_dot_paxos__pb2.DescribeResponse.FromString,
             options,
             channel_credentials,
             insecure,

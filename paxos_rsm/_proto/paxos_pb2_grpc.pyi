@@ -87,12 +87,16 @@ class PaxosStub:
     def __new__(cls, channel: _aio.Channel) -> PaxosAsyncStub: ...
     Stream: _grpc.StreamStreamMultiCallable[_paxos_pb2.PeerFrame, _paxos_pb2.PeerReply]
     """Carries what the caller has to say to the callee. The reply stream carries one PeerReply and then stays open."""
+    Describe: _grpc.UnaryUnaryMultiCallable[_paxos_pb2.DescribeRequest, _paxos_pb2.DescribeResponse]
+    """Who the members are: what a server asks that joins a cluster which runs, before it has an identity of its own."""
 
 @_typing.type_check_only
 class PaxosAsyncStub(PaxosStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Stream: _aio.StreamStreamMultiCallable[_paxos_pb2.PeerFrame, _paxos_pb2.PeerReply]  # type: ignore[assignment]
     """Carries what the caller has to say to the callee. The reply stream carries one PeerReply and then stays open."""
+    Describe: _aio.UnaryUnaryMultiCallable[_paxos_pb2.DescribeRequest, _paxos_pb2.DescribeResponse]  # type: ignore[assignment]
+    """Who the members are: what a server asks that joins a cluster which runs, before it has an identity of its own."""
 
 class PaxosServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -102,5 +106,13 @@ class PaxosServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_paxos_pb2.PeerReply], _abc.AsyncIterator[_paxos_pb2.PeerReply]]:
         """Carries what the caller has to say to the callee. The reply stream carries one PeerReply and then stays open."""
+
+    @_abc_1.abstractmethod
+    def Describe(
+        self,
+        request: _paxos_pb2.DescribeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_paxos_pb2.DescribeResponse, _abc.Awaitable[_paxos_pb2.DescribeResponse]]:
+        """Who the members are: what a server asks that joins a cluster which runs, before it has an identity of its own."""
 
 def add_PaxosServicer_to_server(servicer: PaxosServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -70,12 +70,15 @@ class Identity(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     INCARNATION_FIELD_NUMBER: _builtins.int
     BOOT_COUNT_FIELD_NUMBER: _builtins.int
+    JOINED_FIELD_NUMBER: _builtins.int
     format_version: _builtins.int
     cluster_id: _builtins.int
     member_id: _builtins.int
     name: _builtins.str
     incarnation: _builtins.int
     boot_count: _builtins.int
+    joined: _builtins.bool
+    """it came to a cluster that ran: its ids are not those of --initial-cluster"""
     def __init__(
         self,
         *,
@@ -85,11 +88,78 @@ class Identity(_message.Message):
         name: _builtins.str = ...,
         incarnation: _builtins.int = ...,
         boot_count: _builtins.int = ...,
+        joined: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_count", b"boot_count", "cluster_id", b"cluster_id", "format_version", b"format_version", "incarnation", b"incarnation", "member_id", b"member_id", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_count", b"boot_count", "cluster_id", b"cluster_id", "format_version", b"format_version", "incarnation", b"incarnation", "joined", b"joined", "member_id", b"member_id", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Identity: _TypeAlias = Identity  # noqa: Y015
+
+@_typing.final
+class LogStart(_message.Message):
+    """Where the log starts, once slots have been dropped from its head. Replaced whole, before anything is dropped."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_SEGMENT_FIELD_NUMBER: _builtins.int
+    COMPACTED_THROUGH_FIELD_NUMBER: _builtins.int
+    PROMISED_FIELD_NUMBER: _builtins.int
+    first_segment: _builtins.int
+    compacted_through: _builtins.int
+    """every slot up to here is decided, and is in a snapshot"""
+    @_builtins.property
+    def promised(self) -> _paxos_pb2.Ballot:
+        """at least what the dropped segments said"""
+
+    def __init__(
+        self,
+        *,
+        first_segment: _builtins.int = ...,
+        compacted_through: _builtins.int = ...,
+        promised: _paxos_pb2.Ballot | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["promised", b"promised"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compacted_through", b"compacted_through", "first_segment", b"first_segment", "promised", b"promised"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogStart: _TypeAlias = LogStart  # noqa: Y015
+
+@_typing.final
+class SnapshotHeader(_message.Message):
+    """The head of a snapshot file; sessions and the machine's state follow (paxos_rsm/storage/snapshots.py)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    SLOT_FIELD_NUMBER: _builtins.int
+    CHANGED_IN_FIELD_NUMBER: _builtins.int
+    CONFIGURATION_FIELD_NUMBER: _builtins.int
+    cluster_id: _builtins.int
+    slot: _builtins.int
+    """the last one whose effects are in it"""
+    changed_in: _builtins.int
+    """the slot that decided the configuration"""
+    @_builtins.property
+    def configuration(self) -> _paxos_pb2.Configuration:
+        """what governs the next slot"""
+
+    def __init__(
+        self,
+        *,
+        cluster_id: _builtins.int = ...,
+        slot: _builtins.int = ...,
+        changed_in: _builtins.int = ...,
+        configuration: _paxos_pb2.Configuration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["configuration", b"configuration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_in", b"changed_in", "cluster_id", b"cluster_id", "configuration", b"configuration", "slot", b"slot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotHeader: _TypeAlias = SnapshotHeader  # noqa: Y015

@@ -30,6 +30,7 @@ __all__ = [
 NOOP = int(pb.ENTRY_KIND_NOOP)
 BATCH = int(pb.ENTRY_KIND_BATCH)
 CONFIG = int(pb.ENTRY_KIND_CONFIG)
+CHANGED_CONFIG = int(pb.ENTRY_KIND_CHANGED_CONFIG)
 
 MEMBERS_MAX = 1_024
 """Of a configuration: far above any cluster, and few enough that an error may list them."""
@@ -54,13 +55,21 @@ def member_to_pb(member: Member) -> pb.Member:
         name=member.name,
         peer_url=member.peer_url,
         client_urls=member.client_urls,
+        learner=member.learner,
+        promote=member.promote,
     )
 
 
 def member_from_pb(message: pb.Member) -> Member:
     """A member from the wire."""
     return Member(
-        message.incarnation, message.member_id, message.name, message.peer_url, tuple(message.client_urls)
+        message.incarnation,
+        message.member_id,
+        message.name,
+        message.peer_url,
+        tuple(message.client_urls),
+        message.learner,
+        message.promote,
     )
 
 
@@ -71,6 +80,8 @@ def configuration_to_pb(configuration: Configuration) -> pb.Configuration:
         members=[member_to_pb(m) for m in configuration.members],
         phase1_quorum=configuration.quorum.phase1,
         phase2_quorum=configuration.quorum.phase2,
+        removed=configuration.removed,
+        changes=configuration.changes,
     )
 
 
@@ -79,8 +90,11 @@ def configuration_from_pb(message: pb.Configuration) -> Configuration:
     if len(message.members) > MEMBERS_MAX:
         raise ConfigError(f"a configuration names {len(message.members)} members; the most are {MEMBERS_MAX}")
     members = tuple(member_from_pb(m) for m in message.members)
-    quorum = QuorumSizes(len(members), message.phase1_quorum, message.phase2_quorum)
-    configuration = Configuration(message.cluster_id, members, quorum)
+    voters = sum(not member.learner for member in members)
+    quorum = QuorumSizes(voters, message.phase1_quorum, message.phase2_quorum)
+    configuration = Configuration(
+        message.cluster_id, members, quorum, tuple(message.removed), tuple(message.changes)
+    )
     try:
         configuration.validate()
     except ConfigError as error:
@@ -94,8 +108,16 @@ def entry_to_kind(entry: Entry) -> tuple[int, bytes]:
     if type(entry) is Batch:
         return BATCH, entry.data
     if type(entry) is ConfigChange:
-        return CONFIG, configuration_to_pb(entry.configuration).SerializeToString(deterministic=True)
+        data = configuration_to_pb(entry.configuration).SerializeToString(deterministic=True)
+        # What an older version would count as it always did, in other quorums, has a kind at which that one stops.
+        return (CHANGED_CONFIG if _is_changed(entry.configuration) else CONFIG), data
     return NOOP, b""
+
+
+def _is_changed(configuration: Configuration) -> bool:
+    """Whether it says what the first one of a cluster does not."""
+    learns = any(member.learner for member in configuration.members)
+    return learns or bool(configuration.removed or configuration.changes)
 
 
 def entry_from_kind(kind: int, data: bytes) -> Entry:
@@ -107,7 +129,7 @@ def entry_from_kind(kind: int, data: bytes) -> Entry:
         return Batch(data)
     if kind == NOOP:
         return Noop()
-    if kind == CONFIG:
+    if kind in (CONFIG, CHANGED_CONFIG):
         return ConfigChange(configuration_from_pb(_configuration(data)))
     raise UnknownEntry(
         f"an entry of kind {kind} is unknown to this version of paxos_rsm; it is not skipped. "

@@ -2,8 +2,11 @@
 
 A :class:`Configuration` is decided in the log like any entry and governs from the next slot on. The first one is
 the genesis entry in slot 1; slot 1 itself needs *every* initial member in both phases (rule 9), so that no
-cluster can be formed twice by two halves that have not met. Later changes of configuration are a later issue; the
-type and its history are here because every vote already asks which configuration governs its slot.
+cluster can be formed twice by two halves that have not met. How one configuration becomes the next is told in
+changes.py.
+
+A member is a *voter* or a *learner* (a word of membership here, not the role of Paxos): a learner is sent everything
+and counts in no quorum. One that has been added and was never heard of yet has no incarnation.
 """
 
 from collections.abc import Iterable
@@ -20,44 +23,63 @@ class Member:
     """One member, named for good by its incarnation; the rest says how to find it."""
 
     incarnation: int
+    """0: it was added, and has yet to join. It is a learner then."""
     member_id: int
     name: str
     peer_url: str
     client_urls: tuple[str, ...] = ()
+    learner: bool = False
+    promote: bool = False
+    """Of a learner: it becomes a voter by itself, once it has caught up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """The members that vote, and how many of them are a quorum in each phase.
+    """The members, and how many of those that vote are a quorum in each phase.
 
-    Always holds: incarnations, member ids and names are each unique, and every phase-1 quorum meets every
-    phase-2 quorum (Howard, Malkhi, Spiegelman, *Flexible Paxos*, 2016).
+    Always holds: incarnations, member ids and names are each unique where they are known, nobody is a member who was
+    removed, there is a voter, and every phase-1 quorum meets every phase-2 quorum (Howard, Malkhi, Spiegelman,
+    *Flexible Paxos*, 2016).
     """
 
     cluster_id: int
     members: tuple[Member, ...]
     quorum: QuorumSizes
+    """Sizes among the voters."""
+    removed: tuple[int, ...] = ()
+    """Incarnations that were members once: they never may be again (rule 9)."""
+    changes: tuple[int, ...] = ()
+    """The requests that made the last configurations, newest last: what is asked twice is done once."""
     nodes: frozenset[int] = field(init=False, repr=False, compare=False)
     """The incarnations that may vote."""
+    everybody: frozenset[int] = field(init=False, repr=False, compare=False)
+    """The incarnations of voters and of the learners that have joined."""
 
     def __post_init__(self) -> None:
         # Every vote asks for them: worked out once.
-        object.__setattr__(self, "nodes", frozenset(m.incarnation for m in self.members))
+        object.__setattr__(self, "nodes", frozenset(m.incarnation for m in self.members if not m.learner))
+        everybody = frozenset(m.incarnation for m in self.members if m.incarnation)
+        object.__setattr__(self, "everybody", everybody)
 
     def validate(self) -> None:
         """Raises ConfigError where an invariant of the type does not hold."""
-        if not self.members:
-            raise ConfigError("a configuration needs at least one member")
+        voters = [m for m in self.members if not m.learner]
+        if not voters:
+            raise ConfigError("a configuration needs at least one member that votes")
         for what, values in (
-            ("incarnation", [m.incarnation for m in self.members]),
+            ("incarnation", [m.incarnation for m in self.members if m.incarnation]),
             ("member id", [m.member_id for m in self.members]),
-            ("name", [m.name for m in self.members]),
+            ("name", [m.name for m in self.members if m.name]),
         ):
             if len(set(values)) != len(values):
                 raise ConfigError(f"two members of the configuration share one {what}: {values}")
-        if self.quorum.members != len(self.members):
+        if 0 in self.nodes:
+            raise ConfigError("a member votes whose incarnation is not known")
+        if back := self.everybody.intersection(self.removed):
+            raise ConfigError(f"incarnations were removed and are members again: {sorted(back)}")
+        if self.quorum.members != len(voters):
             raise ConfigError(
-                f"quorum sizes are for {self.quorum.members} members, there are {len(self.members)}"
+                f"quorum sizes are for {self.quorum.members} members that vote, there are {len(voters)}"
             )
         self.quorum.validate()
 
@@ -72,6 +94,10 @@ class Configuration:
     def by_incarnation(self, node: int) -> Member | None:
         """The member with this incarnation, if it is one."""
         return next((m for m in self.members if m.incarnation == node), None)
+
+    def by_member_id(self, member_id: int) -> Member | None:
+        """The member with this id, if there is one."""
+        return next((m for m in self.members if m.member_id == member_id), None)
 
 
 class ConfigurationHistory:

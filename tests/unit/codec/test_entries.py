@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,7 +70,7 @@ def test_a_batch_without_frames_is_not_a_noop() -> None:
     assert entry_from_pb(entry_to_pb(Batch(b""))) != Noop()
 
 
-@pytest.mark.parametrize("kind", [0, 4, 1000, -1])
+@pytest.mark.parametrize("kind", [0, 5, 1000, -1])
 def test_an_unknown_kind_stops_the_server(kind: int) -> None:
     with pytest.raises(UnknownEntry, match=f"kind {kind} .*not skipped"):
         entry_from_kind(kind, b"anything")
@@ -106,3 +108,17 @@ def test_an_error_does_not_repeat_a_name_without_an_end() -> None:
     with pytest.raises(ConfigError, match="share one name") as caught:
         configuration_from_pb(pb.Configuration(members=members, phase1_quorum=2, phase2_quorum=1))
     assert len(str(caught.value)) <= 500
+
+
+def test_a_later_configuration_is_of_a_kind_that_an_older_version_does_not_count() -> None:
+    first = Configuration(7, (Member(1, 101, "n1", "http://n1"),), QuorumSizes.majority(1))
+    learner = Member(0, 102, "", "http://n2", learner=True, promote=True)
+    for later in (
+        replace(first, members=(*first.members, learner)),
+        replace(first, removed=(9,)),
+        replace(first, changes=(1 << 63,)),
+    ):
+        kind, data = entry_to_kind(ConfigChange(later))
+        assert kind == pb.ENTRY_KIND_CHANGED_CONFIG
+        assert entry_from_kind(kind, data) == ConfigChange(later)
+    assert entry_to_kind(ConfigChange(first))[0] == pb.ENTRY_KIND_CONFIG

@@ -174,7 +174,7 @@ def test_more_items_than_any_server_sends(message: pb.PeerMessage, monkeypatch: 
         decode_message(message.SerializeToString())
 
 
-@pytest.mark.parametrize("kind", [4, 77, -1])
+@pytest.mark.parametrize("kind", [5, 77, -1])
 def test_an_entry_of_a_later_version_passes_through(kind: int) -> None:
     entry = pb.Entry(kind=kind, data=b"from the future")  # type: ignore[arg-type]
     accept = pb.PeerMessage(accept=pb.Accept(ballot=BALLOT, slot=1, entry=entry))

@@ -32,11 +32,26 @@ def test_members_share_nothing_that_names_them(field: str, says: str) -> None:
 def test_a_configuration_has_members_and_quorums_for_as_many() -> None:
     with pytest.raises(ConfigError, match="at least one member"):
         Configuration(7, (), QuorumSizes.majority(0)).validate()
-    with pytest.raises(ConfigError, match="for 5 members, there are 3"):
+    with pytest.raises(ConfigError, match="for 5 members that vote, there are 3"):
         replace(THREE, quorum=QuorumSizes.majority(5)).validate()
     with pytest.raises(ConfigError, match="can miss"):
         replace(THREE, quorum=QuorumSizes(3, 1, 2)).validate()
     THREE.validate()
+
+
+def test_learners_count_in_no_quorum_and_may_have_no_incarnation_yet() -> None:
+    learner = Member(4, 104, "n4", "http://n4", learner=True)
+    pending = Member(0, 105, "", "http://n5", learner=True, promote=True)
+    grown = replace(THREE, members=(*THREE.members, learner, pending))
+    grown.validate()
+    assert grown.nodes == THREE.nodes
+    assert grown.everybody == {1, 2, 3, 4}
+    assert not grown.is_phase1_quorum([1, 4])
+    assert grown.by_member_id(105) is pending
+    with pytest.raises(ConfigError, match="votes whose incarnation is not known"):
+        replace(grown, members=(*THREE.members[:2], replace(pending, learner=False))).validate()
+    with pytest.raises(ConfigError, match="members again: \\[2\\]"):
+        replace(THREE, removed=(2,)).validate()
 
 
 def test_only_members_count_towards_a_quorum() -> None:
