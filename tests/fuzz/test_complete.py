@@ -25,9 +25,11 @@ OPENS_BYTES = {
     "FromString",
     "ParseFromString",
     "MergeFromString",
+    "ParseDict",
     "from_bytes",
     "iter_unpack",
     "loads",
+    "raw_decode",
     "unpack",
     "unpack_from",
 }

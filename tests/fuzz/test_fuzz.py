@@ -17,7 +17,9 @@ from tests.fuzz.target import Answered, Target, require
 from tests.fuzz.targets import TARGETS
 
 INPUTS = 250
-SLOW = {"recovery": 100, "applied-slot": 100, "server-stream": 100}
+SLOW = dict.fromkeys(
+    ("recovery", "applied-slot", "server-stream", "server-call", "server-watch", "server-keep-alive"), 100
+)
 
 by_name = pytest.mark.parametrize("name", TARGETS)
 
@@ -131,6 +133,9 @@ def careless_put(data: bytes, _size: int) -> Put:
             "came back",
         ),
         ("session-frame", "codec.frames.DecodeError", KeyError, "DecodeError"),
+        ("server-watch", "server.watch_service.parse", lambda kind, data: kind.FromString(data), "met a bug"),
+        ("server-watch", "server.watch_service._Stream._forget", lambda *_: None, "not forgotten"),
+        ("server-call", "server.lease_service.parse", lambda kind, data: kind.FromString(data), "met a bug"),
     ],
 )
 def test_a_bug_planted_in_a_decoder_is_found(
