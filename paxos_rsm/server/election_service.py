@@ -19,7 +19,7 @@ from paxos_rsm._proto import election_pb2 as pb
 from paxos_rsm._proto import kv_pb2
 from paxos_rsm.machines.kv.store import KEY, VERSION
 from paxos_rsm.machines.kv.types import DeleteRange, KeyValue, Put, Range, Txn
-from paxos_rsm.server.key_queue import KeyQueue, Place, PlaceLost, Signal, is_created_at
+from paxos_rsm.server.key_queue import KeyQueue, PlaceLost, Signal, is_created_at
 from paxos_rsm.server.local_kv import LocalKv, first_created, prefix_end
 from paxos_rsm.server.rpc import Context, StatusError, parse, service_handler, unary_handler, watch_handler
 from paxos_rsm.server.watch_hub import Event, HubWatch, WatchHub
@@ -56,8 +56,6 @@ class ElectionService:
     async def _campaign(self, data: bytes, context: Context) -> bytes:
         request = parse(pb.CampaignRequest, data)
         place = await self._queue.enter(request.name, request.lease, request.value, context)
-        if place.value != request.value:
-            await self._say(place, request.value, context)
         if not place.is_first:
             await self._queue.wait(place, SESSION_EXPIRED)
             try:
@@ -69,14 +67,6 @@ class ElectionService:
                 raise
         leader = pb.LeaderKey(name=request.name, key=place.key, rev=place.revision, lease=place.lease)
         return pb.CampaignResponse(header=place.header, leader=leader).SerializeToString()
-
-    async def _say(self, place: Place, value: bytes, context: Context) -> None:
-        """The session stood in the queue already, with another value."""
-        try:
-            await self._put(place.key, place.revision, Put(place.key, value, place.lease), context)
-        except BaseException:
-            self._queue.leave(place)
-            raise
 
     async def _put(self, key: bytes, revision: int, put: Put, context: Context) -> kv_pb2.ResponseHeader:
         response: kv_pb2.TxnResponse = await self._kv.execute(
@@ -121,9 +111,10 @@ class ElectionService:
             watch = self._hub.watch(observer, observer.prefix, prefix_end(observer.prefix))
             try:
                 while not observer.has_ended:
+                    # First: what comes while something is written, an end included, must not be waited for.
+                    observer.come.clear()
                     while observer.changes:
                         await context.write(self._response(*observer.changes.popleft()))
-                    observer.come.clear()
                     await self._queue.until(observer)
             finally:
                 watch.cancel()

@@ -13,9 +13,13 @@ is good enough to wait on. Whether the own key is still there is another matter:
 
 Since names of keys and order are etcd's, its clients and ours stand in one queue.
 
+**Who comes again.** A lease that stands in the queue already keeps its place: a caller whose answer was lost asks
+again, here or elsewhere. It writes the key once more, and so *takes it over* from the call before.
+
 **Who leaves.** A caller that is cancelled, runs into its deadline or meets an error while it waits has its key deleted
-again, in the background, at the revision that it was created at: a key that was made anew is somebody else's. Where
-even that fails, the key goes with its lease.
+again, in the background, if it is still as this very call has written it. That may be much later, from a server that
+was cut off: a key that was made anew, or taken over, is not its own any more, and may be the lock that somebody holds.
+Where even that fails, the key goes with its lease.
 """
 
 import asyncio
@@ -76,9 +80,9 @@ class Place:
     key: bytes
     revision: int
     """The create revision of the key: the order in the queue, and the fencing token."""
+    written: int
+    """The revision at which this caller has written it: as long as it is the newest, nobody has taken it over."""
     lease: int
-    value: bytes
-    """Of the key as it was when the caller came: another one's where the session stood there already."""
     is_first: bool
     header: pb.ResponseHeader
 
@@ -117,7 +121,7 @@ class KeyQueue:
     # ---- coming and going ------------------------------------------------------------------------------------
 
     async def enter(self, name: bytes, lease: int, value: bytes, context: Context) -> Place:
-        """Takes the place of ``lease`` in the queue; the one that it has already, where it stands there.
+        """Takes the place of ``lease`` in the queue; takes over the one that it has already, where it stands there.
 
         Without a lease one is granted, of SESSION_TTL_S. Raises StatusError. A caller that is cancelled meanwhile, or
         that runs out of time, has not entered in the end.
@@ -132,7 +136,7 @@ class KeyQueue:
         txn = Txn(
             (is_created_at(key, 0),),
             (Put(key, value, lease), first_created(prefix)),
-            (Range(key), first_created(prefix)),
+            (Range(key), first_created(prefix), Put(key, value, ignore_lease=True)),
         )
         future = await self._kv.submit(txn, context)
         with self._counted():
@@ -141,13 +145,8 @@ class KeyQueue:
             except BaseException:
                 self._spawn(self._undo(key, future))
                 raise
-        revision = response.header.revision
-        if not response.succeeded:
-            (own,) = response.responses[0].response_range.kvs
-            revision, value = own.create_revision, own.value
-        first = response.responses[1].response_range.kvs
-        is_first = not first or first[0].create_revision == revision
-        return Place(prefix, key, revision, lease, value, is_first, response.header)
+        revision, is_first = _standing(response)
+        return Place(prefix, key, revision, response.header.revision, lease, is_first, response.header)
 
     async def wait(self, place: Place, lost: str) -> None:
         """Returns once nobody stands before ``place``. Raises StatusError; PlaceLost with these words if it is gone.
@@ -169,7 +168,7 @@ class KeyQueue:
 
     def leave(self, place: Place) -> None:
         """Gives the place up, in the background."""
-        self._spawn(self._delete(place.key, place.revision))
+        self._spawn(self._delete(place.key, place.written))
 
     def _before(self, place: Place) -> bytes | None:
         """The key just before, in the local state."""
@@ -228,11 +227,12 @@ class KeyQueue:
             response: pb.TxnResponse = await self._kv.answer(future)
         except StatusError:
             return
-        if response.succeeded:
+        # One that was first before has been held, perhaps, since the call before: it is not for this one to give up.
+        if response.succeeded or not _standing(response)[1]:
             await self._delete(key, response.header.revision)
 
-    async def _delete(self, key: bytes, revision: int) -> None:
-        txn = Txn((is_created_at(key, revision),), (DeleteRange(key),))
+    async def _delete(self, key: bytes, written: int) -> None:
+        txn = Txn((Compare(key, CompareTarget.MOD, operand=written),), (DeleteRange(key),))
         for pause_s in (*LEAVE_RETRIES_S, None):
             try:
                 await self._kv.answer(await self._kv.submit(txn))
@@ -287,6 +287,16 @@ class KeyQueue:
             log.warning("stopping while callers leave their queues", extra={"callers": self._callers})
         for task in self._leaving:
             task.cancel()
+
+
+def _standing(response: pb.TxnResponse) -> tuple[int, bool]:
+    """The create revision of the key that has entered, and whether it is the first."""
+    revision = response.header.revision
+    if not response.succeeded:
+        (own,) = response.responses[0].response_range.kvs
+        revision = own.create_revision
+    first = response.responses[1].response_range.kvs
+    return revision, not first or first[0].create_revision == revision
 
 
 def is_created_at(key: bytes, revision: int) -> Compare:

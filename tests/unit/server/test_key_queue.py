@@ -30,12 +30,16 @@ async def test_a_place_is_a_key_and_the_order_is_that_of_creation() -> None:
     async with staged() as stage:
         first = await enter(stage.queue, stage.lease(0xBEEF), b"v")
         second = await enter(stage.queue, stage.lease(1))
-        assert (first.key, first.is_first, first.value, first.lease) == (b"q/beef", True, b"v", 0xBEEF)
+        assert (first.key, first.is_first, first.lease) == (b"q/beef", True, 0xBEEF)
+        assert first.written == first.revision
         assert not second.is_first
         assert second.revision == first.revision + 1
         again = await enter(stage.queue, 0xBEEF, b"other")
         assert (again.key, again.revision, again.is_first) == (first.key, first.revision, True)
-        assert again.value == b"v"  # what it stands for is not changed by coming again
+        assert again.written == second.revision + 1
+        own, other = stage.keys(b"q/beef") + stage.keys(b"q/1")
+        assert (own.value, own.lease, own.mod_revision) == (b"other", 0xBEEF, again.written)
+        assert (other.value, other.lease) == (b"", 1)
 
 
 async def test_names_that_begin_alike_are_different_queues() -> None:
@@ -59,6 +63,35 @@ async def test_to_leave_is_to_have_the_key_deleted_if_it_is_still_that_one() -> 
         await until(lambda: not stage.queue._leaving)
         assert stage.queue.holds(anew)
         assert not stage.queue.holds(place)
+
+
+async def test_a_call_that_leaves_late_does_not_take_the_place_of_the_one_that_came_after_it() -> None:
+    """The server of the first call was cut off; its caller went elsewhere, holds the lock, and then the cut heals."""
+    async with staged() as stage:
+        before = await enter(stage.queue, stage.lease(1))
+        again = await enter(stage.queue, 1)
+        assert (again.key, again.revision) == (before.key, before.revision)
+        stage.queue.leave(before)
+        await until(lambda: not stage.queue._leaving)
+        assert stage.queue.holds(again)
+        stage.queue.leave(again)
+        await until(lambda: not keys(stage))
+
+
+async def test_who_comes_again_and_leaves_at_once_gives_up_only_what_nobody_can_hold() -> None:
+    async with staged() as stage:
+        held = await enter(stage.queue, stage.lease(1))
+        waits = await enter(stage.queue, stage.lease(2))
+        for lease in (1, 2):
+            stage.replica.hold()
+            coming = asyncio.create_task(enter(stage.queue, lease))
+            await until(lambda: stage.own.in_flight == 1)
+            coming.cancel()
+            await asyncio.wait([coming])
+            stage.replica.release()
+            await until(lambda: not stage.queue._leaving)
+        assert stage.queue.holds(held)
+        assert not stage.queue.holds(waits)
 
 
 async def test_a_deletion_that_is_not_taken_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
