@@ -2,7 +2,9 @@
 
 Granting, revoking and keeping alive are commands of the log. So a keep-alive is answered only after a round of the
 leader that began after it came, and never after the end of the lease was decided: the two have an order
-(``machines/kv/leases.py``, docs/adr/0009). What is left of a lease is what this server's own watch says
+(``machines/kv/leases.py``, docs/adr/0009). A server that was cut off hears late of what was decided, and its client
+counts from the answer: one that comes late is given only after another round, which says whether the lease is there
+still. What is left of a lease is what this server's own watch says
 (``replica/timers.py``): the leader's is the one that counts, and the others' differ from it by the time that a message
 takes.
 
@@ -31,6 +33,9 @@ SERVICES = ("paxos_rsm.v1.Lease", "etcdserverpb.Lease")
 
 IN_FLIGHT_MAX = 256
 """Keep-alives of one stream that are on their way through the log."""
+
+LATE_SHARE = 0.5
+"""Of its time: what was asked so long ago may have ended since, as far as this server knows."""
 
 
 class LeaseService:
@@ -70,7 +75,17 @@ class LeaseService:
 
     async def keep_alive(self, data: bytes, context: Context) -> bytes:
         """One keep-alive, as on the stream."""
-        return await self._submit(parse(kv_pb2.LeaseKeepAliveRequest, data), context)
+        request = parse(kv_pb2.LeaseKeepAliveRequest, data)
+        loop = asyncio.get_running_loop()
+        come_at = loop.time()
+        response = await self._answer(request, context)
+        if response.TTL and loop.time() - come_at >= LATE_SHARE * response.TTL:
+            await self._calls.read_index(context)
+            if self._machine.lease(request.ID) is None:
+                response.TTL = 0
+                self._calls.headers.fill(response.header)
+        answer: bytes = response.SerializeToString()
+        return answer
 
     async def time_to_live(self, data: bytes, context: Context) -> bytes:
         """LeaseTimeToLive: seconds that are left, -1 where there is no such lease."""
@@ -97,9 +112,12 @@ class LeaseService:
         return response.SerializeToString()
 
     async def _submit(self, request: Any, context: Context) -> bytes:
+        data: bytes = (await self._answer(request, context)).SerializeToString()
+        return data
+
+    async def _answer(self, request: Any, context: Context) -> Any:
         self._calls.refuse(None, request.ByteSize())
-        result = await self._calls.submit(command_from_request(request), context)
-        return self._calls.response(result).SerializeToString()
+        return self._calls.response(await self._calls.submit(command_from_request(request), context))
 
     # ---- the stream ----------------------------------------------------------------------------------------
 

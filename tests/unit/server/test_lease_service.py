@@ -12,7 +12,8 @@ from paxos_rsm._proto import lease_pb2 as pb
 from paxos_rsm.errors import UnknownOutcome
 from paxos_rsm.machines.base import Timeout
 from paxos_rsm.machines.kv.machine import KeyValueMachine
-from paxos_rsm.machines.kv.types import Put
+from paxos_rsm.machines.kv.types import LeaseRevoke, Put
+from paxos_rsm.server import lease_service
 from paxos_rsm.server.kv_service import KvService
 from paxos_rsm.server.lease_service import IN_FLIGHT_MAX, SERVICES, LeaseService
 from tests.unit.server.fakes import FakeReplica, etcd_calls, serving, until
@@ -136,6 +137,35 @@ async def test_a_lease_runs_out_unless_it_was_kept_alive(stage: Stage) -> None:
     assert len(stage.machine) == 0
     await call.write(kv.LeaseKeepAliveRequest(ID=7))
     assert (await call.read()).TTL == 0
+
+
+async def test_a_keep_alive_that_is_answered_late_says_whether_the_lease_is_there_still(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at a server that was cut off, which then hears of the keep-alive and of the end of the lease at once."""
+    monkeypatch.setattr(lease_service, "LATE_SHARE", 0.0)
+    await stage.grant(60, 7)
+    call = stage.keep_alives()
+    await call.write(kv.LeaseKeepAliveRequest(ID=7))
+    assert (await call.read()).TTL == 60
+    assert stage.replica.reads_asked == 1
+
+    # The keep-alive's result is there before the lease ends, and its caller hears of both after that.
+    def end() -> None:
+        stage.machine.execute(LeaseRevoke(7))
+
+    stage.replica.watch_applied(end)
+    await call.write(kv.LeaseKeepAliveRequest(ID=7))
+    assert (await call.read()).TTL == 0
+    assert stage.replica.reads_asked == 2
+
+
+async def test_a_keep_alive_that_is_answered_at_once_costs_no_further_round(stage: Stage) -> None:
+    await stage.grant(60, 7)
+    call = stage.keep_alives()
+    await call.write(kv.LeaseKeepAliveRequest(ID=7))
+    assert (await call.read()).TTL == 60
+    assert stage.replica.reads_asked == 0
 
 
 async def test_keep_alives_are_answered_in_order_however_many_there_are(stage: Stage) -> None:
