@@ -9,7 +9,8 @@ The driver performs, for each :class:`Ready`, in this order of knowledge:
    hands them back by ``Node.step``, so that a proposer counts its own Promise and Accepted no earlier than anyone
    else's;
 4. applies ``decided``, in order; durability is not needed, a quorum has it;
-5. serves the reads of ``reads`` once it has applied their index.
+5. serves the reads of ``reads`` once it has applied their index;
+6. fetches a snapshot, where ``fetch_snapshot`` says so, installs it durably, and says so by ``Node.install``.
 
 (The shape is etcd-io/raft's ``Ready`` and ``msgsAfterAppend``.)
 """
@@ -18,13 +19,14 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from paxos_rsm.paxos.messages import Envelope
-from paxos_rsm.paxos.types import Ballot, Entry, Slot
+from paxos_rsm.paxos.types import Ballot, Entry, NodeId, Slot
 
 __all__ = [
     "ReadGranted",
     "Ready",
     "Write",
     "WriteAccepted",
+    "WriteCompacted",
     "WriteDecided",
     "WriteDecidedThrough",
     "WritePromise",
@@ -65,7 +67,17 @@ class WriteDecidedThrough:
     slot: Slot
 
 
-Write: TypeAlias = WritePromise | WriteAccepted | WriteDecided | WriteDecidedThrough
+@dataclass(frozen=True, slots=True)
+class WriteCompacted:
+    """Every slot up to ``slot`` is decided, and in a durable snapshot: the log may forget it.
+
+    No record: the log drops whole segments, once every earlier write is durable. Nothing waits for it.
+    """
+
+    slot: Slot
+
+
+Write: TypeAlias = WritePromise | WriteAccepted | WriteDecided | WriteDecidedThrough | WriteCompacted
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +97,16 @@ class Ready:
     messages_after_writes: list[Envelope] = field(default_factory=list)
     decided: list[tuple[Slot, Entry]] = field(default_factory=list)
     reads: list[ReadGranted] = field(default_factory=list)
+    fetch_snapshot: tuple[NodeId, Slot] | None = None
+    """The log of that peer starts above what this node needs next: it has a snapshot, which is wanted of that slot or
+    a later one."""
 
     def __bool__(self) -> bool:
-        return bool(self.writes or self.messages or self.messages_after_writes or self.decided or self.reads)
+        return bool(
+            self.writes
+            or self.messages
+            or self.messages_after_writes
+            or self.decided
+            or self.reads
+            or self.fetch_snapshot
+        )
