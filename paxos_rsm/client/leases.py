@@ -146,11 +146,13 @@ class AsyncLease:
         """Has it granted, and begins to keep it alive. Called by ``async with``.
 
         Raises InvalidArgument where its number is taken or its time too long. Where it raises UnknownOutcome, or is
-        cancelled, the lease is revoked as soon as that can be done.
+        cancelled, the lease is revoked as soon as that can be done; but not one whose number was given: that may be
+        somebody else's, and one that was granted after all ends in its time.
         """
         if self._granted or self._over:
             raise InvalidArgument(f"lease {self.id:x} was granted before; make a new one")
         self._granted = True
+        is_own = not self.id
         self.id = self.id or self._home.rng.randrange(1, ID_END)
         loop = asyncio.get_running_loop()
         sent_at = loop.time()
@@ -159,7 +161,7 @@ class AsyncLease:
             raw = await self._home.submit(command, self._timeout_s if timeout_s is None else timeout_s)
         except BaseException as error:
             self._over = True
-            if not isinstance(error, InvalidArgument | Unavailable):
+            if is_own and not isinstance(error, InvalidArgument | Unavailable):
                 self._home.farewell(revoke_command(self.id))
             raise
         try:

@@ -166,6 +166,24 @@ async def test_a_grant_that_comes_too_late_is_lost_from_the_start(
     assert await kv.leases() == []
 
 
+async def test_a_cancelled_grant_does_not_end_the_lease_of_another(
+    kv: AsyncClient, cluster: FakeCluster, server: FakeServer
+) -> None:
+    async with kv.lease(60, id=7) as lease:
+        server.working.clear()
+        granting = asyncio.create_task(kv.lease(60, id=7).grant())
+        await server.until(lambda: len(server.frames) == 2)
+        granting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await granting
+        server.working.set()
+        await kv.put("k", "w")  # behind it, in the order of the session
+        assert len(requests(cluster, "lease_grant")) == 2
+        assert requests(cluster, "lease_revoke") == []
+        assert lease.alive
+        assert await kv.leases() == [7]
+
+
 async def test_a_cancelled_grant_leaves_no_lease(
     kv: AsyncClient, cluster: FakeCluster, server: FakeServer
 ) -> None:
