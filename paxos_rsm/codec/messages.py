@@ -29,6 +29,7 @@ from paxos_rsm.paxos.messages import (
     CatchUp,
     CatchUpReply,
     Decide,
+    FetchSnapshot,
     Forward,
     Heartbeat,
     HeartbeatReply,
@@ -38,6 +39,7 @@ from paxos_rsm.paxos.messages import (
     Promise,
     ReadReply,
     ReadRequest,
+    SnapshotChunk,
 )
 from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Entry, Slot
 
@@ -200,12 +202,27 @@ def _read_reply(message: ReadReply) -> bytes:
     return pb.PeerMessage(read_reply=reply).SerializeToString()
 
 
+def _fetch_snapshot(message: FetchSnapshot) -> bytes:
+    fetch = pb.FetchSnapshot(slot=message.slot, offset=message.offset)
+    return pb.PeerMessage(fetch_snapshot=fetch).SerializeToString()
+
+
+def _snapshot_chunk(message: SnapshotChunk) -> bytes:
+    # By hand as an Accept is: the data is joined, and not copied through protobuf objects.
+    head = pb.SnapshotChunk(slot=message.slot, size=message.size, offset=message.offset).SerializeToString()
+    data_prefix = length_prefix(pb.SnapshotChunk.DATA_FIELD_NUMBER, len(message.data))
+    length = len(head) + len(data_prefix) + len(message.data)
+    prefix = length_prefix(pb.PeerMessage.SNAPSHOT_CHUNK_FIELD_NUMBER, length)
+    return b"".join((prefix, head, data_prefix, message.data))
+
+
 _ENCODERS: dict[type, Callable[[Any], bytes]] = {
     Accept: _accept,
     Accepted: _accepted,
     CatchUp: _catch_up,
     CatchUpReply: _catch_up_reply,
     Decide: _decide,
+    FetchSnapshot: _fetch_snapshot,
     Forward: _forward,
     Heartbeat: _heartbeat,
     HeartbeatReply: _heartbeat_reply,
@@ -214,6 +231,7 @@ _ENCODERS: dict[type, Callable[[Any], bytes]] = {
     Promise: _promise,
     ReadReply: _read_reply,
     ReadRequest: _read_request,
+    SnapshotChunk: _snapshot_chunk,
 }
 
 
@@ -236,6 +254,13 @@ def _watermark(number: int, what: str) -> Slot:
     """A slot up to which something holds: 0 is none."""
     if number > NUMBER_MAX:
         raise MalformedMessage(f"{what} is slot {number}; the highest is {NUMBER_MAX}")
+    return number
+
+
+def _offset(number: int, what: str) -> int:
+    """A place in a file, or its size, in bytes."""
+    if number > NUMBER_MAX:
+        raise MalformedMessage(f"{what} speaks of byte {number} of a file; the highest is {NUMBER_MAX}")
     return number
 
 
@@ -366,12 +391,27 @@ def _read_reply_from(m: pb.ReadReply) -> ReadReply:
     return ReadReply(m.read_id, _watermark(m.index, "the index of a ReadReply"))
 
 
+def _fetch_snapshot_from(m: pb.FetchSnapshot) -> FetchSnapshot:
+    return FetchSnapshot(_watermark(m.slot, "a FetchSnapshot"), _offset(m.offset, "a FetchSnapshot"))
+
+
+def _snapshot_chunk_from(m: pb.SnapshotChunk) -> SnapshotChunk:
+    what, data = "a SnapshotChunk", m.data
+    slot, size, offset = _watermark(m.slot, what), _offset(m.size, what), _offset(m.offset, what)
+    if data and not (slot and offset + len(data) <= size):
+        raise MalformedMessage(
+            f"{what} has bytes {offset} to {offset + len(data)} of the {size} of the snapshot of slot {slot}"
+        )
+    return SnapshotChunk(slot, size, offset, data)
+
+
 _DECODERS: dict[str, Callable[[Any], Message]] = {
     "accept": _accept_from,
     "accepted": _accepted_from,
     "catch_up": _catch_up_from,
     "catch_up_reply": _catch_up_reply_from,
     "decide": _decide_from,
+    "fetch_snapshot": _fetch_snapshot_from,
     "forward": _forward_from,
     "heartbeat": _heartbeat_from,
     "heartbeat_reply": _heartbeat_reply_from,
@@ -380,15 +420,17 @@ _DECODERS: dict[str, Callable[[Any], Message]] = {
     "promise": _promise_from,
     "read_reply": _read_reply_from,
     "read_request": _read_request_from,
+    "snapshot_chunk": _snapshot_chunk_from,
 }
 
 
 def message_from_pb(message: pb.PeerMessage) -> Message:
     """A message from its protobuf form. Raises MalformedMessage; UnknownEntry for a later version's entry."""
     kind = message.WhichOneof("message")
-    if kind is None:
+    decoder = None if kind is None else _DECODERS.get(kind)
+    if kind is None or decoder is None:
         raise MalformedMessage("a message has no kind that this version knows")
-    return _DECODERS[kind](getattr(message, kind))
+    return decoder(getattr(message, kind))
 
 
 def decode_message(data: bytes) -> Message:

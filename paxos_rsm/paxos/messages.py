@@ -17,6 +17,7 @@ __all__ = [
     "CatchUpReply",
     "Decide",
     "Envelope",
+    "FetchSnapshot",
     "Forward",
     "Heartbeat",
     "HeartbeatReply",
@@ -26,6 +27,7 @@ __all__ = [
     "Promise",
     "ReadReply",
     "ReadRequest",
+    "SnapshotChunk",
 ]
 
 
@@ -166,6 +168,24 @@ class ReadReply:
     index: Slot
 
 
+@dataclass(frozen=True, slots=True)
+class FetchSnapshot:
+    """Asks for the bytes of a snapshot file from ``offset`` on; ``slot`` 0 asks for the newest there is."""
+
+    slot: Slot
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotChunk:
+    """Bytes of a snapshot file of ``size`` bytes, from ``offset`` on. No data: there is no such snapshot (any more)."""
+
+    slot: Slot
+    size: int
+    offset: int
+    data: bytes
+
+
 Message: TypeAlias = (
     Prepare
     | Promise
@@ -180,6 +200,8 @@ Message: TypeAlias = (
     | Forward
     | ReadRequest
     | ReadReply
+    | FetchSnapshot
+    | SnapshotChunk
 )
 
 

@@ -14,6 +14,7 @@ from paxos_rsm.paxos.messages import (
     CatchUp,
     CatchUpReply,
     Decide,
+    FetchSnapshot,
     Forward,
     Heartbeat,
     HeartbeatReply,
@@ -23,6 +24,7 @@ from paxos_rsm.paxos.messages import (
     Promise,
     ReadReply,
     ReadRequest,
+    SnapshotChunk,
 )
 from paxos_rsm.paxos.quorum import QuorumSizes
 from paxos_rsm.paxos.ready import Write, WriteAccepted, WriteDecided, WriteDecidedThrough, WritePromise
@@ -117,6 +119,14 @@ def counter(rng: Random) -> int:
     return number(rng, 0, UINT64_MAX)
 
 
+def snapshot_chunk(rng: Random) -> SnapshotChunk:
+    data = blob(rng)
+    if not data:
+        return SnapshotChunk(watermark(rng), watermark(rng), watermark(rng), b"")
+    size = number(rng, len(data))
+    return SnapshotChunk(number(rng), size, number(rng, 0, size - len(data)), data)
+
+
 def hops(rng: Random) -> int:
     return number(rng, 0, 2**32 - 1)
 
@@ -161,6 +171,8 @@ MESSAGES: dict[type, Callable[[Random], Message]] = {
     Forward: lambda rng: Forward(several(rng, blob), hops(rng)),
     ReadRequest: lambda rng: ReadRequest(counter(rng), hops(rng)),
     ReadReply: lambda rng: ReadReply(counter(rng), watermark(rng)),
+    FetchSnapshot: lambda rng: FetchSnapshot(watermark(rng), watermark(rng)),
+    SnapshotChunk: snapshot_chunk,
 }
 
 

@@ -122,7 +122,9 @@ def message_words(message: m.Message) -> str:
         return f"Forward {frames}" + (" (second hop)" if message.hops else "")
     if isinstance(message, m.ReadRequest):
         return "ReadRequest" + (" (second hop)" if message.hops else "")
-    return f"ReadReply index {message.index}" if message.index else "ReadReply refused"
+    if isinstance(message, m.ReadReply):
+        return f"ReadReply index {message.index}" if message.index else "ReadReply refused"
+    return str(message)
 
 
 def own_words(message: m.Message) -> str:

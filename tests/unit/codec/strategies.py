@@ -9,6 +9,7 @@ from paxos_rsm.paxos.messages import (
     CatchUp,
     CatchUpReply,
     Decide,
+    FetchSnapshot,
     Forward,
     Heartbeat,
     HeartbeatReply,
@@ -18,6 +19,7 @@ from paxos_rsm.paxos.messages import (
     Promise,
     ReadReply,
     ReadRequest,
+    SnapshotChunk,
 )
 from paxos_rsm.paxos.quorum import QuorumSizes
 from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Batch, ConfigChange, Noop
@@ -56,6 +58,16 @@ votes = st.lists(st.tuples(slots, ballots, entries), max_size=3).map(tuple)
 decisions = st.lists(st.tuples(slots, entries), max_size=3).map(tuple)
 slot_lists = st.lists(slots, max_size=5).map(tuple)
 
+
+@st.composite
+def snapshot_chunks(draw: st.DrawFn) -> SnapshotChunk:
+    data = draw(st.binary(max_size=300))
+    if not data:
+        return SnapshotChunk(draw(watermarks), draw(watermarks), draw(watermarks), b"")
+    size = draw(st.integers(len(data), NUMBER_MAX))
+    return SnapshotChunk(draw(slots), size, draw(st.integers(0, size - len(data))), data)
+
+
 messages_by_type: dict[type, st.SearchStrategy[Message]] = {
     Prepare: st.builds(Prepare, ballots, slots),
     Promise: st.builds(
@@ -81,5 +93,7 @@ messages_by_type: dict[type, st.SearchStrategy[Message]] = {
     Forward: st.builds(Forward, st.lists(st.binary(max_size=50), max_size=4).map(tuple), hops),
     ReadRequest: st.builds(ReadRequest, counters, hops),
     ReadReply: st.builds(ReadReply, counters, watermarks),
+    FetchSnapshot: st.builds(FetchSnapshot, watermarks, watermarks),
+    SnapshotChunk: snapshot_chunks(),
 }
 messages = st.one_of(*messages_by_type.values())

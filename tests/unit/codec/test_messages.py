@@ -9,7 +9,7 @@ from paxos_rsm._proto import paxos_pb2 as pb
 from paxos_rsm.codec import messages as codec
 from paxos_rsm.codec.messages import MalformedMessage, decode_message, encode_message, length_prefix
 from paxos_rsm.errors import PaxosRsmError, UnknownEntry
-from paxos_rsm.paxos.messages import Accept, Accepted, Heartbeat, Message, Promise
+from paxos_rsm.paxos.messages import Accept, Accepted, Heartbeat, Message, Promise, SnapshotChunk
 from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Batch, Noop
 from tests.unit.codec.strategies import NUMBER_MAX, entries, messages, messages_by_type
 
@@ -38,6 +38,14 @@ def test_an_accept_made_by_hand_is_what_protobuf_would_read(message: Accept) -> 
     known.CopyFrom(parsed)
     known.DiscardUnknownFields()
     assert known.SerializeToString() == parsed.SerializeToString()
+
+
+@given(messages_by_type[SnapshotChunk])
+def test_a_chunk_made_by_hand_is_what_protobuf_would_read(message: SnapshotChunk) -> None:
+    parsed = pb.PeerMessage.FromString(encode_message(message))
+    assert decode_message(parsed.SerializeToString()) == message
+    chunk = pb.SnapshotChunk(slot=message.slot, size=message.size, offset=message.offset, data=message.data)
+    assert parsed == pb.PeerMessage(snapshot_chunk=chunk)
 
 
 @given(entries)
@@ -135,6 +143,18 @@ MALFORMED: dict[str, ProtobufMessage] = {
     "catch-up reply with slot 0": pb.PeerMessage(
         catch_up_reply=pb.CatchUpReply(promised=BALLOT, entries=[slot_entry(entry=NOOP)])
     ),
+    "fetch of the snapshot of slot 2**64-1": pb.PeerMessage(fetch_snapshot=pb.FetchSnapshot(slot=2**64 - 1)),
+    "fetch of a snapshot from 2**64-1": pb.PeerMessage(
+        fetch_snapshot=pb.FetchSnapshot(slot=1, offset=2**64 - 1)
+    ),
+    "chunk of a snapshot without a slot": pb.PeerMessage(snapshot_chunk=pb.SnapshotChunk(size=1, data=b"x")),
+    "chunk beyond the end of its snapshot": pb.PeerMessage(
+        snapshot_chunk=pb.SnapshotChunk(slot=1, size=9, offset=8, data=b"xy")
+    ),
+    "chunk of 2**64-1 bytes": pb.PeerMessage(
+        snapshot_chunk=pb.SnapshotChunk(slot=1, size=2**64 - 1, data=b"x")
+    ),
+    "no chunk at 2**64-1": pb.PeerMessage(snapshot_chunk=pb.SnapshotChunk(slot=1, offset=2**64 - 1)),
     "read reply at 2**64-1": pb.PeerMessage(read_reply=pb.ReadReply(read_id=1, index=2**64 - 1)),
 }
 
