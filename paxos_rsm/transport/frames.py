@@ -10,6 +10,7 @@ whatever is urgent then. An :class:`Assembler` puts the pieces of one stream tog
 message at a time, and no more than ``message_bytes_max`` is ever kept.
 """
 
+from enum import IntEnum
 from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
@@ -22,7 +23,7 @@ from paxos_rsm.codec.messages import (
     length_prefix,
     message_from_pb,
 )
-from paxos_rsm.paxos.messages import Accept, CatchUpReply, Forward, Message
+from paxos_rsm.paxos.messages import Accept, CatchUpReply, Forward, Message, SnapshotChunk
 from paxos_rsm.transport.handshake import (
     Hello,
     Refusal,
@@ -35,6 +36,7 @@ from paxos_rsm.transport.handshake import (
 __all__ = [
     "Assembler",
     "Cutter",
+    "Lane",
     "Packed",
     "decode_frame",
     "decode_hello",
@@ -45,8 +47,25 @@ __all__ = [
     "pack",
 ]
 
-BULK_TYPES = frozenset((Accept, CatchUpReply, Forward))
-"""What carries entries or client frames. All else is small, and somebody waits for it."""
+
+class Lane(IntEnum):
+    """How soon a message goes, beside others for the same peer (``outbox``)."""
+
+    URGENT = 0
+    """It is small, and somebody waits for it."""
+    BULK = 1
+    """It carries entries or client frames."""
+    BACKGROUND = 2
+    """It carries what nobody misses while there is anything else to be said: pieces of a snapshot."""
+
+
+LANES: dict[type, Lane] = {
+    Accept: Lane.BULK,
+    CatchUpReply: Lane.BULK,
+    Forward: Lane.BULK,
+    SnapshotChunk: Lane.BACKGROUND,
+}
+"""All else is urgent."""
 
 
 class Packed(NamedTuple):
@@ -56,14 +75,14 @@ class Packed(NamedTuple):
     """Tag, length and the serialized PeerMessage."""
     body_at: int
     """Where in ``data`` the serialized PeerMessage starts."""
-    urgent: bool
+    lane: Lane
 
 
 def pack(message: Message) -> Packed:
     """The bytes of a message as a part of a frame."""
     body = encode_message(message)
     prefix = length_prefix(pb.PeerFrame.MESSAGES_FIELD_NUMBER, len(body))
-    return Packed(prefix + body, len(prefix), type(message) not in BULK_TYPES)
+    return Packed(prefix + body, len(prefix), LANES.get(type(message), Lane.URGENT))
 
 
 class Cutter:

@@ -26,6 +26,9 @@ __all__ = ["TransportOptions", "channel_options", "server_options"]
 FRAME_MARGIN_BYTES = 64 * 1024
 """Above what a frame may hold: tags, lengths, the Hello."""
 
+CHUNK_OVERHEAD_BYTES = 64
+"""What a chunk of a snapshot has around its data: a few tags, lengths and numbers."""
+
 STREAMS_PER_CONNECTION_MAX = 8
 """A peer needs one; while it reconnects, two."""
 
@@ -46,6 +49,8 @@ class TransportOptions:
     urgent_bytes_max: int = 4 * 1024 * 1024
     """Of urgent messages that wait for one peer."""
     urgent_messages_max: int = 8_192
+    background_bytes_max: int = 4 * 1024 * 1024
+    """Of chunks of a snapshot that wait for one peer."""
     connect_timeout_ms: int = 600
     backoff_min_ms: int = 100
     backoff_max_ms: int = 250
@@ -64,6 +69,7 @@ class TransportOptions:
         for small, large in (
             ("piece_bytes_max", "frame_bytes_max"),
             ("piece_bytes_max", "urgent_bytes_max"),
+            ("piece_bytes_max", "background_bytes_max"),
             ("message_bytes_max", "queue_bytes_max"),
             ("backoff_min_ms", "backoff_max_ms"),
         ):

@@ -37,10 +37,10 @@ from paxos_rsm.errors import ConfigError
 from paxos_rsm.paxos.membership import Configuration, Member
 from paxos_rsm.paxos.messages import Accepted, Envelope, Message, Promise
 from paxos_rsm.paxos.types import NodeId
-from paxos_rsm.transport.frames import Packed, pack
+from paxos_rsm.transport.frames import Lane, Packed, pack
 from paxos_rsm.transport.handshake import Hello, PeerBook, Refusal, check_hello
 from paxos_rsm.transport.log import RepeatLog
-from paxos_rsm.transport.options import TransportOptions, server_options
+from paxos_rsm.transport.options import CHUNK_OVERHEAD_BYTES, TransportOptions, server_options
 from paxos_rsm.transport.peer_link import PeerLink
 from paxos_rsm.transport.peer_service import PeerService
 
@@ -205,7 +205,7 @@ class Transport:
                 link.url,
                 link.node,
                 len(link.outbox),
-                link.outbox.bulk_bytes + link.outbox.urgent_bytes,
+                link.outbox.waiting_bytes,
                 link.outbox.dropped,
             )
             for link in self._links
@@ -234,14 +234,17 @@ class Transport:
 
     def _pack(self, message: Message) -> Packed | None:
         packed = pack(message)
-        if len(packed.data) <= self._options.message_bytes_max:
+        bytes_max = self._options.message_bytes_max
+        if packed.lane is Lane.BACKGROUND:  # in pieces it would hold up those of an Accept
+            bytes_max = self._options.piece_bytes_max + CHUNK_OVERHEAD_BYTES
+        if len(packed.data) <= bytes_max:
             return packed
         kind = type(message).__name__
         self._log.say(
             logging.ERROR,
             f"size of {kind}",
             f"a message ({kind}) of {len(packed.data)} bytes is not sent: the most that a peer takes is "
-            f"{self._options.message_bytes_max}",
+            f"{bytes_max}",
         )
         return None
 

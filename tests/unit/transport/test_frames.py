@@ -5,11 +5,21 @@ from hypothesis import strategies as st
 from paxos_rsm._proto import paxos_pb2 as pb
 from paxos_rsm.codec.messages import MalformedMessage, message_from_pb
 from paxos_rsm.errors import UnknownEntry
-from paxos_rsm.paxos.messages import Accept, Accepted, CatchUpReply, Forward, Message, ReadRequest
+from paxos_rsm.paxos.messages import (
+    Accept,
+    Accepted,
+    CatchUpReply,
+    FetchSnapshot,
+    Forward,
+    Message,
+    ReadRequest,
+    SnapshotChunk,
+)
 from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Batch
 from paxos_rsm.transport.frames import (
     Assembler,
     Cutter,
+    Lane,
     Packed,
     decode_frame,
     decode_hello,
@@ -66,8 +76,10 @@ def test_messages_pass_between_pieces_and_split_messages_follow_each_other() -> 
 
 def test_what_carries_entries_or_frames_is_not_urgent() -> None:
     bulk = (LARGE, Forward((b"x",)), CatchUpReply(NO_BALLOT, (), 1))
-    assert not any(pack(message).urgent for message in bulk)
-    assert pack(Accepted(Ballot(1, 1), (1,))).urgent
+    assert all(pack(message).lane is Lane.BULK for message in bulk)
+    assert pack(Accepted(Ballot(1, 1), (1,))).lane is Lane.URGENT
+    assert pack(FetchSnapshot(0, 0)).lane is Lane.URGENT
+    assert pack(SnapshotChunk(1, 9, 0, b"x")).lane is Lane.BACKGROUND
 
 
 # ---- what does not fit -----------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ def test_nothing_may_be_zero(name: str) -> None:
     [
         TransportOptions(piece_bytes_max=2, frame_bytes_max=1),
         TransportOptions(urgent_bytes_max=1_000),
+        TransportOptions(background_bytes_max=1_000),
         TransportOptions(message_bytes_max=128 << 20),
         TransportOptions(backoff_min_ms=300, backoff_max_ms=200),
     ],

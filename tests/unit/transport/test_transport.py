@@ -5,7 +5,16 @@ from dataclasses import replace
 import pytest
 
 from paxos_rsm.errors import ConfigError
-from paxos_rsm.paxos.messages import Accept, Accepted, Envelope, Heartbeat, Message, Promise, ReadRequest
+from paxos_rsm.paxos.messages import (
+    Accept,
+    Accepted,
+    Envelope,
+    Heartbeat,
+    Message,
+    Promise,
+    ReadRequest,
+    SnapshotChunk,
+)
 from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Batch
 from paxos_rsm.transport import Hello, Reason, TransportOptions
 from paxos_rsm.transport import transport as module
@@ -105,6 +114,19 @@ async def test_a_message_too_large_for_any_peer_is_not_sent(caplog: pytest.LogCa
     assert all(message == ReadRequest(1) for _, message in b.received)
     (said,) = [record.message for record in caplog.records if record.levelno == logging.ERROR]
     assert said.startswith("a message (Accept) of 3000")
+
+
+async def test_a_chunk_of_a_snapshot_is_as_large_as_a_piece_and_no_larger(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    a, b = make_peers(2)
+    await start(a, b)
+    piece = TransportOptions().piece_bytes_max
+    largest = SnapshotChunk(2**63 - 1, 2**63 - 1, 2**62, bytes(piece))
+    a.transport.send([Envelope(b.node, replace(largest, data=bytes(piece + 64))), Envelope(b.node, largest)])
+    await until(lambda: b.received)
+    assert b.received == [(a.node, largest)]
+    assert sum("a message (SnapshotChunk) of" in record.message for record in caplog.records) == 1
 
 
 async def test_a_peer_is_down_when_both_streams_are_gone() -> None:
