@@ -122,7 +122,7 @@ class TimedStateMachine(StateMachine, Protocol):
 
     The leader alone decides that a timer has run out, by its own monotonic clock; the machine executes it where it
     stands in the log. A timer runs for its whole duration under one leader: a new leader starts them all afresh. So it
-    is never early, and late by a change of leader at most, one duration each.
+    is never early, and late by a change of leader at most, one duration (or a second, if that is more) each.
     """
 
     def take_timers(self) -> Sequence[Timer]:

@@ -27,6 +27,8 @@ __all__ = ["TimerSource", "Timers"]
 TIMEOUTS_MAX = 1_000
 LOOKS_MAX = 4_000
 """Timers that run out, and that are looked at, in one tick: the rest waits for the next, and nothing waits for it."""
+SPARE_TICKS = 2
+"""The tick during which a timer was armed does not count; nor does one that only makes up for a late one (loop.py)."""
 REPEAT_MS = 1_000
 """A proposal that has not been applied after so long is made again."""
 
@@ -105,8 +107,7 @@ class Timers:
         return max(0, self._due(watched) - self._now) * self._tick_ms
 
     def _due(self, watched: _Watched) -> int:
-        # One more: the tick during which it was armed does not count.
-        return max(watched.since, self._base) + watched.ticks + 1
+        return max(watched.since, self._base) + watched.ticks + SPARE_TICKS
 
     def _arm(self, timer: Timer) -> None:
         watched = self._watched.setdefault(timer.timer, _Watched())

@@ -37,7 +37,7 @@ LEASES = (
     Mutant(
         name="lease-shorter-than-granted",
         module=TIMERS,
-        old="        return max(watched.since, self._base) + watched.ticks + 1",
+        old="        return max(watched.since, self._base) + watched.ticks + SPARE_TICKS",
         new="        return max(watched.since, self._base) + watched.ticks // 2",
         rule="a lease is never early",
         why="a lease ends after half of its time",

@@ -4,12 +4,13 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
 from paxos_rsm.codec.frames import FrameCodec, commands_frame
 from paxos_rsm.errors import InvariantViolation, LogIOError, RefusedByCluster, Unavailable
-from paxos_rsm.machines.base import Position
+from paxos_rsm.machines.base import Position, Timer
 from paxos_rsm.machines.sessions import SessionMachine
 from paxos_rsm.paxos.membership import Configuration, Member
 from paxos_rsm.paxos.messages import Accept, CatchUpReply, Envelope, Prepare
@@ -21,6 +22,7 @@ from paxos_rsm.paxos.types import Ballot, Batch, ConfigChange
 from paxos_rsm.replica.forming import InitialCluster
 from paxos_rsm.replica.loop import ReplicaLoop
 from paxos_rsm.replica.replica import Replica, ReplicaSettings
+from paxos_rsm.replica.timers import Timers
 from tests.unit.replica.harness import Journal, Sink
 
 WAIT_S = 20
@@ -278,3 +280,57 @@ async def test_a_broken_invariant_stops_the_server() -> None:
         await asyncio.wait_for(asyncio.shield(loop.failed), WAIT_S)
     await stop(loop)
     assert loop.writer.closed  # type: ignore[attr-defined]
+
+
+class Clock:
+    """In place of the event loop: time is what the test says, and callbacks wait until it calls them."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.due = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+    def call_later(self, delay_s: float, _call: Callable[[], None]) -> None:
+        self.due = self.now + delay_s
+
+
+class OneTimer:
+    """A machine with one timer."""
+
+    def __init__(self) -> None:
+        self.taken: list[Timer] = []
+
+    def take_timers(self) -> Sequence[Timer]:
+        taken, self.taken = self.taken, []
+        return taken
+
+    def is_armed(self, timer: int) -> bool:
+        return True
+
+
+async def test_no_timer_of_the_machine_is_early_however_late_ticks_come() -> None:
+    """Those that are late come two at a time: what was armed just before them has not waited for either."""
+    duration_s, earliest_s = 0.2, 1.0
+    for seed in range(300):
+        chance = random.Random(seed)
+        loop = build(Hub(), 1, 1)
+        clock, machine, timers = Clock(), OneTimer(), Timers(10)
+        said: list[bytes] = []
+        at: Any = loop
+        at._loop, at._running, at._last_tick_at, at._ask_turn = clock, True, 0.0, lambda: None
+        at.replica.tick = lambda said=said, timers=timers, machine=machine: said.extend(
+            timers.tick(Ballot(1, 1), True, machine)
+        )
+        at._schedule_tick()
+        armed_at = 0.0
+        while not said:
+            late_s = chance.choice([0.0, 0.0, chance.uniform(0, 0.025)])
+            if not armed_at and clock.due + late_s > 0.1:
+                armed_at = clock.due + late_s
+                machine.taken.append(Timer(1, 1, int(duration_s * 1000)))
+            clock.now = clock.due + late_s
+            at._tick()
+        earliest_s = min(earliest_s, clock.now - armed_at)
+    assert duration_s <= earliest_s < duration_s + 0.02
