@@ -57,6 +57,10 @@ class Outbox:
         """For the log, in order."""
         self._ready.writes.append(write)
 
+    def fetch_snapshot(self, node: NodeId, at_least: Slot) -> None:
+        """This node is behind what ``node`` still has entries of."""
+        self._ready.fetch_snapshot = node, at_least
+
     def grant(self, read_id: int, index: Slot | None) -> None:
         """A read of this server may be served at ``index``, or (None) must be asked again."""
         self._ready.reads.append(ReadGranted(read_id, index))
@@ -68,7 +72,7 @@ class Outbox:
             for (to, ballot), slots in self._accepted.items():
                 ready.messages_after_writes.append(Envelope(to, Accepted(ballot, tuple(slots))))
             self._accepted.clear()
-        if log.released_through < log.decided_through:
+        if log.released_through < log.decided_through and not log.held:
             ready.decided.extend(log.release())
         return ready
 

@@ -6,7 +6,7 @@ the leader's ballot. Everybody else learns in one of two ways:
 - from the leader's watermark. It *names slots, not values* (rule 6): a follower takes a slot at or below the
   watermark of ballot b as decided only where its own vote there is in b; every other it fetches;
 - by catching up: it asks a peer for decided entries, one request at a time, the next when the last is answered. What
-  is fetched is stored as decided, without a ballot.
+  is fetched is stored as decided, without a ballot. Where the peer's log starts later, its snapshot has to come first.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ from typing import Protocol
 from paxos_rsm.errors import InvariantViolation
 from paxos_rsm.paxos.core import Core
 from paxos_rsm.paxos.messages import Accepted, CatchUp, CatchUpReply
-from paxos_rsm.paxos.ready import WriteDecided, WriteDecidedThrough
+from paxos_rsm.paxos.ready import WriteCompacted, WriteDecided, WriteDecidedThrough
 from paxos_rsm.paxos.types import NO_BALLOT, Ballot, ConfigChange, Entry, NodeId, Slot
 
 __all__ = ["Learner", "Tally"]
@@ -145,11 +145,24 @@ class Learner:
         """
         for slot, entry in message.entries:
             self.learn(slot, entry)
+        self.compacted(sender, message.compacted_through)
         if sender != self._asked_from or (message.entries and message.entries[0][0] != self._asked_first):
             return
         self._asked_at = self._asked_from = None
         if message.entries:
             self.ask([(sender, message.decided_through)])
+
+    def compacted(self, sender: NodeId, through: Slot) -> None:
+        """A peer's log starts above ``through``: where that is beyond what is known here, a snapshot has to come."""
+        if through > self._core.log.decided_through:
+            self._core.out.fetch_snapshot(sender, self._core.log.decided_through + 1)
+
+    def installed(self, slot: Slot) -> None:
+        """A snapshot of ``slot`` is the state now, and the log on disk is to start above it."""
+        self._core.out.write(WriteCompacted(slot))
+        self._marked_through = max(self._marked_through, slot)
+        self._asked_at = self._asked_from = None
+        self.advance()
 
     def check(self) -> None:
         """Raises InvariantViolation where the type's invariants do not hold."""

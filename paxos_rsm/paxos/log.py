@@ -50,6 +50,8 @@ class SlotLog:
         self.decided_through: Slot = 0
         self.released_through: Slot = 0
         self.compacted_through: Slot = 0
+        self.held = False
+        """Nothing is released: the state that comes before it is not there (yet)."""
 
     def get(self, slot: Slot) -> SlotState | None:
         """What the slot holds; None where it is empty."""
@@ -123,6 +125,39 @@ class SlotLog:
         moved = slot != self.decided_through
         self.decided_through = slot
         return moved
+
+    def start(self, slot: Slot, compacted_through: Slot) -> None:
+        """The state is that of ``slot``, the log starts above ``compacted_through``: at a start, when it was filled."""
+        self.decided_through = self.released_through = slot
+        self.compacted_through = compacted_through
+        self.max_slot = max(self.max_slot, slot)
+
+    def compact(self, through: Slot) -> None:
+        """Forgets what a snapshot holds. Raises InvariantViolation for slots that have not been released."""
+        if through > self.released_through:
+            raise InvariantViolation(
+                f"slot {through} is to be forgotten, and only slots up to {self.released_through} were released"
+            )
+        for slot in range(self.compacted_through + 1, through + 1):
+            del self.slots[slot]
+        self.compacted_through = max(self.compacted_through, through)
+
+    def install(self, slot: Slot) -> None:
+        """A snapshot of ``slot`` is the state now: what lies up to there is decided, applied and forgotten (rule 7).
+
+        What lies above stays as it is. Raises InvariantViolation where that would take a slot back.
+        """
+        if slot < self.released_through:
+            raise InvariantViolation(
+                f"a snapshot of slot {slot} is to be installed over the state of slot {self.released_through} (rule 7)"
+            )
+        for below in [s for s in self.slots if s <= slot]:
+            del self.slots[below]
+            self.undecided.discard(below)
+        self.max_slot = max(self.max_slot, slot)
+        self.decided_through = max(self.decided_through, slot)
+        self.released_through = self.compacted_through = max(self.compacted_through, slot)
+        self.held = False
 
     def from_slot(self, first: Slot) -> Iterable[Slot]:
         """The slots from ``first`` on that may hold something, in order.

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from paxos_rsm.errors import ConfigError
 from paxos_rsm.paxos.quorum import QuorumSizes
 
-__all__ = ["Configuration", "ConfigurationHistory", "Member"]
+__all__ = ["Base", "Configuration", "ConfigurationHistory", "Member"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,18 @@ class Configuration:
         return next((m for m in self.members if m.member_id == member_id), None)
 
 
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What a state that was not made from the log, but from a snapshot, says of the log that it stands for."""
+
+    slot: int
+    """The last one whose effects are in it."""
+    changed_in: int
+    """The slot that decided ``configuration``."""
+    configuration: Configuration
+    """What governs the slot after ``slot``."""
+
+
 class ConfigurationHistory:
     """Which configuration governs which slot.
 
@@ -128,6 +140,19 @@ class ConfigurationHistory:
         """Notes the configuration that ``slot`` decided. Slots come in order."""
         self._changes.append((slot, configuration))
         self.newest = configuration
+
+    def install(self, base: Base) -> None:
+        """What a snapshot says takes the place of all before it; what is known beyond it stays."""
+        later = [(slot, change) for slot, change in self._changes if slot > base.slot]
+        self._changes = [(base.changed_in, base.configuration), *later]
+        self.newest = self._changes[-1][1]
+
+    def changed_by(self, slot: int) -> tuple[int, Configuration] | None:
+        """The last change decided in ``slot`` or before, with its slot; None before the genesis entry."""
+        for changed_in, configuration in reversed(self._changes):
+            if changed_in <= slot:
+                return changed_in, configuration
+        return None
 
     def governing(self, slot: int) -> Configuration | None:
         """The configuration whose quorums decide ``slot``; None while the cluster has not met."""

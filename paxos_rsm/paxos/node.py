@@ -21,10 +21,10 @@ from paxos_rsm.paxos.core import Core, Randomness
 from paxos_rsm.paxos.election import Election
 from paxos_rsm.paxos.learner import Learner
 from paxos_rsm.paxos.log import SlotLog, SlotState
-from paxos_rsm.paxos.membership import Configuration
+from paxos_rsm.paxos.membership import Base, Configuration
 from paxos_rsm.paxos.proposer import Phase, Proposer
 from paxos_rsm.paxos.reads import Reads
-from paxos_rsm.paxos.ready import Ready
+from paxos_rsm.paxos.ready import Ready, WriteCompacted
 from paxos_rsm.paxos.settings import Settings
 from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Entry, NodeId, Slot
 
@@ -37,8 +37,9 @@ FORWARD_FRAMES_MAX = 1 << 16
 class Node:
     """See the module's docstring.
 
-    ``promised``, ``votes`` and ``decided_through`` are what the log on disk held: a vote without a ballot (None) is a
-    decision that was learned from others.
+    ``promised``, ``votes``, ``decided_through`` and ``compacted_through`` are what the log on disk held: a vote without
+    a ballot (None) is a decision that was learned from others. ``base`` is what the state machine starts from; where
+    the log was compacted and there is none that reaches as far, nothing is released before :meth:`install`.
     """
 
     def __init__(
@@ -50,6 +51,8 @@ class Node:
         promised: Ballot = NO_BALLOT,
         votes: Mapping[Slot, tuple[Ballot | None, Entry]] | None = None,
         decided_through: Slot = 0,
+        compacted_through: Slot = 0,
+        base: Base | None = None,
     ) -> None:
         settings.validate()
         self._core = core = Core(me, settings, random)
@@ -58,6 +61,7 @@ class Node:
             core.log.put(slot, SlotState(NO_BALLOT if decided else ballot or NO_BALLOT, entry, decided))
         self.acceptor = Acceptor(core, promised)
         self.learner = Learner(core, decided_through)
+        self._start_from(base, decided_through, compacted_through)
         self.learner.advance()
         if core.log.decided_through < decided_through:
             raise InvariantViolation(
@@ -84,6 +88,20 @@ class Node:
             m.ReadRequest: self._read_request,
             m.ReadReply: self._read_reply,
         }
+
+    def _start_from(self, base: Base | None, decided_through: Slot, compacted_through: Slot) -> None:
+        log = self._core.log
+        if base is not None and base.slot >= compacted_through:
+            if base.slot > decided_through:
+                # It was taken, or fetched, just before a crash: what the log holds of these slots may be other votes.
+                log.install(base.slot)
+                self.learner.installed(base.slot)
+            else:
+                log.start(base.slot, compacted_through)
+            self._core.configurations.install(base)
+        elif compacted_through:
+            log.start(compacted_through, compacted_through)
+            log.held = True
 
     # ---- what it is ------------------------------------------------------------------------------------------
 
@@ -166,6 +184,8 @@ class Node:
         configurations = self._core.configurations
         if self.configuration is not None or configurations.forming == forming:
             return
+        if self.decided_through:
+            return  # Its state is on the way: it is a member of a cluster that has formed.
         if self.proposer.phase is not Phase.IDLE:
             # What was asked of the members as they were must be asked anew of those that there are now.
             self._step_down()
@@ -224,6 +244,45 @@ class Node:
         if core.out.has_writes:
             self.learner.mark()
         return core.out.take(core.log)
+
+    # ---- snapshots -------------------------------------------------------------------------------------------
+
+    def base(self, slot: Slot) -> Base:
+        """What a snapshot of ``slot``, which has been released, says of the log."""
+        change = self._core.configurations.changed_by(slot)
+        if change is None:
+            raise InvariantViolation(f"a snapshot of slot {slot} is asked for, before the genesis entry")
+        return Base(slot, *change)
+
+    def compact(self, through: Slot) -> None:
+        """A durable snapshot holds every slot up to ``through``, or more: the log forgets them."""
+        if through > self._core.log.compacted_through:
+            self._core.log.compact(through)
+            self._core.out.write(WriteCompacted(through))
+
+    def hold(self, held: bool) -> None:
+        """Whether to release nothing, while a snapshot is put in the place of the state (:meth:`install` ends it)."""
+        self._core.log.held = held
+
+    def may_install(self, slot: Slot) -> bool:
+        """Whether a snapshot of ``slot`` would take this node further, and it does not lead (rule 6)."""
+        log = self._core.log
+        return not self.proposer.leading and (slot > log.released_through - log.held)
+
+    def install(self, base: Base) -> None:
+        """The state is that of a snapshot now, which is durable: what lies below is decided, applied and forgotten.
+
+        Promise and votes above stay as they are (rule 7). Raises InvariantViolation unless :meth:`may_install`.
+        """
+        if not self.may_install(base.slot):
+            raise InvariantViolation(
+                f"a snapshot of slot {base.slot} is installed at a {self.role} that has released slot "
+                f"{self._core.log.released_through}"
+            )
+        self._core.log.install(base.slot)
+        self._core.configurations.install(base)
+        self.learner.installed(base.slot)
+        self.proposer.covered()
 
     # ---- time ------------------------------------------------------------------------------------------------
 
@@ -311,9 +370,14 @@ class Node:
 
     def _look_for_news(self) -> None:
         """Without a leader of its own to tell it, a node learns from whoever knows more."""
-        if self.election.leader() is None and not self.proposer.leading:
-            peers = self.election.peers.items()
-            self.learner.ask([(n, p.decided_through) for n, p in peers if self.election.fresh(n)])
+        peers = self.election.peers.items()
+        known = [(n, p.decided_through) for n, p in peers if self.election.fresh(n)]
+        if self._core.log.held:
+            ahead = [(through, n) for n, through in known if through >= self.compacted_through]
+            if ahead:
+                self._core.out.fetch_snapshot(max(ahead)[1], self.compacted_through)
+        elif self.election.leader() is None and not self.proposer.leading:
+            self.learner.ask(known)
 
     def _alive(self) -> bool:
         """The pre-vote: whether there is a leader, or somebody on the way to it, that should not be disturbed."""

@@ -24,7 +24,7 @@ from paxos_rsm.paxos.acceptor import Acceptor
 from paxos_rsm.paxos.core import Core
 from paxos_rsm.paxos.learner import Learner
 from paxos_rsm.paxos.membership import Configuration
-from paxos_rsm.paxos.messages import Accept, CatchUp, Decide, Prepare, Promise
+from paxos_rsm.paxos.messages import Accept, Decide, Prepare, Promise
 from paxos_rsm.paxos.types import (
     NO_BALLOT,
     Ballot,
@@ -149,7 +149,8 @@ class Proposer:
         # What is decided needs no cover: the watermark may have overtaken what this acceptor was asked for.
         wanted = max(self._next.get(sender) or 0, core.log.decided_through + 1)
         if message.compacted_through >= message.first:
-            core.out.send(sender, CatchUp(core.log.decided_through + 1, message.compacted_through))
+            # Not covered (rule 5). What others can tell of it counts as well; else a snapshot has to come.
+            self._learner.compacted(sender, message.compacted_through)
         elif message.first <= wanted:
             self._cover(sender, wanted, message)
         self._conclude()
@@ -176,6 +177,13 @@ class Proposer:
         self._asked_at[node] = core.now
         first = max(self._next.get(node) or 0, core.log.decided_through + 1)
         core.out.send(node, Prepare(self.ballot, first))
+
+    def covered(self) -> None:
+        """A snapshot has taken the watermark further: what is decided needs no cover, so others may cover all now."""
+        if self.phase is Phase.PREPARING:
+            for node in self._core.others:
+                if self._next.get(node, 0) is not None:
+                    self._ask(node)
 
     def _conclude(self) -> None:
         """Leads, once a quorum covers every slot that is not known to be decided."""

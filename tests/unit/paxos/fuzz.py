@@ -52,6 +52,8 @@ class World:
     unruly: float
     pause: float
     calm: float
+    snapshot: float
+    lose_snapshot: float
 
     @classmethod
     def draw(cls, rnd: random.Random) -> "World":
@@ -89,6 +91,8 @@ class World:
             unruly=rnd.choice([0.0, 0.0, 0.01, 0.05, 0.2]),
             pause=rnd.choice([0.0, 0.0, 0.02, 0.1]),
             calm=rnd.choice([0.0, 0.3, 0.6]),
+            snapshot=rnd.choice([0.0, 0.02, 0.1]),
+            lose_snapshot=rnd.choice([0.0, 0.0, 0.2]),
         )
 
 
@@ -134,6 +138,8 @@ class Fuzz:
         for number, host in cluster.hosts.items():
             if not host.up:
                 if self._calm or self._chance(world.restart):
+                    if not self._calm and self._chance(world.lose_snapshot):
+                        self._lose_snapshot(number)
                     cluster.restart(number, meet=False)
                 continue
             if number in self._paused:
@@ -145,6 +151,7 @@ class Fuzz:
             if self._chance(world.tick[number - 1]):
                 cluster.tick(number)
             self._ask(number)
+            self._snapshots(number)
         for number, host in cluster.hosts.items():
             if host.up and number not in self._paused and (self._calm or not self._chance(world.lag)):
                 turns = None if self._calm or self._chance(0.5) else self.random.randint(0, len(host.writing))
@@ -158,6 +165,12 @@ class Fuzz:
             self._read += 1
             self.cluster.read(number, self._read)
 
+    def _snapshots(self, number: int) -> None:
+        if self._chance(self.world.snapshot):
+            self.cluster.snapshot(number, self.random.choice([0, 0, 1, 5]))
+        if self._chance(0.3) and self.cluster.fetch(number, crash=not self._calm and self._chance(0.1)):
+            self.seen["installed"] += 1
+
     def _disturb(self, number: int) -> None:
         """Stands out of turn, without asking anybody: safety must not depend on good manners."""
         node = self.cluster.node(number)
@@ -165,6 +178,14 @@ class Fuzz:
             self.seen["unruly"] += 1
             node.campaign()
             self.cluster.turn(number)
+
+    def _lose_snapshot(self, number: int) -> None:
+        """Its snapshot is damaged; never the last one that holds what has left every log."""
+        disks = [host.disk for n, host in self.cluster.hosts.items() if n != number]
+        needed = self.cluster.hosts[number].disk.compacted_through
+        if any(d.snapshot is not None and d.snapshot[0].slot >= needed for d in disks):
+            self.seen["snapshots lost"] += 1
+            self.cluster.hosts[number].disk.snapshot = None
 
     def _propose(self, number: int) -> None:
         for _ in range(self.random.randint(1, 3)):
@@ -286,6 +307,8 @@ class Fuzz:
         last = b"last"
         for tick in range(HEAL_ELECTIONS * ELECTION_TICKS):
             cluster.run(1)
+            for number in cluster.hosts:
+                cluster.fetch(number)
             if tick % ELECTION_TICKS == 0:
                 for number in cluster.hosts:
                     self._read += 1

@@ -58,10 +58,14 @@ class Host:
         self.writing: list[Turn] = []
         self.applied: list[tuple[Slot, Entry]] = []
         self.reads: dict[int, Slot | None] = {}
+        self.wants: tuple[int, Slot] | None = None
+        """A peer whose snapshot this node has asked for, and of which slot at least."""
         self.node = self._boot()
 
     def _boot(self) -> Node:
         disk = self.disk
+        if disk.snapshot is not None:
+            self.applied = list(disk.snapshot[1])
         return Node(
             self.number,
             self.settings,
@@ -69,6 +73,8 @@ class Host:
             promised=disk.promised,
             votes=dict(disk.votes),
             decided_through=disk.decided_through,
+            compacted_through=disk.compacted_through,
+            base=disk.snapshot[0] if disk.snapshot else None,
         )
 
     def crash(self) -> None:
@@ -81,6 +87,7 @@ class Host:
         self.boot += 1
         self.applied = []
         self.reads = {}
+        self.wants = None
         self.node = self._boot()
         self.up = True
 
@@ -129,6 +136,7 @@ class Cluster:
             host.reads[grant.read_id] = grant.index
             if grant.index is not None:
                 self.oracle.read_granted(number, grant.read_id, grant.index)
+        host.wants = ready.fetch_snapshot or host.wants
         if number not in self.hold_writes:
             self.sync(number)
 
@@ -163,6 +171,38 @@ class Cluster:
         if meet:
             host.node.meet(self.configuration)
         self.turn(number)
+
+    def snapshot(self, number: int, keep: int = 0) -> None:
+        """A host makes a durable snapshot of what it has applied, and forgets all but the last ``keep`` slots of it."""
+        host = self.hosts[number]
+        if host.applied and host.applied[-1][0] > (host.disk.snapshot[0].slot if host.disk.snapshot else 0):
+            slot = host.applied[-1][0]
+            host.disk.snapshot = host.node.base(slot), tuple(host.applied)
+            host.node.compact(slot - keep)
+            self.turn(number)
+
+    def fetch(self, number: int, crash: bool = False) -> bool:
+        """A host is given the snapshot that it has asked for; it may lose its power when that is on its disk."""
+        host = self.hosts[number]
+        if host.wants is None or not host.up:
+            return False
+        (peer, at_least), host.wants = host.wants, None
+        other = self.hosts[peer]
+        if not other.up or (peer, number) in self.cut:
+            return False
+        if other.disk.snapshot is None or other.disk.snapshot[0].slot < at_least:
+            self.snapshot(peer)
+        found = other.disk.snapshot
+        if found is None or found[0].slot < at_least or not host.node.may_install(found[0].slot):
+            return False
+        host.disk.snapshot = found
+        if crash:
+            self.crash(number)
+        else:
+            host.node.install(found[0])
+            host.applied = list(found[1])
+            self.turn(number)
+        return True
 
     def _post(self, sender: int, envelopes: Iterable[Envelope]) -> None:
         envelopes = list(envelopes)

@@ -9,9 +9,16 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from paxos_rsm.paxos.membership import Configuration
+from paxos_rsm.paxos.membership import Base, Configuration
 from paxos_rsm.paxos.messages import Accept, Accepted, Decide, Envelope, Heartbeat, Prepare, Promise
-from paxos_rsm.paxos.ready import Write, WriteAccepted, WriteDecided, WriteDecidedThrough, WritePromise
+from paxos_rsm.paxos.ready import (
+    Write,
+    WriteAccepted,
+    WriteCompacted,
+    WriteDecided,
+    WriteDecidedThrough,
+    WritePromise,
+)
 from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Entry, Slot
 
 
@@ -26,6 +33,9 @@ class Disk:
     promised: Ballot = NO_BALLOT
     votes: dict[Slot, tuple[Ballot | None, Entry]] = field(default_factory=dict)
     decided_through: Slot = 0
+    compacted_through: Slot = 0
+    snapshot: tuple[Base, tuple[tuple[Slot, Entry], ...]] | None = None
+    """The newest durable snapshot: its base, and all that had been applied by then."""
 
     def write(self, write: Write) -> None:
         """Makes one write durable. Raises Broken where anything goes down (rule 3) or a decision changes (rule 1)."""
@@ -48,6 +58,12 @@ class Disk:
             if missing:
                 raise Broken(f"a mark at {write.slot} over slots that the disk does not hold: {missing}")
             self.decided_through = write.slot
+        elif isinstance(write, WriteCompacted):
+            if self.snapshot is None or self.snapshot[0].slot < write.slot:
+                raise Broken(f"slots up to {write.slot} are forgotten, and no durable snapshot holds them")
+            self.compacted_through = max(self.compacted_through, write.slot)
+            self.decided_through = max(self.decided_through, write.slot)
+            self.votes = {slot: vote for slot, vote in self.votes.items() if slot > write.slot}
 
     def _marked(self, slot: Slot) -> bool:
         return slot <= self.decided_through

@@ -111,7 +111,7 @@ def test_a_slot_that_an_acceptor_cannot_read_is_not_covered_by_it() -> None:
     assert cluster.leaders() == [1]
 
 
-def test_compacted_slots_are_not_covered_but_fetched() -> None:
+def test_compacted_slots_are_not_covered_but_come_with_a_snapshot() -> None:
     cluster = Cluster(3)
     cluster.make_lead(2)
     cluster.node(2).proposer.give_up()
@@ -120,7 +120,7 @@ def test_compacted_slots_are_not_covered_but_fetched() -> None:
     cluster.wire.clear()
     cluster.hand(2, 1, Promise(ballot, 2, 5, (), (), compacted_through=5))
     assert cluster.leaders() == []
-    assert cluster.take(CatchUp) == [(1, 2, CatchUp(2, 5))]
+    assert cluster.hosts[1].wants == (2, 2)
 
 
 # ---- the window --------------------------------------------------------------------------------------------------
