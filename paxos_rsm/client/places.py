@@ -220,14 +220,22 @@ class Place:
     # ---- leaving -----------------------------------------------------------------------------------------
 
     async def leave(self, timeout_s: float | None = None) -> None:
-        """Leaves the queue. Raises Unavailable or UnknownOutcome where no server says that it is done."""
+        """Leaves the queue. Raises Unavailable or UnknownOutcome where no server says that it is done.
+
+        A key of a lease that serves others is deleted all the same as soon as that can be done, also where this is
+        cancelled: it would stay as long as they keep the lease alive.
+        """
         lease, key, token = self._forget()
         if lease is None:
             return
         if self._shared is None:
             await lease.revoke(timeout_s=timeout_s)
         elif lease.alive and key:
-            await self._client.txn([self._mine(key, token)], [Op.delete(key)], timeout_s=timeout_s)
+            try:
+                await self._client.txn([self._mine(key, token)], [Op.delete(key)], timeout_s=timeout_s)
+            except BaseException:
+                self._core.farewell(self._deletion(key, token))
+                raise
 
     async def _give_up(self, wait: bool) -> None:
         """Leaves the queue: what is to be done for it is queued in the session, and waited for a little, or not."""
@@ -237,9 +245,7 @@ class Place:
         if self._shared is None:
             done = lease.abandon()
         else:
-            done = self._core.farewell(
-                txn_command([self._mine(key, token)], [Op.delete(key)], [], self._namespace)[0]
-            )
+            done = self._core.farewell(self._deletion(key, token))
         if wait and done is not None:
             await asyncio.wait([done], timeout=FAREWELL_S)
 
@@ -252,6 +258,9 @@ class Place:
         if lease is not None:
             lease.names.discard(self.name)
         return lease, key, token
+
+    def _deletion(self, key: bytes, token: int) -> bytes:
+        return txn_command([self._mine(key, token)], [Op.delete(key)], [], self._namespace)[0]
 
     @staticmethod
     def _mine(key: bytes, token: int) -> Compare:

@@ -41,6 +41,21 @@ async def test_a_session_that_expires_in_between_costs_nothing_but_the_place(
     await contender.leave()
 
 
+async def test_a_leave_that_is_cancelled_leaves_no_key_to_a_lease_that_lives_on(kv: AsyncClient) -> None:
+    async with kv.lease(60) as lease:
+        contender = Place(kv, kv._core, ROOT, "p", 60, lease)
+        assert await contender.enter(b"", None)
+        leaving = asyncio.create_task(contender.leave())
+        await asyncio.sleep(0)
+        leaving.cancel()  # nothing has been sent
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        await kv.put("behind", "it")
+        assert not await kv.range(prefix="p/")
+        assert await contender.enter(b"", 20)
+        await contender.leave()
+
+
 async def test_a_watch_from_a_compacted_revision_looks_again(kv: AsyncClient, server: FakeServer) -> None:
     one, two = place(kv), place(kv)
     await one.enter(b"", None)
