@@ -8,7 +8,7 @@ may be said at once.
 from paxos_rsm.errors import InvariantViolation
 from paxos_rsm.paxos.core import Core
 from paxos_rsm.paxos.log import entry_bytes
-from paxos_rsm.paxos.messages import Accept, Nack, Prepare, Promise
+from paxos_rsm.paxos.messages import Accept, CatchUpReply, Nack, Prepare, Promise
 from paxos_rsm.paxos.ready import WriteAccepted, WritePromise
 from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Batch, Entry, NodeId, Slot, are_frames
 
@@ -50,6 +50,10 @@ class Acceptor:
             return False
         log = self._core.log
         if message.slot <= log.compacted_through:
+            # It is decided, and nobody here can tell with what: a leader that cannot decide it without this server has
+            # to take it from a snapshot.
+            reply = CatchUpReply(self.promised, (), log.decided_through, log.compacted_through)
+            self._core.out.send(sender, reply)
             return False
         if self._is_absurd(sender, message):
             return False

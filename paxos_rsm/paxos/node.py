@@ -73,6 +73,8 @@ class Node:
         self.election.note_round(promised)
         self.reads = Reads(core)
         self._told_alive = False
+        self._behind: tuple[NodeId, Slot] = me, 0
+        """A member that has compacted slots which this one, leading, proposes: and up to where."""
         self._handlers: dict[type, Callable[[NodeId, Any], None]] = {
             m.Prepare: self._prepare,
             m.Promise: self._promise,
@@ -315,9 +317,10 @@ class Node:
             # A member has promised to somebody who never came to lead: without this it would be shut out for ever.
             self.campaign()
         elif proposer.in_flight and core.now - proposer.decided_at > patience:
-            # Its disk or its links are too slow to lead: others go first.
+            # Its disk or its links are too slow to lead, or what it proposes is decided long since: others go first.
             election.attempts += 1
             self._step_down()
+            self.learner.compacted(*self._behind)
         else:
             election.content()
             proposer.retransmit()
@@ -443,11 +446,12 @@ class Node:
         proposer = self.proposer
         if not proposer.leading or message.ballot != proposer.ballot:
             return
-        decided = self.learner.tally(sender, message, proposer.in_flight)
-        if decided:
+        before = self.decided_through
+        for slot in self.learner.tally(sender, message, proposer.in_flight):
+            del proposer.in_flight[slot]
+        if self.decided_through > before:
+            # Not by slots beyond a hole: nothing is applied until it is filled.
             proposer.decided_at = self._core.now
-            for slot in decided:
-                del proposer.in_flight[slot]
 
     def _nack(self, sender: NodeId, message: m.Nack) -> None:
         self.election.note_round(message.promised)
@@ -530,6 +534,8 @@ class Node:
             # A leader takes no decision from others while it leads: its watermark would name a slot that it lost to a
             # higher ballot, and a follower that voted there in this one would believe it (rule 6).
             self._refused(sender, message.promised)
+        elif message.compacted_through > self.decided_through:
+            self._behind = sender, message.compacted_through
 
     # ---- invariants ------------------------------------------------------------------------------------------
 

@@ -179,8 +179,11 @@ class Proposer:
         core.out.send(node, Prepare(self.ballot, first))
 
     def covered(self) -> None:
-        """A snapshot has taken the watermark further: what is decided needs no cover, so others may cover all now."""
-        if self.phase is Phase.PREPARING:
+        """A snapshot has taken the watermark further: what is decided needs no cover, so others may cover all now.
+
+        As in :meth:`retry_prepare`, not before the node's own promise is durable.
+        """
+        if self.phase is Phase.PREPARING and self._core.me in self._next:
             for node in self._core.others:
                 if self._next.get(node, 0) is not None:
                     self._ask(node)

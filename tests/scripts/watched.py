@@ -74,6 +74,9 @@ class Watched(Cluster):
         else:
             for slot, entry in ready.decided:
                 self.say(f"{number} applies slot {slot}: {entry_words(entry)}")
+        if ready.fetch_snapshot is not None:
+            peer, at_least = ready.fetch_snapshot
+            self.say(f"{number} needs a snapshot of {peer}, of slot {at_least} or later")
         for grant in ready.reads:
             if grant.index is None:
                 self.say(f"{number} must ask again for read {grant.read_id}")

@@ -6,7 +6,7 @@ import pytest
 
 from paxos_rsm.errors import InvariantViolation
 from paxos_rsm.paxos.membership import Base
-from paxos_rsm.paxos.messages import CatchUpReply, Promise
+from paxos_rsm.paxos.messages import Accept, Accepted, CatchUpReply, Heartbeat, Promise
 from paxos_rsm.paxos.node import Node
 from paxos_rsm.paxos.ready import WriteCompacted
 from paxos_rsm.paxos.types import Ballot, ConfigChange, Noop
@@ -14,6 +14,13 @@ from tests.unit.paxos.harness import SETTINGS, Cluster, batch, members
 
 OLD = Ballot(3, 2)
 BASE = Base(9, 1, members(3))
+
+
+def beat(cluster: Cluster, number: int) -> Heartbeat:
+    """What a follower says that hears everybody."""
+    node = cluster.node(number)
+    promised = node.acceptor.promised
+    return Heartbeat(promised, False, True, node.decided_through, 0, frozenset(cluster.hosts), promised)
 
 
 def grown(frames: int = 6) -> tuple[Cluster, int]:
@@ -183,3 +190,39 @@ def test_a_reply_from_a_log_that_starts_later_names_whom_to_ask_for_a_snapshot()
     node = cluster.node(3)
     cluster.hand(2, 3, CatchUpReply(OLD, (), 90, compacted_through=80))
     assert cluster.hosts[3].wants == (2, node.decided_through + 1)
+
+
+def test_a_leader_that_cannot_decide_what_another_has_compacted_gives_up_and_takes_its_snapshot() -> None:
+    """What is decided beyond the hole in the meantime is no progress. Found by chance: seed 10625 of the fuzz."""
+    cluster = Cluster(3)
+    leader = cluster.elect()
+    cluster.calm()
+    cluster.hold_writes = {1, 2, 3}
+    cluster.propose(leader, b"a")
+    cluster.wire.clear()
+    node = cluster.node(leader)
+    slot = node.proposer.next_slot - 1
+    other = 1 + leader % 3
+    patience = SETTINGS.election_ticks
+    for _ in range(3 * patience):
+        cluster.tick(leader)
+        for peer in set(cluster.hosts) - {leader}:
+            cluster.hand(peer, leader, beat(cluster, peer))
+        cluster.hand(other, leader, CatchUpReply(node.acceptor.promised, (), slot + 2, slot + 2))
+        if not node.proposer.leading:
+            break
+    assert not node.proposer.leading
+    assert cluster.hosts[leader].wants == (other, slot)
+
+
+def test_a_compacted_slot_is_not_voted_on_again() -> None:
+    cluster, _ = grown()
+    cluster.node(1).proposer.give_up()
+    ballot = Ballot(50, 2)
+    cluster.wire.clear()
+    cluster.hand(2, 1, Accept(ballot, 2, batch(b"other"), 1))
+    through = cluster.node(1).compacted_through
+    assert cluster.take(CatchUpReply, sender=1) == [
+        (1, 2, CatchUpReply(cluster.node(1).acceptor.promised, (), through, through))
+    ]
+    assert not cluster.take(Accepted)
