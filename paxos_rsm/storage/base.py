@@ -4,6 +4,8 @@ A log takes the writes of the protocol in order and gives them back, after any c
 :class:`Recovered`. The state is built by replaying the writes (:meth:`Recovered.apply`), which checks as it goes that
 nothing went down which never may (rule 3) and nothing changed which never may (rule 1); so a log that a bug has written
 stops the server instead of teaching it something false.
+
+A log may be *compacted* through a slot: what it held up to there is decided, is in a snapshot, and is forgotten.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +13,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from paxos_rsm.errors import InvariantViolation
-from paxos_rsm.paxos.ready import Write, WriteAccepted, WriteDecided, WriteDecidedThrough, WritePromise
+from paxos_rsm.paxos.ready import (
+    Write,
+    WriteAccepted,
+    WriteCompacted,
+    WriteDecided,
+    WriteDecidedThrough,
+    WritePromise,
+)
 from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Entry, Slot
 
 __all__ = ["DrawBits", "LogStorage", "LogWriter", "Recovered", "RecoveredSlot"]
@@ -29,11 +38,16 @@ class RecoveredSlot(NamedTuple):
 
 @dataclass(slots=True)
 class Recovered:
-    """What a log remembered. Every slot up to ``decided_through`` is decided with the entry that ``slots`` holds."""
+    """What a log remembered.
+
+    Every slot up to ``compacted_through`` is decided, in a snapshot, and not in ``slots``; every one from there up to
+    ``decided_through`` is decided with the entry that ``slots`` holds.
+    """
 
     promised: Ballot = NO_BALLOT
     slots: dict[Slot, RecoveredSlot] = field(default_factory=dict)
     decided_through: Slot = 0
+    compacted_through: Slot = 0
 
     @property
     def is_empty(self) -> bool:
@@ -46,13 +60,16 @@ class Recovered:
             case WriteAccepted(slot, ballot, entry):
                 self._raise_promise(ballot)
                 held = self._check_entry(slot, entry)
-                if held is None or held.ballot is not None:
+                if slot > self.compacted_through and (held is None or held.ballot is not None):
                     self.slots[slot] = RecoveredSlot(ballot, entry)
             case WritePromise(ballot):
                 self._raise_promise(ballot)
             case WriteDecided(slot, entry):
                 self._check_entry(slot, entry)
-                self.slots[slot] = RecoveredSlot(None, entry)
+                if slot > self.compacted_through:
+                    self.slots[slot] = RecoveredSlot(None, entry)
+            case WriteCompacted(slot):
+                self._forget(slot)
             case WriteDecidedThrough(slot):
                 for below in range(self.decided_through + 1, slot + 1):
                     if below not in self.slots:
@@ -60,6 +77,14 @@ class Recovered:
                             f"the log says that every slot up to {slot} is decided, and holds nothing in slot {below}"
                         )
                 self.decided_through = max(self.decided_through, slot)
+
+    def _forget(self, through: Slot) -> None:
+        """Nothing up to ``through`` is held any more: a snapshot has it."""
+        if through > self.compacted_through:
+            self.compacted_through = through
+            self.decided_through = max(self.decided_through, through)
+            for slot in [slot for slot in self.slots if slot <= through]:
+                del self.slots[slot]
 
     def _raise_promise(self, ballot: Ballot) -> None:
         if ballot < self.promised:
@@ -82,6 +107,9 @@ class Recovered:
 
 class LogStorage(Protocol):
     """A log on disk, as its one writer sees it. Synchronous; not to be shared between threads.
+
+    A ``WriteCompacted`` among the writes is no record: every write before it is durable, and what it names is
+    forgotten for good, once :meth:`append` has returned. A snapshot of that slot or a later one must be durable before.
 
     Any error is final: it is raised again by every further call but :meth:`close`.
     """

@@ -18,7 +18,7 @@ __all__ = ["decode_write", "encode_write"]
 
 
 def encode_write(write: Write) -> bytes:
-    """The payload that says ``write``."""
+    """The payload that says ``write``; none for a WriteCompacted, which is no record."""
     # Filled in place: handing one message to the constructor of another copies an entry twice over at each level.
     record = storage_pb2.LogRecord()
     match write:

@@ -1,5 +1,7 @@
 """Reading the log back: everything that was acknowledged, or LogDamaged; never less in silence.
 
+A log that was compacted starts at the segment that ``start`` names (start.py); what lies before it is left over.
+
 Records are read in order, each of which must have the next number and name the checksum of the one before. The log
 ends at the first place where no such record stands. What that place means is the heart of the matter (DESIGN.md
 section 6; Alagappan et al., *Protocol-Aware Recovery for Consensus-Based Storage*, FAST 2018):
@@ -27,6 +29,8 @@ segment had its name. So is a segment that is missing in the middle.
 from dataclasses import dataclass
 
 from paxos_rsm.errors import IdentityMismatch, LogDamaged
+from paxos_rsm.paxos.ready import WriteAccepted, WriteDecided
+from paxos_rsm.paxos.types import Ballot, Slot
 from paxos_rsm.storage.base import Recovered
 from paxos_rsm.storage.files import FileSystem
 from paxos_rsm.storage.headers import (
@@ -41,8 +45,9 @@ from paxos_rsm.storage.headers import (
 )
 from paxos_rsm.storage.payloads import decode_write
 from paxos_rsm.storage.records import Record, RecordFormat
+from paxos_rsm.storage.start import START_NAME, WHOLE, LogStart, decode_start
 
-__all__ = ["Tail", "damaged", "has_segments", "read_log"]
+__all__ = ["SegmentContent", "Tail", "damaged", "has_segments", "read_log", "segment_sequences"]
 
 WHAT_TO_DO = (
     "Votes that this server has given may be lost, so it does not start. Restore the disk to what it was, or remove "
@@ -51,14 +56,30 @@ WHAT_TO_DO = (
 
 
 @dataclass(slots=True)
+class SegmentContent:
+    """What compaction has to know of one segment.
+
+    ``promised`` is the promise as the segments before left it, ``newest_slot`` the highest slot that a vote or a
+    decided entry in it speaks of, ``end`` the bytes that it has in use.
+    """
+
+    sequence: int
+    promised: Ballot
+    newest_slot: Slot
+    end: int
+
+
+@dataclass(slots=True)
 class Tail:
     """Where and how a log goes on after its recovery.
 
     ``end`` is the offset in the last segment at which the next record goes, ``rewrite`` what has to be written at
-    ``rewrite_start`` and synced before. ``bytes_before`` is what earlier segments have in use.
+    ``rewrite_start`` and synced before. ``contents`` are those of all segments, the last one included; ``left_over``
+    the segments that a compaction had yet to remove.
     """
 
     header: SegmentHeader
+    start: LogStart
     end: int
     next_number: int
     previous_crc: int
@@ -66,7 +87,8 @@ class Tail:
     rewrite: bytes
     rewrite_start: int
     torn_bytes: int
-    bytes_before: int
+    contents: list[SegmentContent]
+    left_over: list[int]
 
 
 def damaged(path: str, offset: int, number: int | None, why: str) -> LogDamaged:
@@ -77,7 +99,7 @@ def damaged(path: str, offset: int, number: int | None, why: str) -> LogDamaged:
 
 def has_segments(files: FileSystem, directory: str) -> bool:
     """Whether a log was ever made here."""
-    return bool(_sequences(files, directory))
+    return bool(segment_sequences(files, directory))
 
 
 def read_log(files: FileSystem, directory: str, owner: int) -> tuple[Recovered, Tail] | None:
@@ -86,39 +108,56 @@ def read_log(files: FileSystem, directory: str, owner: int) -> tuple[Recovered, 
     Raises LogDamaged, IdentityMismatch (it is not the log of the incarnation ``owner``), UnknownEntry (a newer version
     wrote it), InvariantViolation (a bug wrote it), and OSError.
     """
-    sequences = _sequences(files, directory)
-    if not sequences:
+    start = _read_start(files, directory)
+    everything = segment_sequences(files, directory)
+    if start is None and not everything:
         return None
-    for at, sequence in enumerate(sequences, 1):
+    first = start.first_segment if start is not None else 1
+    sequences = [sequence for sequence in everything if sequence >= first]
+    if not sequences:
+        raise damaged(
+            f"{directory}/{segment_name(first)}",
+            0,
+            None,
+            f"the segment is missing, and {START_NAME} names it",
+        )
+    for at, sequence in enumerate(sequences, first):
         if sequence != at:
             path = f"{directory}/{segment_name(at)}"
             raise damaged(path, 0, None, f"the segment is missing, while {segment_name(sequence)} exists")
     headers = [_read_header(files, directory, sequence, owner) for sequence in sequences]
-    return _Reader(files, directory, headers).read()
+    left_over = [sequence for sequence in everything if sequence < first]
+    return _Reader(files, directory, headers, start or WHOLE).read(left_over)
 
 
 class _Reader:
     """One pass over the segments."""
 
-    def __init__(self, files: FileSystem, directory: str, headers: list[SegmentHeader]) -> None:
+    def __init__(
+        self, files: FileSystem, directory: str, headers: list[SegmentHeader], start: LogStart
+    ) -> None:
         self._files = files
         self._directory = directory
         self._headers = headers
         self._format = RecordFormat(headers[0].salt)
-        self._recovered = Recovered()
-        self._next_number = 1
-        self._previous_crc = self._format.seed
+        self._start = start
+        self._recovered = Recovered(
+            start.promised, decided_through=start.compacted_through, compacted_through=start.compacted_through
+        )
+        self._contents: list[SegmentContent] = []
+        is_whole = start.first_segment == 1
+        self._next_number = 1 if is_whole else headers[0].first_number
+        self._previous_crc = self._format.seed if is_whole else headers[0].previous_crc
         self._ends_in_mark = False
         self._proven = 0  # every record up to this number was synced, as a later one says
 
-    def read(self) -> tuple[Recovered, Tail]:
-        bytes_before = 0
+    def read(self, left_over: list[int]) -> tuple[Recovered, Tail]:
         for header, following in zip(self._headers, self._headers[1:], strict=False):
-            bytes_before += self._read_full(header, following)
-        return self._recovered, self._read_last(self._headers[-1], bytes_before)
+            self._read_full(header, following)
+        return self._recovered, self._read_last(self._headers[-1], left_over)
 
-    def _read_full(self, header: SegmentHeader, following: SegmentHeader) -> int:
-        """Reads a segment that another follows: none of its records may be missing. Returns its bytes in use."""
+    def _read_full(self, header: SegmentHeader, following: SegmentHeader) -> None:
+        """Reads a segment that another follows: none of its records may be missing."""
         path, data = self._load(header)
         at = RECORDS_START
         while self._next_number < following.first_number:
@@ -129,9 +168,9 @@ class _Reader:
                 raise damaged(path, at, self._next_number, why)
             at = self._take(path, at, record)
         self._proven = self._next_number - 1
-        return at
+        self._contents[-1].end = at
 
-    def _read_last(self, header: SegmentHeader, bytes_before: int) -> Tail:
+    def _read_last(self, header: SegmentHeader, left_over: list[int]) -> Tail:
         """Reads the last segment, and decides what its end means."""
         path, data = self._load(header)
         if any(data[SEAL_START : SEAL_START + SEAL_BYTES]):
@@ -149,11 +188,13 @@ class _Reader:
             if self._proven >= unproven[0][0]:
                 unproven = [each for each in unproven if each[0] > self._proven]
         self._check_end(path, data, at)
+        self._contents[-1].end = at
         used = len(data.rstrip(b"\0"))
         torn_bytes = max(0, used - at)
         start = unproven[0][1] if unproven else at
         return Tail(
             header=header,
+            start=self._start,
             end=at,
             next_number=self._next_number,
             previous_crc=self._previous_crc,
@@ -161,7 +202,8 @@ class _Reader:
             rewrite=data[start:at] + bytes(torn_bytes),
             rewrite_start=start,
             torn_bytes=torn_bytes,
-            bytes_before=bytes_before,
+            contents=self._contents,
+            left_over=left_over,
         )
 
     def _check_end(self, path: str, data: bytes, at: int) -> None:
@@ -188,6 +230,9 @@ class _Reader:
             except ValueError as error:
                 raise damaged(path, at, record.number, str(error)) from error
             self._recovered.apply(write)
+            if isinstance(write, WriteAccepted | WriteDecided):
+                content = self._contents[-1]
+                content.newest_slot = max(content.newest_slot, write.slot)
         self._next_number += 1
         self._previous_crc = record.crc
         self._ends_in_mark = record.is_mark
@@ -200,6 +245,9 @@ class _Reader:
         if header.first_number != self._next_number or header.previous_crc != self._previous_crc:
             why = f"it starts with record {header.first_number} and does not follow the segment before"
             raise damaged(path, 0, self._next_number, why)
+        self._contents.append(
+            SegmentContent(header.sequence, self._recovered.promised, newest_slot=0, end=RECORDS_START)
+        )
         data = self._files.read(path)
         if len(data) < header.capacity:
             raise damaged(
@@ -208,12 +256,28 @@ class _Reader:
         return path, data[: header.capacity]
 
 
-def _sequences(files: FileSystem, directory: str) -> list[int]:
+def segment_sequences(files: FileSystem, directory: str) -> list[int]:
+    """The numbers of the segments that lie in a directory, in order. Raises OSError."""
     try:
         names = files.names(directory)
     except FileNotFoundError:
         return []
     return sorted(sequence for name in names if (sequence := segment_sequence(name)) is not None)
+
+
+def _read_start(files: FileSystem, directory: str) -> LogStart | None:
+    """Where the log starts; None where nothing was ever dropped. Raises LogDamaged where that cannot be read."""
+    path = f"{directory}/{START_NAME}"
+    try:
+        data = files.read(path)
+    except FileNotFoundError:
+        return None
+    start = decode_start(data)
+    if start is None:
+        raise damaged(
+            path, 0, None, "it does not match its checksum, and holds the promise of what was dropped"
+        )
+    return start
 
 
 def _read_header(files: FileSystem, directory: str, sequence: int, owner: int) -> SegmentHeader:
