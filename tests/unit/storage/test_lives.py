@@ -13,7 +13,7 @@ from paxos_rsm.errors import DiskFull, LogDamaged, LogIOError
 from paxos_rsm.paxos.ready import Write, WriteCompacted, WriteDecided, WriteDecidedThrough, WritePromise
 from paxos_rsm.paxos.types import Ballot, Batch
 from paxos_rsm.storage.base import Recovered
-from paxos_rsm.storage.headers import segment_name
+from paxos_rsm.storage.headers import RECORDS_START, segment_name
 from paxos_rsm.storage.memory import PowerLost
 from paxos_rsm.storage.segments import SegmentLog
 from tests.unit.storage.helpers import LOG, accepted, disk, open_log, replayed
@@ -156,7 +156,8 @@ def test_a_flipped_bit_after_a_life_is_found_or_changes_nothing(seed: int) -> No
             return  # the life was too short
         path = f"{LOG}/{life.rng.choice(names)}"
         used = len(image.read(path).rstrip(b"\0"))
-        image.flip(path, life.rng.randrange(max(1, used + 20)) * 8 + life.rng.randrange(8))
+        first = life.rng.choice([0, RECORDS_START]) if used > RECORDS_START else 0
+        image.flip(path, life.rng.randrange(first, max(1, used + 20)) * 8 + life.rng.randrange(8))
         try:
             _, recovered = open_log(image, create=not life.acknowledged)
         except LogDamaged:
