@@ -38,6 +38,7 @@ class KvCommand(_message.Message):
     LEASE_GRANT_FIELD_NUMBER: _builtins.int
     LEASE_REVOKE_FIELD_NUMBER: _builtins.int
     LEASE_KEEP_ALIVE_FIELD_NUMBER: _builtins.int
+    SET_QUOTA_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def range(self) -> Global___RangeRequest: ...
     @_builtins.property
@@ -54,6 +55,8 @@ class KvCommand(_message.Message):
     def lease_revoke(self) -> Global___LeaseRevokeRequest: ...
     @_builtins.property
     def lease_keep_alive(self) -> Global___LeaseKeepAliveRequest: ...
+    @_builtins.property
+    def set_quota(self) -> Global___SetQuotaRequest: ...
     def __init__(
         self,
         *,
@@ -65,12 +68,13 @@ class KvCommand(_message.Message):
         lease_grant: Global___LeaseGrantRequest | None = ...,
         lease_revoke: Global___LeaseRevokeRequest | None = ...,
         lease_keep_alive: Global___LeaseKeepAliveRequest | None = ...,
+        set_quota: Global___SetQuotaRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["compact", b"compact", "delete_range", b"delete_range", "lease_grant", b"lease_grant", "lease_keep_alive", b"lease_keep_alive", "lease_revoke", b"lease_revoke", "put", b"put", "range", b"range", "request", b"request", "txn", b"txn"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["compact", b"compact", "delete_range", b"delete_range", "lease_grant", b"lease_grant", "lease_keep_alive", b"lease_keep_alive", "lease_revoke", b"lease_revoke", "put", b"put", "range", b"range", "request", b"request", "set_quota", b"set_quota", "txn", b"txn"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compact", b"compact", "delete_range", b"delete_range", "lease_grant", b"lease_grant", "lease_keep_alive", b"lease_keep_alive", "lease_revoke", b"lease_revoke", "put", b"put", "range", b"range", "request", b"request", "txn", b"txn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compact", b"compact", "delete_range", b"delete_range", "lease_grant", b"lease_grant", "lease_keep_alive", b"lease_keep_alive", "lease_revoke", b"lease_revoke", "put", b"put", "range", b"range", "request", b"request", "set_quota", b"set_quota", "txn", b"txn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["range", "put", "delete_range", "txn", "compact", "lease_grant", "lease_revoke", "lease_keep_alive"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["range", "put", "delete_range", "txn", "compact", "lease_grant", "lease_revoke", "lease_keep_alive", "set_quota"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -90,6 +94,7 @@ class KvResult(_message.Message):
     LEASE_GRANT_FIELD_NUMBER: _builtins.int
     LEASE_REVOKE_FIELD_NUMBER: _builtins.int
     LEASE_KEEP_ALIVE_FIELD_NUMBER: _builtins.int
+    SET_QUOTA_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def range(self) -> Global___RangeResponse: ...
@@ -108,6 +113,8 @@ class KvResult(_message.Message):
     @_builtins.property
     def lease_keep_alive(self) -> Global___LeaseKeepAliveResponse: ...
     @_builtins.property
+    def set_quota(self) -> Global___SetQuotaResponse: ...
+    @_builtins.property
     def error(self) -> Global___KvError: ...
     def __init__(
         self,
@@ -120,17 +127,64 @@ class KvResult(_message.Message):
         lease_grant: Global___LeaseGrantResponse | None = ...,
         lease_revoke: Global___LeaseRevokeResponse | None = ...,
         lease_keep_alive: Global___LeaseKeepAliveResponse | None = ...,
+        set_quota: Global___SetQuotaResponse | None = ...,
         error: Global___KvError | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["compact", b"compact", "delete_range", b"delete_range", "error", b"error", "lease_grant", b"lease_grant", "lease_keep_alive", b"lease_keep_alive", "lease_revoke", b"lease_revoke", "put", b"put", "range", b"range", "response", b"response", "txn", b"txn"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["compact", b"compact", "delete_range", b"delete_range", "error", b"error", "lease_grant", b"lease_grant", "lease_keep_alive", b"lease_keep_alive", "lease_revoke", b"lease_revoke", "put", b"put", "range", b"range", "response", b"response", "set_quota", b"set_quota", "txn", b"txn"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compact", b"compact", "delete_range", b"delete_range", "error", b"error", "lease_grant", b"lease_grant", "lease_keep_alive", b"lease_keep_alive", "lease_revoke", b"lease_revoke", "put", b"put", "range", b"range", "response", b"response", "txn", b"txn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compact", b"compact", "delete_range", b"delete_range", "error", b"error", "lease_grant", b"lease_grant", "lease_keep_alive", b"lease_keep_alive", "lease_revoke", b"lease_revoke", "put", b"put", "range", b"range", "response", b"response", "set_quota", b"set_quota", "txn", b"txn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["range", "put", "delete_range", "txn", "compact", "lease_grant", "lease_revoke", "lease_keep_alive", "error"]  # noqa: Y015
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["range", "put", "delete_range", "txn", "compact", "lease_grant", "lease_revoke", "lease_keep_alive", "set_quota", "error"]  # noqa: Y015
     _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
 
 Global___KvResult: _TypeAlias = KvResult  # noqa: Y015
+
+@_typing.final
+class SetQuotaRequest(_message.Message):
+    """What the state of the store may grow to. No request of a client: a leader proposes it where its setting is another."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUOTA_BYTES_FIELD_NUMBER: _builtins.int
+    quota_bytes: _builtins.int
+    """0: no limit"""
+    def __init__(
+        self,
+        *,
+        quota_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["quota_bytes", b"quota_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetQuotaRequest: _TypeAlias = SetQuotaRequest  # noqa: Y015
+
+@_typing.final
+class SetQuotaResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    STATE_BYTES_FIELD_NUMBER: _builtins.int
+    state_bytes: _builtins.int
+    """what the state has come to"""
+    @_builtins.property
+    def header(self) -> Global___ResponseHeader: ...
+    def __init__(
+        self,
+        *,
+        header: Global___ResponseHeader | None = ...,
+        state_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "state_bytes", b"state_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetQuotaResponse: _TypeAlias = SetQuotaResponse  # noqa: Y015
 
 @_typing.final
 class KvError(_message.Message):

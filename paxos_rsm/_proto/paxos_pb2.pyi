@@ -52,6 +52,8 @@ CatchUpReply    any -> any               decided entries only                   
 Forward         server -> leader         client frames, as bytes                   -
 ReadRequest     server -> leader         read id                                   -
 ReadReply       leader -> server         read id, index                            -
+FetchSnapshot   any -> any               slot, offset                              -
+SnapshotChunk   any -> any               slot, size, offset, bytes of the file     the snapshot, whole
 
 The same four steps are often called prepare, promise, propose and accept; Accept here is their propose and
 Accepted their accept.
@@ -238,12 +240,15 @@ class Hello(_message.Message):
     FORMED_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
     PROCESS_FIELD_NUMBER: _builtins.int
+    JOINING_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.int
     boot_count: _builtins.int
     formed: _builtins.bool
     """the sender knows the genesis entry to be decided"""
     process: _builtins.int
     """drawn at random by each process: tells a second one with a copied directory"""
+    joining: _builtins.bool
+    """it was added to a cluster that ran, and has yet to learn the configuration"""
     @_builtins.property
     def member(self) -> Global___Member: ...
     @_builtins.property
@@ -262,10 +267,11 @@ class Hello(_message.Message):
         formed: _builtins.bool = ...,
         versions: _abc.Iterable[_builtins.int] | None = ...,
         process: _builtins.int = ...,
+        joining: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["member", b"member", "promised", b"promised"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_count", b"boot_count", "cluster_id", b"cluster_id", "formed", b"formed", "member", b"member", "process", b"process", "promised", b"promised", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_count", b"boot_count", "cluster_id", b"cluster_id", "formed", b"formed", "joining", b"joining", "member", b"member", "process", b"process", "promised", b"promised", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -52,6 +52,8 @@ CatchUpReply    any -> any               decided entries only                   
 Forward         server -> leader         client frames, as bytes                   -
 ReadRequest     server -> leader         read id                                   -
 ReadReply       leader -> server         read id, index                            -
+FetchSnapshot   any -> any               slot, offset                              -
+SnapshotChunk   any -> any               slot, size, offset, bytes of the file     the snapshot, whole
 
 The same four steps are often called prepare, promise, propose and accept; Accept here is their propose and
 Accepted their accept.

@@ -5,7 +5,9 @@ said before. Both ends check with :func:`check_hello`, against a :class:`PeerBoo
 
 - which incarnation the decided configuration names under each member id (nobody, until the cluster has formed).
   Another incarnation under a known id is a data directory that was wiped or swapped, and it has lost the votes
-  that were cast under that name (rule 9);
+  that were cast under that name (rule 9). A *pending* member was added and has never been heard of: whoever comes
+  under its id is spoken with, until the configuration names one;
+- which incarnations were removed. The configuration carries them on, so that a server that starts knows them too;
 - of each incarnation, the highest boot count heard, which process spoke then, and the highest ballot it has told
   us that it promised. A directory that says less than it said before is an old copy. The same boot count from a
   second process is a copy in use twice, or an old copy that was started until its count fitted.
@@ -15,6 +17,11 @@ is there to meet, or one taken after the last promise and at the last boot, cann
 
 Within one process nothing is compared but the process: its Hello may be read after younger messages that came
 on the stream of the other direction.
+
+The configuration that a server knows may be old. Who has learned of one and is not in ours may be in a later one,
+and may be the only one to tell us of it: it is spoken with. To speak is not to count: votes count by incarnation, in
+the configuration that governs the slot (``paxos``). Who comes to join and is not in ours yet is told so, and asks
+again.
 
 *Fatal* is a refusal after which the refused server should stop: its directory must never vote again (rolled back,
 removed), or it is not formed itself, has nothing to lose, and meets a formed cluster that will not have it. All
@@ -50,6 +57,12 @@ PROTOCOL_VERSIONS = (1,)
 TEXT_CHARS_MAX = 4_096
 LIST_ITEMS_MAX = 256
 
+STRANGERS_MAX = 64
+"""Servers that know of a configuration which we do not, at a time."""
+
+SHOWN_CHARS_MAX = 200
+"""Of a text of another server that is said again in a sentence."""
+
 
 @dataclass(frozen=True, slots=True)
 class Hello:
@@ -66,6 +79,8 @@ class Hello:
     formed: bool
     versions: tuple[int, ...] = PROTOCOL_VERSIONS
     process: int = 0
+    joining: bool = False
+    """It was added to a cluster that ran, and does not know the configuration yet. Never together with ``formed``."""
 
 
 class Reason(IntEnum):
@@ -105,41 +120,73 @@ class PeerBook:
         self._removed: set[NodeId] = set()
         self._heard: dict[NodeId, _Heard] = {}
         self._last_of: dict[int, NodeId] = {}
+        self._strangers: dict[int, NodeId] = {}
+        self._allowed: set[NodeId] = set()
         self.formed = False
 
     def form(self, configuration: Configuration) -> None:
         """The decided configuration names the incarnations from now on; whom it no longer names is removed."""
         before = {node for node in self._named.values() if node is not None}
-        self._named = {member.member_id: member.incarnation for member in configuration.members}
+        self._named = {member.member_id: member.incarnation or None for member in configuration.members}
         self._removed |= before
-        self._removed -= configuration.nodes
-        self._heard = {n: heard for n, heard in self._heard.items() if n in configuration.nodes}
+        self._removed.update(configuration.removed)
+        self._removed -= configuration.everybody
+        self._strangers = {
+            member_id: node
+            for member_id, node in self._strangers.items()
+            if member_id not in self._named and node not in self._removed
+        }
         self.formed = True
+        self._last_of = {m: n for m, n in self._last_of.items() if self._stands_for(m, n)}
+        kept = set(self._last_of.values())
+        self._heard = {node: heard for node, heard in self._heard.items() if node in kept}
+        self._allowed = kept | configuration.everybody
 
     def is_member(self, member_id: int) -> bool:
         """Whether the configuration (before there is one: the list this server was started with) has this member."""
         return member_id in self._named
 
     def named(self, member_id: int) -> NodeId | None:
-        """The incarnation that the configuration names; None before the cluster has formed."""
+        """The incarnation that the configuration names; None before the cluster has formed, and of a pending member."""
         return self._named.get(member_id)
 
+    def is_pending(self, member_id: int) -> bool:
+        """Whether the configuration has this member and names no incarnation of it: it has yet to join."""
+        return self.formed and member_id in self._named and self._named[member_id] is None
+
     def is_removed(self, node: NodeId) -> bool:
-        """Whether an earlier configuration named this incarnation and the present one does not."""
+        """Whether this incarnation was a member, of the configuration's word or our own memory, and is none now."""
         return node in self._removed
 
     def allows(self, node: NodeId) -> bool:
         """Whether streams with this incarnation may live on."""
-        return not self.formed or node in self._named.values()
+        return not self.formed or node in self._allowed
+
+    def _stands_for(self, member_id: int, node: NodeId) -> bool:
+        """Whether an incarnation that was heard under a member id is the one that it names, or may be."""
+        if member_id in self._named:
+            return self._named[member_id] in (None, node) and node not in self._removed
+        return self._strangers.get(member_id) == node
+
+    def takes_stranger(self, hello: Hello) -> bool:
+        """Whether one that is not in the configuration is spoken with: it has learned of one, maybe a later one."""
+        return hello.formed and (
+            hello.member.member_id in self._strangers or len(self._strangers) < STRANGERS_MAX
+        )
 
     def hear(self, hello: Hello) -> None:
         """Remembers a Hello that was accepted."""
         node, member_id = hello.member.incarnation, hello.member.member_id
+        if member_id not in self._named:
+            self._strangers[member_id] = node
         known = self._heard.get(node)
         if known is None:
-            # Before the cluster has formed a member may still be wiped; keep one of each, whoever calls.
-            self._heard.pop(self._last_of.get(member_id, 0), None)
+            # Before it has a place in the configuration a member may still be wiped; keep one of each, whoever calls.
+            before = self._last_of.get(member_id, 0)
+            self._heard.pop(before, None)
+            self._allowed.discard(before)
             self._last_of[member_id] = node
+            self._allowed.add(node)
             known = self._heard[node] = _Heard(0, 0, NO_BALLOT, "")
         known.boot_count, known.process = hello.boot_count, hello.process
         known.promised = max(known.promised, hello.promised)
@@ -168,14 +215,15 @@ class PeerBook:
 def check_hello(mine: Hello, theirs: Hello, known: PeerBook) -> Refusal | None:
     """Why the server ``mine`` will not work with ``theirs``; None where it will."""
     member = theirs.member
-    who = f"member {member.name!r} (id {member.member_id:x}, incarnation {member.incarnation:x})"
+    who = f"member {_shown(member.name)!r} (id {member.member_id:x}, incarnation {member.incarnation:x})"
     outsider = known.formed and not theirs.formed
     if theirs.cluster_id != mine.cluster_id:
         return Refusal(
             Reason.WRONG_CLUSTER,
             f"{who} belongs to cluster {theirs.cluster_id:x}, but {mine.member.name!r} at "
             f"{mine.member.peer_url} to cluster {mine.cluster_id:x}: check that both were started with the same "
-            "--initial-cluster and --initial-cluster-token, and that each address is that of the member it names",
+            "--initial-cluster and --initial-cluster-token, and that each address is that of the member it names"
+            + (f". To join the cluster that runs: {_how_to_add(member)}" if outsider else ""),
             outsider,
         )
     if not set(theirs.versions) & set(mine.versions):
@@ -196,16 +244,17 @@ def check_hello(mine: Hello, theirs: Hello, known: PeerBook) -> Refusal | None:
     if known.is_removed(member.incarnation):
         return Refusal(
             Reason.REMOVED,
-            f"{who} was removed from the cluster and takes no part in it any more; to bring the server back, "
-            "start it with an empty data directory and add it as a new member",
+            f"{who} was removed from the cluster and takes no part in it any more. To bring the server back as a new "
+            f"member: {_how_to_add(member)}",
             True,
         )
-    if not known.is_member(member.member_id):
+    if not known.is_member(member.member_id) and not known.takes_stranger(theirs):
         return Refusal(
             Reason.NOT_A_MEMBER,
-            f"{who} is not a member of cluster {mine.cluster_id:x}: add it first, or correct its --name, "
-            "--initial-advertise-peer-urls and --initial-cluster",
-            outsider,
+            f"{who} is not a member of cluster {mine.cluster_id:x}. Add it: {_how_to_add(member)}. Or correct its "
+            "--name, --initial-advertise-peer-urls and --initial-cluster",
+            # One that was just added may ask before we have learned of it.
+            outsider and not theirs.joining,
         )
     return _check_directory(theirs, who, known, outsider)
 
@@ -218,8 +267,9 @@ def _check_directory(theirs: Hello, who: str, known: PeerBook, outsider: bool) -
             Reason.UNKNOWN_INCARNATION,
             f"{who} has a data directory that this cluster does not know; it knows this member by incarnation "
             f"{named:x}. The directory was wiped or replaced, and the votes that were in it are gone, so it cannot "
-            "come back under the old identity: start it with its own old directory, or remove the old member "
-            "from the cluster and add this server as a new one",
+            "come back under the old identity. Start it with its own old directory; where that is lost, remove the "
+            f"old member with `paxos-rsm member remove {theirs.member.member_id:x}` and add this server as a new "
+            f"one: {_how_to_add(theirs.member)}",
             outsider,
         )
     how = known.rolled_back(theirs)
@@ -228,10 +278,24 @@ def _check_directory(theirs: Hello, who: str, known: PeerBook, outsider: bool) -
             Reason.ROLLED_BACK,
             f"{who} runs on an old copy of its data directory, or a second server runs on a copy of it: {how}. "
             "It must not vote: stop it, and start the server that has the latest directory; where that is lost, "
-            "remove the member from the cluster and add a new one with an empty directory",
+            f"remove the member with `paxos-rsm member remove {theirs.member.member_id:x}` and add it as a new one: "
+            f"{_how_to_add(theirs.member)}",
             True,
         )
     return None
+
+
+def _how_to_add(member: Member) -> str:
+    """What an operator does to make a new member of a server, as half a sentence."""
+    name, url = _shown(member.name) or "NAME", _shown(member.peer_url) or "URL"
+    return (
+        f"`paxos-rsm member add {name} --peer-urls {url}`, then start it with an empty data directory and "
+        "--initial-cluster-state existing"
+    )
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARS_MAX else f"{text[:SHOWN_CHARS_MAX]}..."
 
 
 def _listed(versions: tuple[int, ...]) -> str:
@@ -251,6 +315,7 @@ def hello_to_pb(hello: Hello) -> pb.Hello:
         formed=hello.formed,
         versions=hello.versions,
         process=hello.process,
+        joining=hello.joining,
     )
 
 
@@ -279,6 +344,7 @@ def hello_from_pb(message: pb.Hello) -> Hello:
         message.formed,
         tuple(message.versions),
         message.process,
+        message.joining,
     )
 
 

@@ -190,6 +190,7 @@ def hello(rng: Random) -> Hello:
         rng.random() < 0.5,
         versions,
         number(rng, 1, UINT64_MAX),
+        rng.random() < 0.5,
     )
 
 

@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 
 from paxos_rsm._proto import paxos_pb2 as pb
 from paxos_rsm.codec.messages import MalformedMessage
-from paxos_rsm.paxos.membership import Member
+from paxos_rsm.paxos.membership import Configuration, Member
 from paxos_rsm.paxos.types import NO_BALLOT, Ballot
 from paxos_rsm.transport.handshake import (
+    STRANGERS_MAX,
     Hello,
     PeerBook,
     Reason,
@@ -113,8 +114,51 @@ def test_a_server_under_our_own_name() -> None:
 def test_not_a_member(formed: bool) -> None:
     refusal = refusal_of(hello_of(4), book(formed))
     assert refusal.reason is Reason.NOT_A_MEMBER
-    assert "add it first" in refusal.message
+    assert "`paxos-rsm member add n4 --peer-urls http://127.0.0.1:1`" in refusal.message
+    assert "--initial-cluster-state existing" in refusal.message
     assert refusal.fatal is formed
+
+
+def test_one_that_was_just_added_is_not_stopped_by_who_has_yet_to_learn_of_it() -> None:
+    refusal = refusal_of(replace(hello_of(4), joining=True), book(formed=True))
+    assert refusal.reason is Reason.NOT_A_MEMBER
+    assert not refusal.fatal
+
+
+@pytest.mark.parametrize("formed", [False, True])
+def test_who_has_learned_of_a_configuration_may_know_one_that_we_do_not(formed: bool) -> None:
+    """We may have been away while every member was replaced: refused, the new ones could never tell us."""
+    known, later = book(formed), replace(hello_of(4), formed=True)
+    assert check_hello(ME, later, known) is None
+    known.hear(later)
+    assert known.allows(later.member.incarnation)
+    assert not known.is_member(4)
+    assert refusal_of(replace(later, process=99), known).reason is Reason.ROLLED_BACK
+    known.form(configuration_of(ME, N2))  # not the one that it knows
+    assert known.allows(later.member.incarnation)
+    known.form(configuration_of(ME, later))
+    assert known.named(4) == later.member.incarnation
+    known.form(configuration_of(ME, N3))
+    assert refusal_of(later, known).reason is Reason.REMOVED
+    assert not known.allows(later.member.incarnation)
+
+
+def test_a_stranger_whose_removal_is_learned_of_is_refused_from_then_on() -> None:
+    known, stranger = book(formed=True), replace(hello_of(4), formed=True)
+    known.hear(stranger)
+    known.form(replace(configuration_of(ME, N2, N3), removed=(stranger.member.incarnation,)))
+    assert not known.allows(stranger.member.incarnation)
+    assert refusal_of(stranger, known).reason is Reason.REMOVED
+
+
+def test_strangers_are_few() -> None:
+    known = book(formed=True)
+    for number in range(4, 4 + STRANGERS_MAX):
+        stranger = replace(hello_of(number), formed=True)
+        assert check_hello(ME, stranger, known) is None
+        known.hear(stranger)
+    assert refusal_of(replace(hello_of(999), formed=True), known).reason is Reason.NOT_A_MEMBER
+    assert check_hello(ME, replace(hello_of(4), formed=True), known) is None
 
 
 def test_a_wiped_directory_meets_a_formed_cluster() -> None:
@@ -122,7 +166,12 @@ def test_a_wiped_directory_meets_a_formed_cluster() -> None:
     assert refusal.reason is Reason.UNKNOWN_INCARNATION
     assert refusal.fatal
     assert "wiped" in refusal.message
-    assert "remove the old member from the cluster and add this server as a new one" in refusal.message
+    assert (
+        "remove the old member with `paxos-rsm member remove 2` and add this server as a new one: "
+        in refusal.message
+    )
+    assert "`paxos-rsm member add n2 --peer-urls http://127.0.0.1:1`" in refusal.message
+    assert "with an empty data directory and --initial-cluster-state existing" in refusal.message
 
 
 def test_an_unknown_incarnation_that_is_formed_may_know_a_later_configuration() -> None:
@@ -184,7 +233,7 @@ def test_a_removed_incarnation() -> None:
         refusal = refusal_of(replace(N2, formed=formed), known)
         assert refusal.reason is Reason.REMOVED
         assert refusal.fatal
-        assert "add it as a new member" in refusal.message
+        assert "`paxos-rsm member add n2 --peer-urls http://127.0.0.1:1`" in refusal.message
 
 
 def test_who_is_added_again_is_not_removed() -> None:
@@ -199,6 +248,90 @@ def test_a_replaced_incarnation_is_removed_and_the_new_one_is_taken() -> None:
     known.form(configuration_of(ME, wiped(N2), N3))
     assert refusal_of(N2, known).reason is Reason.REMOVED
     assert check_hello(ME, wiped(N2), known) is None
+
+
+def test_the_configuration_carries_on_who_was_removed() -> None:
+    """A server that has just started has seen no other configuration."""
+    known = PeerBook({1, 3})
+    known.form(replace(configuration_of(ME, N3), removed=(N2.member.incarnation,)))
+    assert known.is_removed(N2.member.incarnation)
+    refusal = refusal_of(replace(N2, formed=True), known)
+    assert refusal.reason is Reason.REMOVED
+    assert refusal.fatal
+
+
+def pending(*hellos: Hello) -> Configuration:
+    """Of ME and N2, and of learners that have yet to join."""
+    added = tuple(replace(hello.member, incarnation=0, learner=True) for hello in hellos)
+    configuration = configuration_of(ME, N2)
+    return replace(configuration, members=configuration.members + added)
+
+
+def test_a_member_that_has_yet_to_join_is_taken_whoever_comes_under_its_id() -> None:
+    known, joiner = PeerBook({1, 2}), replace(hello_of(4), joining=True)
+    known.form(pending(joiner))
+    assert known.is_member(4)
+    assert known.is_pending(4)
+    assert not known.is_pending(2)
+    assert not known.is_pending(3)
+    for comer in (joiner, wiped(joiner)):
+        assert check_hello(ME, comer, known) is None
+        known.hear(comer)
+        assert known.allows(comer.member.incarnation)
+    assert not known.allows(joiner.member.incarnation)  # its directory is gone
+    assert not known.allows(0)
+
+
+def test_a_member_that_has_joined_is_the_one_that_was_named() -> None:
+    known, joiner = PeerBook({1, 2}), replace(hello_of(4), joining=True)
+    known.form(pending(joiner))
+    known.hear(joiner)
+    known.form(configuration_of(ME, N2, joiner))
+    assert not known.is_pending(4)
+    assert check_hello(ME, joiner, known) is None
+    assert known.allows(joiner.member.incarnation)
+    refusal = refusal_of(wiped(joiner), known)
+    assert refusal.reason is Reason.UNKNOWN_INCARNATION
+    assert refusal.fatal
+    assert "`paxos-rsm member remove 4`" in refusal.message
+
+
+def test_another_one_than_came_first_may_be_named() -> None:
+    known, joiner = PeerBook({1, 2}), replace(hello_of(4), joining=True)
+    known.form(pending(joiner))
+    known.hear(joiner)
+    known.form(configuration_of(ME, N2, wiped(joiner)))
+    assert not known.allows(joiner.member.incarnation)
+    assert refusal_of(joiner, known).reason is Reason.UNKNOWN_INCARNATION
+
+
+def test_a_member_that_was_removed_before_it_came_is_not_taken() -> None:
+    known, joiner = PeerBook({1, 2}), replace(hello_of(4), joining=True)
+    known.form(pending(joiner))
+    known.hear(joiner)
+    known.form(configuration_of(ME, N2))
+    assert not known.allows(joiner.member.incarnation)
+    assert refusal_of(joiner, known).reason is Reason.NOT_A_MEMBER
+
+
+def test_an_old_copy_of_a_directory_that_has_yet_to_join_is_not_taken() -> None:
+    known, joiner = PeerBook({1, 2}), replace(hello_of(4), joining=True, boot_count=3)
+    known.form(pending(joiner))
+    known.hear(joiner)
+    assert refusal_of(replace(joiner, boot_count=2, process=99), known).reason is Reason.ROLLED_BACK
+
+
+def test_a_server_that_joins_takes_the_formed_ones() -> None:
+    """It knows the members from what it was told before it started, and no incarnation."""
+    known, mine = PeerBook({1, 2, 4}), replace(hello_of(4), joining=True)
+    for theirs in (ME, N2, N3):
+        assert check_hello(mine, replace(theirs, formed=True), known) is None
+
+
+def test_long_names_do_not_make_long_sentences() -> None:
+    long = replace(hello_of(4), member=replace(hello_of(4).member, name="n" * 4_096, peer_url="u" * 4_096))
+    assert len(refusal_of(long, book(formed=True)).message) < 2_000
+    assert len(refusal_of(replace(long, cluster_id=5), book(formed=True)).message) < 2_000
 
 
 # ---- the book --------------------------------------------------------------------------------------------
@@ -225,6 +358,7 @@ def test_which_streams_may_live_on() -> None:
     assert known.allows(N2.member.incarnation)
     assert not known.allows(12345)
     assert known.named(2) == N2.member.incarnation
+    assert known.named(3) is None
     assert not known.is_member(3)
 
 
@@ -240,6 +374,7 @@ hellos = st.builds(
     st.booleans(),
     st.lists(st.integers(0, 2**32 - 1), max_size=3).map(tuple),
     st.integers(1, 2**64 - 1),
+    st.booleans(),
 )
 
 
