@@ -17,12 +17,20 @@ PYTEST := $(BIN)/pytest -q $(if $(filter-out 1,$(PYTEST_WORKERS)),-n $(PYTEST_WO
 
 # What needs etcd's own programs is for `make test-etcd`.
 ETCD_TESTS := tests/etcd tests/integration/test_command_line_beside_etcdctl.py
+# What tries three times as many cases in `make test-long` (tests/forms.py).
+MANY_CASES := $(addprefix tests/,sim/test_partial_connectivity.py unit/paxos/test_partial_connectivity.py \
+    unit/paxos/test_duel.py unit/paxos/test_node.py unit/replica/test_chance.py unit/sim/test_weather.py \
+    unit/storage/test_recovery.py)
+
 NOT_ETCD := $(ETCD_TESTS:%=--ignore %)
 
 # What the style tools look at; folders that are not there (yet) are left out.
 CODE := $(wildcard paxos_rsm tools tests benchmarks examples)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Tests start hundreds of processes: where this is set, each compiles the whole package again (`make clean` removes
+# what is kept).
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-unit test-integration test-long test-etcd sim model fuzz mutants chaos bench docs \
@@ -45,8 +53,9 @@ test-unit: $(STAMP) ## the tests that start no server processes
 test-integration: $(STAMP) ## the tests with real server processes
 	$(PYTEST) tests $(NOT_ETCD) -m integration
 
-test-long: $(STAMP) ## the long forms of tests with real servers: a minute of kills each (ten minutes, one after the other)
+test-long: $(STAMP) ## the long forms: a minute of kills of real servers each (ten minutes in all), three times the seeds
 	PAXOS_RSM_LONG_TESTS=1 $(BIN)/pytest -q tests/integration -m slow $(PYTEST_ARGS)
+	PAXOS_RSM_LONG_TESTS=1 $(PYTEST) $(MANY_CASES)
 
 test-etcd: $(STAMP) ## etcd's own etcdctl against us, and a real etcd beside us (Debian: etcd-server, etcd-client)
 	@for tool in "$${ETCD:-etcd}" "$${ETCDCTL:-etcdctl}"; do command -v "$$tool" >/dev/null || { \

@@ -6,6 +6,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+from click.testing import CliRunner
+
+from paxos_rsm.cli.app import cli
 from paxos_rsm.testing import LocalCluster
 
 TIMEOUT_S = 60
@@ -27,11 +31,22 @@ def of(cluster: LocalCluster) -> dict[str, str]:
     return {**environment(), "PAXOS_RSM_ENDPOINTS": ",".join(cluster.endpoints)}
 
 
-def ask(cluster: LocalCluster, *arguments: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
-    """One command, with every server of the cluster to turn to."""
+def run(cluster: LocalCluster, *arguments: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+    """One command in a process of its own, with every server of the cluster to turn to."""
     return subprocess.run(
         command(*arguments), input=stdin, capture_output=True, timeout=TIMEOUT_S, env=of(cluster), check=False
     )
+
+
+def ask(cluster: LocalCluster, *arguments: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+    """The same inside this process, where that it is another is not the point: to start one costs more than to ask."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ.keys() - of(cluster).keys():
+            patch.delenv(name)
+        done = CliRunner().invoke(
+            cli, arguments, input=stdin, env=of(cluster), prog_name="paxos-rsm", catch_exceptions=False
+        )
+    return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout_bytes, done.stderr_bytes)
 
 
 def printed(cluster: LocalCluster, *arguments: str, stdin: bytes = b"") -> bytes:

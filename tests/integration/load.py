@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self
 __all__ = ["PAUSE_S", "Acknowledged", "Load", "Worker"]
 
 WAIT_S = 60.0
-PAUSE_S = 0.05
+PAUSE_S = 0.1
 
 
 class Acknowledged(NamedTuple):

@@ -20,7 +20,7 @@ from tests.integration.disks import identity_on_disk, log_on_disk
 from tests.integration.load import Load
 from tests.integration.waiting import eventually, same_state, status_now
 
-ROUNDS = 3
+ROUNDS = 2
 
 
 def leading_ballot(cluster: LocalCluster) -> Ballot:

@@ -19,6 +19,8 @@ from tests.integration.waiting import eventually
 pytestmark = pytest.mark.integration
 
 FAULTS = ("leader-kill", "leader-deaf")
+RATE = ("--rate", "60")
+"""A fifth of the usual: what is shown here needs no load."""
 TIMEOUT_S = 240
 
 
@@ -55,7 +57,7 @@ def test_a_short_run_is_right_and_reported(tmp_path: Path, tell: Callable[[str],
     scratch.mkdir()
     only = [word for kind in FAULTS for word in ("--only", kind)]
     done = subprocess.run(
-        command("--seed", "5", "--servers", "3", *only, "--times", "1", "--out", str(out), "--json"),
+        command("--seed", "5", "--servers", "3", *RATE, *only, "--times", "1", "--out", str(out), "--json"),
         capture_output=True,
         timeout=TIMEOUT_S,
         env=environment(scratch),
@@ -129,7 +131,7 @@ def test_ctrl_c_ends_everything_with_5(tmp_path: Path) -> None:
     scratch, out = tmp_path / "scratch", tmp_path / "out"
     scratch.mkdir()
     process = subprocess.Popen(
-        command("--seed", "5", "--servers", "3", "--only", "leader-pause", "--out", str(out)),
+        command("--seed", "5", "--servers", "3", *RATE, "--only", "leader-pause", "--out", str(out)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment(scratch),

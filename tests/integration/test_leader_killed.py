@@ -23,7 +23,7 @@ from tests.integration.conftest import NewCluster
 from tests.integration.load import PAUSE_S, Load
 from tests.integration.waiting import eventually, same_state
 
-ROUNDS = 3
+ROUNDS = 2
 SETTLED = 100
 """Acknowledgements after which service counts as resumed: more than there were commands in flight at the kill."""
 

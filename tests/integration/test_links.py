@@ -16,12 +16,11 @@ from tests.integration.conftest import NewCluster
 from tests.integration.load import PAUSE_S, Load
 from tests.integration.waiting import eventually, leader_among, same_state, status_now
 
-ROUNDS = 2
 SETTLED = 100
 """Acknowledgements after which service counts as resumed: more than there were commands in flight at the cut."""
 PATIENT_MS = 2_000
 """The election time-out where a test asserts that the leader stays: a busy machine may well hold one up for 500 ms."""
-FLAP_S = 9.0
+FLAP_S = 6.0
 FLAP_UP_MS, FLAP_DOWN_MS = 400, 2_600
 """Down for longer than an election time-out, up for long enough to be heard."""
 GOAL_MS = 2_000
@@ -82,28 +81,22 @@ def test_a_leader_that_is_cut_off_is_replaced(
     workers = {
         f"{how}-{name}": writer(f"{how}-{name}", at, 4) for name, at in at_each_server(cluster).items()
     }
-    gaps = []
     with Load(*workers.values()) as load:
-        for _ in range(ROUNDS):
-            leader = cluster.wait_for_leader(everyone=True)
-            load.wait_for(1, *workers)
-            load.pause_s = 0
-            load.wait_for(SETTLED)
-            cut_at = time.monotonic()
-            getattr(links, how)(leader)
-            load.wait_for(SETTLED)
-            load.pause_s = PAUSE_S
-            gaps.append(load.longest_gap_s(cut_at) * 1000)
-            wait_until_deposed(cluster, leader)
-            links.heal_all()
-            cluster.wait_for_leader(everyone=True)
+        leader = cluster.wait_for_leader(everyone=True)
+        load.wait_for(1, *workers)
+        load.pause_s = 0
+        load.wait_for(SETTLED)
+        cut_at = time.monotonic()
+        getattr(links, how)(leader)
+        load.wait_for(SETTLED)
+        load.pause_s = PAUSE_S
+        gap_ms = load.longest_gap_s(cut_at) * 1000
+        wait_until_deposed(cluster, leader)
+        links.heal_all()
+        cluster.wait_for_leader(everyone=True)
         load.wait_for(1, *workers)
     words = {"mute": "that is not heard", "deafen": "that does not hear", "isolate": "that is cut off"}[how]
-    each = ", ".join(f"{gap:.0f}" for gap in gaps)
-    tell(
-        f"leader {words}, to the next acknowledged write: {each} ms, median {statistics.median(gaps):.0f} ms"
-        f" (goal {GOAL_MS} ms)"
-    )
+    tell(f"leader {words}, to the next acknowledged write: {gap_ms:.0f} ms (goal {GOAL_MS} ms)")
     check_all(cluster, load, list(workers))
 
 
@@ -128,7 +121,7 @@ def test_links_of_a_minority_server_flap_and_the_leader_stays(
         links.flap(*ways, up_ms=FLAP_UP_MS, down_ms=FLAP_DOWN_MS, drop=drop)
         until = time.monotonic() + FLAP_S
         while time.monotonic() < until:
-            load.wait_for(5)
+            load.wait_for(20)
             leaders |= {status.name for status in cluster.statuses().values() if status.role == "leader"}
         gap_s = load.longest_gap_s(until - FLAP_S)
         links.heal_all()
@@ -155,6 +148,7 @@ def test_a_follower_that_is_cut_one_way_disturbs_nobody(patient: LocalCluster) -
             end = time.monotonic() + 2 * PATIENT_MS / 1000
             while time.monotonic() < end:
                 client.put("one-way", "v")
+                time.sleep(PAUSE_S)  # not waited for anything: a write now and then is enough to be disturbed
         links.heal_all()
         assert cluster.wait_for_leader(everyone=True) == leader
     assert ballot_of(cluster, leader) == before

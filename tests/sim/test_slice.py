@@ -5,7 +5,7 @@ import pytest
 from paxos_rsm.sim import run_seed
 
 EVENTS = 5000
-SEEDS = 36
+SEEDS = 16
 STRETCH = 4
 FIRST = 1
 

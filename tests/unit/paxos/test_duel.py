@@ -9,6 +9,7 @@ from collections import Counter
 
 import pytest
 
+from tests.forms import of_form
 from tests.unit.paxos.delays import DelayedCluster, T
 
 BALLOTS_MAX = 10
@@ -28,21 +29,25 @@ def duel(seed: int, count: int, contenders: int) -> DelayedCluster:
 
 @pytest.mark.parametrize(("count", "contenders", "seeds"), [(3, 2, 1_000), (5, 2, 300), (5, 3, 300)])
 def test_a_duel_ends_within_ten_ballots(count: int, contenders: int, seeds: int) -> None:
-    ballots = Counter(len(duel(seed, count, contenders).ballots) for seed in range(seeds))
+    ballots = Counter(
+        len(duel(seed, count, contenders).ballots) for seed in range(of_form(seeds // 4, seeds))
+    )
     assert max(ballots) <= BALLOTS_MAX, f"ballots prepared: {sorted(ballots.items())}"
 
 
 @pytest.mark.parametrize(("count", "contenders"), [(3, 3), (5, 5), (7, 4)])
 def test_a_duel_of_many_ends_as_soon(count: int, contenders: int) -> None:
     """A ballot each is the least that it takes."""
-    ballots = Counter(len(duel(seed, count, contenders).ballots) - contenders for seed in range(60))
+    ballots = Counter(
+        len(duel(seed, count, contenders).ballots) - contenders for seed in range(of_form(20, 60))
+    )
     assert max(ballots) <= BALLOTS_MAX - 2, f"ballots above one each: {sorted(ballots.items())}"
 
 
 @pytest.mark.parametrize("count", [3, 5])
 def test_who_has_won_a_duel_stays(count: int) -> None:
     """Messages go on to come late and in disorder; nobody prepares again."""
-    for seed in range(20):
+    for seed in range(of_form(8, 20)):
         cluster = duel(seed, count, 2)
         led, ballots = list(cluster.led), set(cluster.ballots)
         for _ in range(20 * T):

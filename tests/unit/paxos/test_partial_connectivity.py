@@ -6,6 +6,7 @@ a frame that was handed in after the links went.
 
 import pytest
 
+from tests.forms import of_form
 from tests.unit.paxos.delays import DelayedCluster, T
 
 DELAY_MAX = T // 4
@@ -45,7 +46,7 @@ def until_decided(cluster: DelayedCluster, leader: int) -> int:
 def test_quorum_loss(old: int) -> None:
     """Five servers, all reach only 1; the old leader lives on elsewhere. 1 takes over."""
     worst = 0
-    for seed in range(60):
+    for seed in range(of_form(20, 60)):
         cluster = led_by(old, 5, seed)
         cluster.only(*((1, n) for n in (2, 3, 4, 5)))
         worst = max(worst, until_decided(cluster, 1))
@@ -55,7 +56,7 @@ def test_quorum_loss(old: int) -> None:
 def test_constrained_election() -> None:
     """Only 1 has a quorum of links, but its log is behind; the leader is cut off. 1 wins, and catches up."""
     worst = 0
-    for seed in range(100):
+    for seed in range(of_form(30, 100)):
         cluster = led_by(2, 5, seed)
         cluster.only(*((a, b) for a in (2, 3, 4, 5) for b in (2, 3, 4, 5) if a != b))
         for _ in range(T):
@@ -69,7 +70,7 @@ def test_constrained_election() -> None:
 @pytest.mark.parametrize("leader", [1, 2, 3])
 def test_chained(leader: int) -> None:
     """2-1-3, with 2 and 3 cut: whoever leads goes on, the far end learns, and nobody prepares a ballot."""
-    for seed in range(50):
+    for seed in range(of_form(15, 50)):
         cluster = led_by(leader, 3, seed)
         ballots = set(cluster.ballots)
         cluster.only((1, 2), (1, 3))
@@ -82,7 +83,7 @@ def test_chained(leader: int) -> None:
 
 def test_chained_without_a_leader() -> None:
     """2-1-3 from the start: one of them comes to lead, and there is no endless exchange of leadership."""
-    for seed in range(60):
+    for seed in range(of_form(20, 60)):
         cluster = DelayedCluster(3, seed, DELAY_MAX)
         cluster.introduce()
         cluster.only((1, 2), (1, 3))
@@ -101,7 +102,7 @@ def test_chained_without_a_leader() -> None:
 
 def test_a_deposed_end_of_the_chain_does_not_fight_for_its_place() -> None:
     """2 leads; cut from both, it does not notice that 3 takes over; then 2-1-3. 1 refuses 2, which cannot hear 3."""
-    for seed in range(50):
+    for seed in range(of_form(15, 50)):
         cluster = led_by(2, 3, seed)
         cluster.only((1, 3))
         while not cluster.nodes[3].proposer.leading:
@@ -122,7 +123,7 @@ def test_a_deposed_end_of_the_chain_does_not_fight_for_its_place() -> None:
 )
 def test_one_way_links(leader: int, cut: list[tuple[int, int]]) -> None:
     """The leader can receive but not send, or send but not receive; or a ring of one-way links."""
-    for seed in range(50):
+    for seed in range(of_form(15, 50)):
         cluster = led_by(leader, 3, seed)
         cluster.cut = set(cut)
         start, known = cluster.now, max(node.log.max_slot for node in cluster.nodes.values())
@@ -135,7 +136,7 @@ def test_one_way_links(leader: int, cut: list[tuple[int, int]]) -> None:
 @pytest.mark.parametrize("told", [False, True], ids=["silence", "broken streams"])
 def test_a_server_whose_links_flap_changes_no_leader(count: int, told: bool) -> None:
     """Whether its peers are told that the streams broke or only miss its heartbeats."""
-    for seed in range(25):
+    for seed in range(of_form(8, 25)):
         cluster = led_by(1, count, seed)
         ballots = set(cluster.ballots)
         flapping = {(a, b) for a in cluster.nodes for b in cluster.nodes if count in (a, b)}
@@ -153,7 +154,7 @@ def test_a_server_whose_links_flap_changes_no_leader(count: int, told: bool) -> 
 
 
 def test_a_flapping_link_to_the_leader_changes_no_leader() -> None:
-    for seed in range(25):
+    for seed in range(of_form(8, 25)):
         cluster = led_by(1, 3, seed)
         ballots = set(cluster.ballots)
         for _ in range(12 * T):

@@ -24,6 +24,7 @@ from paxos_rsm.storage.headers import (
 from paxos_rsm.storage.memory import CrashMode, MemoryFiles
 from paxos_rsm.storage.records import RecordFormat
 from paxos_rsm.storage.recovery import has_segments, read_log
+from tests.forms import of_form
 from tests.unit.storage.helpers import FIRST, LOG, OWNER, SECOND, accepted, disk, new_log, open_log, replayed
 
 GROUP: list[Write] = [
@@ -171,14 +172,19 @@ def test_what_a_failed_sync_lost_is_written_again_before_it_is_believed() -> Non
 
 
 def test_every_byte_of_a_log_with_a_flipped_bit() -> None:
-    """64 KiB in two segments, not closed: each flip is found, or changes nothing that was remembered."""
+    """Two segments, not closed: each flip is found, or changes nothing that was remembered.
+
+    Of 16 KiB each; in the long form of 32.
+    """
     rng = Random(1)
-    files, log = new_log(32 << 10)
+    segment = of_form(16 << 10, 32 << 10)
+    sizes = of_form((3000, 3000, 6000, 900), (9000, 7000, 12_000, 3000))
+    files, log = new_log(segment)
     groups: list[list[Write]] = [
-        [accepted(1, rng.randbytes(9000))],
-        [accepted(2, rng.randbytes(7000)), WriteDecidedThrough(2)],
-        [accepted(3, rng.randbytes(12_000))],
-        [WritePromise(Ballot(2, 1)), accepted(4, rng.randbytes(3000) + bytes(600), round_=2)],
+        [accepted(1, rng.randbytes(sizes[0]))],
+        [accepted(2, rng.randbytes(sizes[1])), WriteDecidedThrough(2)],
+        [accepted(3, rng.randbytes(sizes[2]))],
+        [WritePromise(Ballot(2, 1)), accepted(4, rng.randbytes(sizes[3]) + bytes(600), round_=2)],
     ]
     for group in groups:
         log.append(group)
@@ -200,8 +206,8 @@ def test_every_byte_of_a_log_with_a_flipped_bit() -> None:
                 assert recovered == expected, f"byte {byte} of {path}"
                 unchanged += 1
             files.flip(path, bit)
-    assert found > 31_000, "all that is in use"
-    assert found + unchanged == 64 << 10
+    assert found > sum(sizes), "all that is in use"
+    assert found + unchanged == 2 * segment
 
 
 @pytest.mark.parametrize("target", [1, 2, 3, 4])
