@@ -58,7 +58,7 @@ from paxos_rsm.machines.frames import (
 )
 from paxos_rsm.machines.slices import SliceReader, sealed
 
-__all__ = ["SESSION_RESULTS_MAX", "SessionInfo", "SessionMachine"]
+__all__ = ["SESSION_RESULTS_MAX", "SessionInfo", "SessionMachine", "registration_slot"]
 
 SESSION_RESULTS_MAX = 65_536
 """Results that one session may leave unreceived. A client keeps fewer commands than this in flight."""
@@ -450,6 +450,11 @@ class SessionMachine:
                 digest.update(result)
         digest.update(self._machine.digest())
         return digest.digest()
+
+
+def registration_slot(session: int) -> int:
+    """The slot that registered the session of this number."""
+    return session >> FRAME_INDEX_BITS
 
 
 def _packed(number: int, session: _Session) -> bytes:

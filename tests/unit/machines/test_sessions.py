@@ -22,7 +22,7 @@ from paxos_rsm.machines.frames import (
     Registered,
     TimedOut,
 )
-from paxos_rsm.machines.sessions import SessionInfo, SessionMachine
+from paxos_rsm.machines.sessions import SessionInfo, SessionMachine, registration_slot
 from tests.unit.machines.helpers import BatchDiary, Diary, Log, TimedDiary
 
 ROOT = Path(__file__).parents[3]
@@ -470,3 +470,7 @@ def test_a_machine_that_raises_out_of_a_time_out_is_broken() -> None:
         log.slot(timeouts_frame([Timeout(13, 1)]))
     with pytest.raises(MachineFailed):
         log.slot()
+
+
+def test_a_session_says_which_slot_registered_it() -> None:
+    assert registration_slot(7 << 16 | 3) == 7
