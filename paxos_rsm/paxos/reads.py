@@ -6,10 +6,12 @@ promised a higher ballot; a phase-2 quorum of the configuration that governs the
 ballot and round. No later leader can have decided anything before the read arrived, then: its phase-1 quorum would
 have met that quorum. Clocks play no part.
 
-All the reads of one turn share one round; a follower asks once for all its own. A follower that cannot reach the
-leader asks through a member that can (one hop). The number under which it asks is drawn at random at every start and
-counts up from there: an answer to what the process before the restart had asked is nobody's, and never mistaken for
-the answer to a later question.
+All the reads that arrive while a round is under way share the next one, which begins when that is confirmed, and not
+longer than a tick later, lest a long way to the others keep reads waiting; a lone read goes at once.
+
+A follower asks once for all the reads of one turn. One that cannot reach the leader asks through a member that can
+(one hop). The number under which it asks is drawn at random at every start and counts up from there: an answer to what
+the process before the restart had asked is nobody's, and never mistaken for the answer to a later question.
 """
 
 from paxos_rsm.paxos.core import Core
@@ -53,6 +55,8 @@ class Reads:
         self._core = core
         self.round = 0
         """Numbers rounds; grows over all ballots of this process."""
+        self._begun_at = 0
+        """The tick at which the last round began."""
         self._arrived: list[tuple[NodeId, int]] = []
         self._rounds: dict[int, Round] = {}
         self._asked: dict[int, _Asked] = {}
@@ -101,14 +105,22 @@ class Reads:
 
     def begin_round(self, ready: bool) -> bool:
         """Starts a round for what has arrived, with the watermark of now as its index. True where one began."""
-        if not ready or not self._arrived or len(self._rounds) >= self._core.settings.read_rounds_max:
+        if not ready or not self._arrived or not self._has_room():
             return False
-        self.round += 1
         core = self._core
+        self.round += 1
+        self._begun_at = core.now
         self._rounds[self.round] = Round(core.log.decided_through, self._arrived, core.me, core.now)
         self._arrived = []
         self._conclude()
         return bool(self._rounds)
+
+    def _has_room(self) -> bool:
+        """Whether another round may begin now: every one costs every member a message and its answer."""
+        if not self._rounds:
+            return True
+        core = self._core
+        return len(self._rounds) < core.settings.read_rounds_max and core.now > self._begun_at
 
     def repeat(self) -> bool:
         """Whether a round has waited so long that a new number must be sent for it (on a tick)."""

@@ -122,6 +122,8 @@ def test_a_reply_to_a_later_round_counts_for_the_earlier_ones() -> None:
     cluster = led()
     for read_id in (7, 8, 9):
         cluster.read(1, read_id)
+        cluster.tick(1)
+    assert cluster.node(1).reads.round == 3
     cluster.wire.clear()
     cluster.hand(2, 1, reply(cluster, 3))
     assert cluster.hosts[1].reads == {7: 1, 8: 1, 9: 1}
@@ -153,6 +155,34 @@ def test_the_index_is_that_of_the_reads_arrival_not_of_its_confirmation() -> Non
     assert cluster.hosts[1].reads == {7: 1}
 
 
+def test_what_comes_during_a_round_shares_the_next_which_begins_after_it() -> None:
+    """Rule 8: the reply to the round before, though it comes after those reads, counts for none of them."""
+    cluster = led()
+    cluster.read(1, 7)
+    for read_id in (8, 9):
+        cluster.read(1, read_id)
+    assert cluster.node(1).reads.round == 1
+    cluster.hand(2, 1, reply(cluster, 1))
+    assert cluster.hosts[1].reads == {7: 1}
+    assert cluster.node(1).reads.round == 2
+    cluster.wire.clear()
+    cluster.hand(3, 1, reply(cluster, 1))
+    assert cluster.hosts[1].reads == {7: 1}
+    cluster.hand(3, 1, reply(cluster, 2))
+    assert cluster.hosts[1].reads == {7: 1, 8: 1, 9: 1}
+
+
+def test_what_comes_during_a_round_waits_a_tick_for_it_at_most() -> None:
+    cluster = led()
+    cluster.read(1, 7)
+    cluster.read(1, 8)
+    cluster.tick(1)
+    assert cluster.node(1).reads.round == 2
+    cluster.wire.clear()
+    cluster.hand(2, 1, reply(cluster, 2))
+    assert cluster.hosts[1].reads == {7: 1, 8: 1}
+
+
 def test_reads_of_one_turn_share_a_round_and_rounds_under_way_are_few() -> None:
     cluster = led()
     node = cluster.node(1)
@@ -161,11 +191,12 @@ def test_reads_of_one_turn_share_a_round_and_rounds_under_way_are_few() -> None:
         node.read(read_id)
     cluster.turn(1)
     assert node.reads.round == 1
-    for read_id in range(20, 30):
+    for read_id in range(20, 26):
         cluster.read(1, read_id)
+        cluster.tick(1)
     assert node.reads.round == SETTINGS.read_rounds_max
     cluster.settle()
-    assert len(cluster.hosts[1].reads) == 15
+    assert len(cluster.hosts[1].reads) == 11
     assert node.reads.round == SETTINGS.read_rounds_max + 1
 
 
