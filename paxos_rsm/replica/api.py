@@ -70,6 +70,7 @@ class ReplicaStatus:
     leader: int
     """The incarnation of the leader this server follows or is; 0 where it knows none."""
     ballot: Ballot
+    """In which that leader leads; where none is known, the one that this server has promised."""
     promised: Ballot
     decided_slot: Slot
     applied_slot: Slot
@@ -112,6 +113,11 @@ class ReplicaHandle(Protocol):
 
     def status(self) -> ReplicaStatus:
         """A view of the moment."""
+        ...
+
+    @property
+    def ballot(self) -> Ballot:
+        """``status().ballot``, at the cost that every response can bear."""
         ...
 
     def timer_remaining_ms(self, timer: int, armed: int) -> int | None:

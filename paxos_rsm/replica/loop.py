@@ -326,7 +326,7 @@ class ReplicaLoop:
         return ReplicaStatus(
             role=node.role,
             leader=leader[0] if leader else 0,
-            ballot=leader[1] if leader else node.acceptor.promised,
+            ballot=self.ballot,
             promised=node.acceptor.promised,
             decided_slot=node.decided_through,
             applied_slot=replica.machine.applied_slot,
@@ -337,6 +337,12 @@ class ReplicaLoop:
             configuration=node.configuration,
             reachable=node.election.reach(),
         )
+
+    @property
+    def ballot(self) -> Ballot:
+        """See :attr:`paxos_rsm.replica.api.ReplicaHandle.ballot`."""
+        leader = self.replica.leader
+        return leader[1] if leader else self.replica.node.acceptor.promised
 
     def _leader_age_ms(self) -> int:
         """How old the leader's last word is, a pause of this process included.

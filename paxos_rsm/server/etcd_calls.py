@@ -68,6 +68,52 @@ def status_of(error: KvError) -> StatusError:
     return StatusError(code_of_number(error.code), error.message)
 
 
+def _time_out(future: "asyncio.Future[Any]") -> None:
+    """What ``asyncio.timeout`` does, for a future that waits for nothing of its own: at a fraction of the price."""
+    if not future.done():
+        future.set_exception(TimeoutError())
+
+
+class _Readers:
+    """Those who wait for one read index: each has a future, for who leaves must not cancel what the others share."""
+
+    __slots__ = ("_loop", "_timer", "_waiting", "index")
+
+    def __init__(
+        self, index: "asyncio.Future[int]", loop: asyncio.AbstractEventLoop, timeout_s: float
+    ) -> None:
+        self.index = index
+        self._loop = loop
+        self._waiting: list[asyncio.Future[None]] = []
+        self._timer = loop.call_later(timeout_s, self._out_of_time)
+        index.add_done_callback(self._indexed)
+
+    def wait(self) -> "asyncio.Future[None]":
+        """Done when the index is there; fails with what that fails with, or with TimeoutError."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.append(future)
+        if self.index.done():
+            self._indexed(self.index)
+        return future
+
+    def _indexed(self, index: "asyncio.Future[int]") -> None:
+        self._timer.cancel()
+        error = index.exception()
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+
+    def _out_of_time(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            _time_out(future)
+
+
 class EtcdCalls:
     """One for all the services of a server. Without sessions of its own it only reads."""
 
@@ -84,6 +130,9 @@ class EtcdCalls:
         self._leadership = leadership
         self.headers = headers
         self._limits = limits
+        self._timeout_s = limits.request_timeout_ms / 1000
+        self._loop = asyncio.get_running_loop()
+        self._readers: _Readers | None = None
         self.stopping = False
 
     def refuse(self, error: KvError | None, size_bytes: int = 0) -> None:
@@ -101,23 +150,43 @@ class EtcdCalls:
             raise InvariantViolation(
                 "a server without sessions of its own was given a command: a bug in paxos_rsm"
             )
-        async with self.in_etcds_words():
+        if not self._leadership.has_leader:
             await self.need_leader(context)
-            return await self._own.submit(command)
+        try:
+            future = self._own.submit(command)
+            timer = self._loop.call_later(self._timeout_s, _time_out, future)
+            try:
+                return await future
+            finally:
+                timer.cancel()
+        except TimeoutError:
+            raise status_of(TIMED_OUT) from None
+        except PaxosRsmError as error:
+            raise self._translated(error) from error
 
     async def read_index(self, context: Context) -> None:
         """From here on the local state has all that was acknowledged before the call. Raises StatusError."""
-        async with self.in_etcds_words():
+        if not self._leadership.has_leader:
             await self.need_leader(context)
-            # Shielded: a caller who leaves must not cancel what the other readers of this turn share.
-            await asyncio.shield(self._replica.read())
+        index = self._replica.read()
+        readers = self._readers
+        if readers is None or readers.index is not index:
+            readers = self._readers = _Readers(index, self._loop, self._timeout_s)
+        try:
+            await readers.wait()
+        except TimeoutError:
+            raise status_of(TIMED_OUT) from None
+        except PaxosRsmError as error:
+            raise self._translated(error) from error
 
     async def query(self, command: bytes, context: Context, *, serializable: bool = False) -> bytes:
         """The answer of the state machine to a query, as of now. Raises StatusError."""
         if not serializable:
             await self.read_index(context)
-        async with self.in_etcds_words():
+        try:
             return self._replica.query(command)
+        except PaxosRsmError as error:
+            raise self._translated(error) from error
 
     def response(self, result: Any) -> Response:
         """The response to a result, with its header filled. Raises StatusError where it is an error."""
@@ -131,7 +200,7 @@ class EtcdCalls:
     async def in_etcds_words(self) -> AsyncIterator[None]:
         """Within it, what takes too long or cannot be done raises StatusError."""
         try:
-            async with asyncio.timeout(self._limits.request_timeout_ms / 1000):
+            async with asyncio.timeout(self._timeout_s):
                 yield
         except TimeoutError:
             raise status_of(TIMED_OUT) from None
@@ -142,7 +211,7 @@ class EtcdCalls:
         """Waits through an election, but not longer."""
         if self._leadership.has_leader:
             return
-        patience_s = self._limits.leaderless_ms / 1000
+        patience_s = min(self._limits.leaderless_ms / 1000, self._timeout_s)
         remaining_s: float | None = context.time_remaining()
         if remaining_s is not None:
             patience_s = min(patience_s, remaining_s * DEADLINE_SHARE)

@@ -32,14 +32,14 @@ class Headers:
             cluster_id=self.cluster_id,
             member_id=self.member_id,
             revision=self._revision() if revision is None else revision,
-            raft_term=self._replica.status().ballot.round,
+            raft_term=self._replica.ballot.round,
         )
 
     def fill(self, header: pb.ResponseHeader, revision: int | None = None) -> None:
         """Fills ``header`` in place. Without ``revision`` one that it has already stays; 0 becomes the newest."""
         header.cluster_id = self.cluster_id
         header.member_id = self.member_id
-        header.raft_term = self._replica.status().ballot.round
+        header.raft_term = self._replica.ballot.round
         if revision is not None:
             header.revision = revision
         elif not header.revision:

@@ -185,7 +185,7 @@ class OwnSessions:
             if calls and size_bytes > self._frame_bytes_max:
                 break
             self._waiting.popleft()
-            if future.cancelled():
+            if future.done():
                 self.answered(1)  # its caller left before it was handed on: there is nothing to execute
             else:
                 calls.append((command, future))

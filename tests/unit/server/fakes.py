@@ -183,6 +183,10 @@ class FakeReplica:
     def encode_result(self, result: Any) -> bytes:
         return self.machine.encode_result(result)
 
+    @property
+    def ballot(self) -> Ballot:
+        return self.status().ballot
+
     def status(self) -> ReplicaStatus:
         applied = self.machine.applied_slot
         return ReplicaStatus(

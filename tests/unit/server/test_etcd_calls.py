@@ -7,6 +7,7 @@ import grpc
 import pytest
 
 from paxos_rsm.codec.kv import decode_command
+from paxos_rsm.errors import Unavailable
 from paxos_rsm.machines.kv.types import EMPTY_KEY, KvError
 from paxos_rsm.server.etcd_calls import status_of
 from paxos_rsm.server.rpc import StatusError
@@ -70,6 +71,36 @@ async def test_what_the_log_does_not_answer_in_time_is_unknown() -> None:
     for asked in (calls.submit(put(b"k", b"w"), CALLER), calls.read_index(CALLER)):
         with pytest.raises(StatusError) as raised:
             await asked
+        assert told(raised) == (Code.UNAVAILABLE, "etcdserver: request timed out")
+    replica.release()
+    await calls.read_index(CALLER)
+    own.close()
+
+
+async def test_what_was_never_handed_on_in_time_is_not_executed() -> None:
+    replica = FakeReplica()
+    replica.hold()  # no session opens
+    calls, own = etcd_calls(replica, request_timeout_ms=50)
+    with pytest.raises(StatusError):
+        await calls.submit(put(b"k", b"v"), CALLER)
+    replica.release()
+    await calls.read_index(CALLER)
+    assert own.in_flight == 0
+    assert replica.submitted == []
+    own.close()
+
+
+async def test_all_the_readers_of_an_index_are_told_why_there_is_none() -> None:
+    replica = FakeReplica()
+    calls, own = etcd_calls(replica)
+    replica.hold()
+    readers = [asyncio.create_task(calls.read_index(CALLER)) for _ in range(3)]
+    await asyncio.sleep(0)
+    for read in replica._reads:
+        read.set_exception(Unavailable("no leader confirms"))
+    for reader in readers:
+        with pytest.raises(StatusError) as raised:
+            await reader
         assert told(raised) == (Code.UNAVAILABLE, "etcdserver: request timed out")
     own.close()
 

@@ -27,9 +27,10 @@ class Term:
         self.round = 7
         self.asked = 0
 
-    def status(self) -> SimpleNamespace:
+    @property
+    def ballot(self) -> SimpleNamespace:
         self.asked += 1
-        return SimpleNamespace(ballot=SimpleNamespace(round=self.round))
+        return SimpleNamespace(round=self.round)
 
 
 def made(term: Term | None = None) -> WatchResponses:
