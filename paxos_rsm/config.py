@@ -16,9 +16,8 @@ fit the signed integers of other languages, and are never 0.
 """
 
 import os
-import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from hashlib import blake2b
@@ -27,6 +26,21 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from paxos_rsm.config_checks import (
+    UNSPECIFIED_HOSTS,
+    Check,
+    between,
+    check_initial_cluster,
+    check_machine,
+    check_name,
+    check_origins,
+    check_text,
+    check_urls,
+    one_of,
+    parse_initial_cluster,
+    setting,
+    url_address,
+)
 from paxos_rsm.errors import ConfigError
 
 __all__ = [
@@ -55,188 +69,84 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
 CLUSTER_STATES = ("new", "existing")
 
-UNSPECIFIED_HOSTS = frozenset({"0.0.0.0", "::", ""})  # listen everywhere, can be reached nowhere
-NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-ORIGIN_PATTERN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")  # as browsers write it
-MACHINE_PATTERN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
-
-Check = Callable[[Any], None]
-"""Raises ConfigError with the second half of a sentence that starts with the setting."""
-
-
-# ---- one value -------------------------------------------------------------------------------------------
-
-
-def url_address(url: str) -> str:
-    """``host:port`` of ``http://host:port``. Raises ConfigError where it is anything else."""
-    wanted = "a URL looks like http://127.0.0.1:2379"
-    if not url.isprintable() or " " in url:
-        raise ConfigError(f"{url!r} is not a URL; {wanted}")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise ConfigError(f"{url!r} is not a URL ({error}); {wanted}") from None
-    if parts.scheme == "https":
-        raise ConfigError(f"{url!r} asks for TLS, which this version does not have yet; use http://")
-    if parts.scheme != "http":
-        raise ConfigError(f"{url!r} has no http:// in front; {wanted}")
-    if parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc:
-        raise ConfigError(f"{url!r} has more than a host and a port; {wanted}")
-    if not parts.hostname or not port:
-        raise ConfigError(f"{url!r} lacks a host or a port; {wanted}")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{host}:{port}"
-
-
-def parse_initial_cluster(text: str) -> dict[str, str]:
-    """Name to peer URL, from ``n1=http://host:port,n2=...``. Raises ConfigError where it does not parse."""
-    members: dict[str, str] = {}
-    for part in (each.strip() for each in text.split(",")):
-        name, equals, url = part.partition("=")
-        if not equals:
-            raise ConfigError(f"{part!r} is not name=URL; write n1=http://host:2380,n2=http://host:2380")
-        _check_name(name)
-        url_address(url)
-        if name in members:
-            raise ConfigError(f"member {name!r} is named twice; each has one name and one peer URL")
-        members[name] = url.rstrip("/")
-    addresses = [url_address(url) for url in members.values()]
-    for address in addresses:
-        if addresses.count(address) > 1:
-            raise ConfigError(f"two members share the peer address {address}")
-    return members
-
-
-def _check_name(value: str) -> None:
-    if not NAME_PATTERN.fullmatch(value):
-        raise ConfigError(
-            f"{value!r} cannot be a name; it has 1 to 63 letters, digits, '.', '_' or '-', "
-            "and begins with a letter or a digit"
-        )
-
-
-def _check_urls(values: tuple[str, ...]) -> None:
-    addresses = [url_address(value) for value in values]
-    if len(set(addresses)) != len(addresses):
-        raise ConfigError(f"{', '.join(addresses)} names an address twice")
-
-
-def _check_origins(values: tuple[str, ...]) -> None:
-    for value in values:
-        if value != "*" and not ORIGIN_PATTERN.fullmatch(value):
-            raise ConfigError(
-                f"{value!r} is not the origin of web pages; write https://host or http://host:port, or * for all"
-            )
-
-
-def _check_initial_cluster(value: str) -> None:
-    if value:
-        parse_initial_cluster(value)
-
-
-def _check_machine(value: str | None) -> None:
-    if value is not None and not MACHINE_PATTERN.fullmatch(value):
-        raise ConfigError(f"{value!r} does not name a state machine; write package.module:Class")
-
-
-def _check_text(value: str) -> None:
-    if not value.isprintable():
-        raise ConfigError(f"{value!r} has characters that cannot be printed")
-
-
-def _one_of(*choices: str) -> Check:
-    def check(value: str) -> None:
-        if value not in choices:
-            raise ConfigError(f"{value!r} is not one of {', '.join(choices)}")
-
-    return check
-
-
-def _between(least: int, most: int) -> Check:
-    def check(value: int) -> None:
-        if type(value) is not int:
-            raise ConfigError(f"{value!r} is not a whole number")
-        if not least <= value <= most:
-            raise ConfigError(f"{value} is not within {least}..{most}")
-
-    return check
-
-
 # ---- the settings ----------------------------------------------------------------------------------------
-
-
-def _option(default: Any, check: Check, description: str, flag: str = "") -> Any:
-    """A field of a configuration, with what OPTIONS says of it; the flag is the field's name by default."""
-    metadata = {"check": check, "description": description, "flag": flag}
-    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class Tuning:
     """Times, sizes and limits. The defaults suit servers within one region; members should agree on them."""
 
-    tick_ms: int = _option(25, _between(1, 1_000), "length of one tick of the protocol's clock")
-    heartbeat_ms: int = _option(50, _between(1, 10_000), "time between two heartbeats", "heartbeat-interval")
-    election_timeout_ms: int = _option(
-        500, _between(10, 50_000), "silence of the leader after which another stands", "election-timeout"
+    tick_ms: int = setting(25, between(1, 1_000), "length of one tick of the protocol's clock")
+    heartbeat_ms: int = setting(50, between(1, 10_000), "time between two heartbeats", "heartbeat-interval")
+    election_timeout_ms: int = setting(
+        500, between(10, 50_000), "silence of the leader after which another stands", "election-timeout"
     )
-    request_bytes_max: int = _option(
-        1_572_864, _between(1_024, 64 * MIB), "largest request of a client in bytes", "max-request-bytes"
+    request_bytes_max: int = setting(
+        1_572_864, between(1_024, 64 * MIB), "largest request of a client in bytes", "max-request-bytes"
     )
-    entry_bytes_max: int = _option(
-        1_572_864 + 64 * 1024, _between(4_096, 128 * MIB), "largest entry of the log in bytes"
+    entry_bytes_max: int = setting(
+        1_572_864 + 64 * 1024, between(4_096, 128 * MIB), "largest entry of the log in bytes"
     )
-    log_segment_bytes: int = _option(
-        64 * MIB, _between(64 * 1024, 1_024 * MIB), "bytes that the log takes from the disk at a time"
+    log_segment_bytes: int = setting(
+        64 * MIB, between(64 * 1024, 1_024 * MIB), "bytes that the log takes from the disk at a time"
     )
-    window_entries: int = _option(
-        8, _between(1, 4_096), "entries that the leader has proposed and not decided, at most"
+    window_entries: int = setting(
+        8, between(1, 4_096), "entries that the leader has proposed and not decided, at most"
     )
-    pending_bytes_max: int = _option(
-        64 * MIB, _between(1 * MIB, 4_096 * MIB), "bytes of frames that wait at this server for the log"
+    pending_bytes_max: int = setting(
+        64 * MIB, between(1 * MIB, 4_096 * MIB), "bytes of frames that wait at this server for the log"
     )
-    results_bytes_max: int = _option(
-        16 * MIB, _between(64 * 1024, 1_024 * MIB), "results waiting on one stream for a client to read them"
+    results_bytes_max: int = setting(
+        16 * MIB, between(64 * 1024, 1_024 * MIB), "results waiting on one stream for a client to read them"
     )
-    unary_in_flight_max: int = _option(
-        8_192, _between(1, 1_000_000), "unary requests that this server works on at once"
+    unary_in_flight_max: int = setting(
+        8_192, between(1, 1_000_000), "unary requests that this server works on at once"
     )
-    watch_stream_bytes_max: int = _option(
+    watch_stream_bytes_max: int = setting(
         4 * MIB,
-        _between(64 * 1024, 1_024 * MIB),
+        between(64 * 1024, 1_024 * MIB),
         "events waiting on one watch stream for a client to read them",
     )
-    watch_stall_ms: int = _option(
+    watch_stall_ms: int = setting(
         30_000,
-        _between(100, 86_400_000),
+        between(100, 86_400_000),
         "a watch stream that is full and takes nothing so long loses watches",
     )
-    watch_fragment_bytes: int = _option(
-        2 * MIB, _between(4_096, 1_024 * MIB), "largest response to a watch that takes fragments, in bytes"
+    watch_fragment_bytes: int = setting(
+        2 * MIB, between(4_096, 1_024 * MIB), "largest response to a watch that takes fragments, in bytes"
     )
-    watch_progress_notify_ms: int = _option(
-        600_000, _between(100, 86_400_000), "time between two words on progress to a watch that wants them"
+    watch_progress_notify_ms: int = setting(
+        600_000, between(100, 86_400_000), "time between two words on progress to a watch that wants them"
     )
-    watches_bytes_max: int = _option(
+    watches_bytes_max: int = setting(
         256 * MIB,
-        _between(64 * 1024, 65_536 * MIB),
+        between(64 * 1024, 65_536 * MIB),
         "keys of all watches of this server, 1 KiB more for each",
     )
-    peer_queue_bytes_max: int = _option(
-        64 * MIB, _between(1 * MIB, 4_096 * MIB), "bytes of messages that wait for one peer"
+    peer_queue_bytes_max: int = setting(
+        64 * MIB, between(1 * MIB, 4_096 * MIB), "bytes of messages that wait for one peer"
     )
-    session_timeout_ms: int = _option(
-        60_000, _between(1_000, 86_400_000), "silence of a client after which its session may expire"
+    session_timeout_ms: int = setting(
+        60_000, between(1_000, 86_400_000), "silence of a client after which its session may expire"
     )
-    request_timeout_ms: int = _option(
-        7_000, _between(100, 600_000), "how long a request without a deadline may wait for the log"
+    request_timeout_ms: int = setting(
+        7_000, between(100, 600_000), "how long a request without a deadline may wait for the log"
     )
-    shutdown_grace_ms: int = _option(
-        5_000, _between(0, 600_000), "how long a server that stops waits for requests in flight"
+    shutdown_grace_ms: int = setting(
+        5_000, between(0, 600_000), "how long a server that stops waits for requests in flight"
     )
-    phase2_quorum: int = _option(
-        0, _between(0, 127), "members that decide an entry (Flexible Paxos); 0 is a majority"
+    snapshot_log_bytes: int = setting(
+        64 * MIB,
+        between(64 * 1024, 65_536 * MIB),
+        "log after which a snapshot is taken, and dropped; the size of a snapshot, where that is more",
+    )
+    snapshot_rate_bytes_per_s: int = setting(
+        32 * MIB,
+        between(64 * 1024, 65_536 * MIB),
+        "how fast a snapshot is sent to a server that is behind the log",
+    )
+    phase2_quorum: int = setting(
+        0, between(0, 127), "members that decide an entry (Flexible Paxos); 0 is a majority"
     )
 
     def validate(self) -> None:
@@ -290,52 +200,52 @@ class ServerConfig:
     What is left empty follows from the rest: see :attr:`directory`, :attr:`client_urls`, :attr:`members`.
     """
 
-    name: str = _option("default", _check_name, "name of this member")
-    data_dir: str = _option("", _check_text, "directory of its data; NAME.paxos where not given")
-    listen_client_urls: tuple[str, ...] = _option(
-        DEFAULT_CLIENT_URLS, _check_urls, "addresses to take clients on, comma-separated"
+    name: str = setting("default", check_name, "name of this member")
+    data_dir: str = setting("", check_text, "directory of its data; NAME.paxos where not given")
+    listen_client_urls: tuple[str, ...] = setting(
+        DEFAULT_CLIENT_URLS, check_urls, "addresses to take clients on, comma-separated"
     )
-    advertise_client_urls: tuple[str, ...] = _option(
-        (), _check_urls, "addresses under which clients reach it; --listen-client-urls where not given"
+    advertise_client_urls: tuple[str, ...] = setting(
+        (), check_urls, "addresses under which clients reach it; --listen-client-urls where not given"
     )
-    listen_peer_urls: tuple[str, ...] = _option(
-        DEFAULT_PEER_URLS, _check_urls, "addresses to take peers on, comma-separated"
+    listen_peer_urls: tuple[str, ...] = setting(
+        DEFAULT_PEER_URLS, check_urls, "addresses to take peers on, comma-separated"
     )
-    listen_http_urls: tuple[str, ...] = _option(
+    listen_http_urls: tuple[str, ...] = setting(
         (),
-        _check_urls,
+        check_urls,
         "addresses to serve etcd's JSON over HTTP on (needs the extra gateway); none where not given",
     )
-    cors: tuple[str, ...] = _option(
+    cors: tuple[str, ...] = setting(
         (),
-        _check_origins,
+        check_origins,
         "web pages that may use --listen-http-urls, by their origins; none where not given, * for all",
     )
-    initial_advertise_peer_urls: tuple[str, ...] = _option(
+    initial_advertise_peer_urls: tuple[str, ...] = setting(
         (),
-        _check_urls,
+        check_urls,
         "address under which peers reach it; what --initial-cluster says of it where not given",
     )
-    initial_cluster: str = _option(
-        "", _check_initial_cluster, "all members, n1=http://host:2380,...; this one alone where not given"
+    initial_cluster: str = setting(
+        "", check_initial_cluster, "all members, n1=http://host:2380,...; this one alone where not given"
     )
-    peer_dial_urls: str = _option(
+    peer_dial_urls: str = setting(
         "",
-        _check_initial_cluster,
+        check_initial_cluster,
         "where this server dials some peers in place of what --initial-cluster says (NAT, a proxy), "
         "n2=http://host:port,...",
     )
-    initial_cluster_token: str = _option(
-        "paxos-cluster", _check_text, "keeps clusters that were started alike apart"
+    initial_cluster_token: str = setting(
+        "paxos-cluster", check_text, "keeps clusters that were started alike apart"
     )
-    initial_cluster_state: str = _option(
-        "new", _one_of(*CLUSTER_STATES), "new, or existing where it joins a cluster that runs"
+    initial_cluster_state: str = setting(
+        "new", one_of(*CLUSTER_STATES), "new, or existing where it joins a cluster that runs"
     )
-    machine: str | None = _option(
-        None, _check_machine, "state machine to serve, package.module:Class; the key-value store by default"
+    machine: str | None = setting(
+        None, check_machine, "state machine to serve, package.module:Class; the key-value store by default"
     )
-    log_level: str = _option("info", _one_of(*LOG_LEVELS), "debug, info, warning or error")
-    log_format: str = _option("text", _one_of(*LOG_FORMATS), "text (key=value) or json (an object a line)")
+    log_level: str = setting("info", one_of(*LOG_LEVELS), "debug, info, warning or error")
+    log_format: str = setting("text", one_of(*LOG_FORMATS), "text (key=value) or json (an object a line)")
     tuning: Tuning = field(default_factory=Tuning)
 
     def validate(self) -> None:

@@ -13,8 +13,6 @@ from paxos_rsm.config import (
     Tuning,
     load_config,
     member_id_of,
-    parse_initial_cluster,
-    url_address,
 )
 from paxos_rsm.errors import ConfigError
 
@@ -211,46 +209,6 @@ def test_values_written_in_python_are_checked_as_they_are() -> None:
         Tuning(tick_ms="3").validate()  # type: ignore[arg-type]
     with pytest.raises(FrozenInstanceError):
         ServerConfig().name = "x"  # type: ignore[misc]
-
-
-@pytest.mark.parametrize(
-    ("url", "address"),
-    [
-        ("http://127.0.0.1:2379", "127.0.0.1:2379"),
-        ("http://localhost:1/", "localhost:1"),
-        ("http://[::1]:2379", "[::1]:2379"),
-    ],
-)
-def test_an_address_is_host_and_port(url: str, address: str) -> None:
-    assert url_address(url) == address
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "http://",
-        "http://host",
-        "http://:2379",
-        "http://host:0",
-        "http://host:x",
-        "http://host:1/path",
-        "http://user@host:1",
-        "http://host:1?q",
-        "ftp://host:1",
-        "http://ho st:1",
-        "http://host\n:1",
-        "http://[::1:1",
-        "host:1",
-    ],
-)
-def test_anything_else_is_no_address(url: str) -> None:
-    with pytest.raises(ConfigError):
-        url_address(url)
-
-
-def test_the_initial_cluster_is_read() -> None:
-    assert parse_initial_cluster("n1=http://a:1, n2=http://b:1/") == {"n1": "http://a:1", "n2": "http://b:1"}
 
 
 def test_every_member_computes_the_same_ids() -> None:
