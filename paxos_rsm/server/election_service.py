@@ -19,7 +19,7 @@ from paxos_rsm._proto import election_pb2 as pb
 from paxos_rsm._proto import kv_pb2
 from paxos_rsm.machines.kv.store import KEY, VERSION
 from paxos_rsm.machines.kv.types import DeleteRange, KeyValue, Put, Range, Txn
-from paxos_rsm.server.key_queue import KeyQueue, PlaceLost, Signal, is_created_at
+from paxos_rsm.server.key_queue import KeyQueue, Signal, is_created_at
 from paxos_rsm.server.local_kv import LocalKv, first_created, prefix_end
 from paxos_rsm.server.rpc import Context, StatusError, parse, service_handler, unary_handler, watch_handler
 from paxos_rsm.server.watch_hub import Event, HubWatch, WatchHub
@@ -57,14 +57,7 @@ class ElectionService:
         request = parse(pb.CampaignRequest, data)
         place = await self._queue.enter(request.name, request.lease, request.value, context)
         if not place.is_first:
-            await self._queue.wait(place, SESSION_EXPIRED)
-            try:
-                await self._kv.read_index(context)
-                if not self._queue.holds(place):
-                    raise PlaceLost(SESSION_EXPIRED)
-            except BaseException:
-                self._queue.leave(place)
-                raise
+            await self._queue.wait(place, SESSION_EXPIRED, context)
         leader = pb.LeaderKey(name=request.name, key=place.key, rev=place.revision, lease=place.lease)
         return pb.CampaignResponse(header=place.header, leader=leader).SerializeToString()
 

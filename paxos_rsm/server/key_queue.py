@@ -126,11 +126,9 @@ class KeyQueue:
         Without a lease one is granted, of SESSION_TTL_S. Raises StatusError. A caller that is cancelled meanwhile, or
         that runs out of time, has not entered in the end.
         """
-        if not lease:
-            granted = await self._kv.execute(
-                LeaseGrant(SESSION_TTL_S, secrets.randbelow(2**63 - 1) + 1), context
-            )
-            lease = granted.ID
+        is_granted_here = not lease
+        if is_granted_here:
+            lease = secrets.randbelow(2**63 - 1) + 1
         prefix = name + b"/"
         key = prefix + b"%x" % lease
         txn = Txn(
@@ -138,6 +136,10 @@ class KeyQueue:
             (Put(key, value, lease), first_created(prefix)),
             (Range(key), first_created(prefix), Put(key, value, ignore_lease=True)),
         )
+        if is_granted_here:
+            # Checked first: a call that is refused must not leave a lease behind.
+            self._kv.encode(txn)
+            await self._kv.execute(LeaseGrant(SESSION_TTL_S, lease), context)
         future = await self._kv.submit(txn, context)
         with self._counted():
             try:
@@ -148,7 +150,7 @@ class KeyQueue:
         revision, is_first = _standing(response)
         return Place(prefix, key, revision, response.header.revision, lease, is_first, response.header)
 
-    async def wait(self, place: Place, lost: str) -> None:
+    async def wait(self, place: Place, lost: str, context: Context) -> None:
         """Returns once nobody stands before ``place``. Raises StatusError; PlaceLost with these words if it is gone.
 
         Whoever does not wait to the end, for whatever reason, has left the queue.
@@ -156,9 +158,13 @@ class KeyQueue:
         with self._counted(), self._leaving_unless_done(place):
             while self.holds(place):
                 before = self._before(place)
-                if before is None:
+                if before is not None:
+                    await self._until_deleted(before, place.key)
+                    continue
+                # The local state may be behind: whether the lease has ended meanwhile, the others know.
+                await self._kv.read_index(context)
+                if self.holds(place):
                     return
-                await self._until_deleted(before, place.key)
             raise PlaceLost(lost)
 
     def holds(self, place: Place) -> bool:

@@ -48,16 +48,21 @@ class LocalKv:
 
     # ---- through the log ------------------------------------------------------------------------------------
 
-    async def submit(self, command: Command, context: "Context | None" = None) -> "asyncio.Future[Any]":
-        """Hands a command on, after waiting for a leader where the caller's ``context`` is given.
-
-        What comes of it :meth:`answer` tells, or the future. Raises StatusError: then nothing has happened.
-        """
+    def encode(self, command: Command) -> bytes:
+        """A command as the log takes it. Raises StatusError for what is refused whatever the state."""
         error = check(command)
         if error is None and len(data := encode_command(command)) > self._request_bytes_max:
             error = REQUEST_TOO_LARGE
         if error is not None:
             raise refused(error)
+        return data
+
+    async def submit(self, command: Command, context: "Context | None" = None) -> "asyncio.Future[Any]":
+        """Hands a command on, after waiting for a leader where the caller's ``context`` is given.
+
+        What comes of it :meth:`answer` tells, or the future. Raises StatusError: then nothing has happened.
+        """
+        data = self.encode(command)
         async with self._calls.in_etcds_words():
             if context is not None:
                 self._calls.refuse(None)

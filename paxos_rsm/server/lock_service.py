@@ -12,7 +12,7 @@ import grpc
 
 from paxos_rsm._proto import lock_pb2 as pb
 from paxos_rsm.machines.kv.types import DeleteRange
-from paxos_rsm.server.key_queue import KeyQueue, PlaceLost
+from paxos_rsm.server.key_queue import KeyQueue
 from paxos_rsm.server.local_kv import LocalKv
 from paxos_rsm.server.rpc import Context, parse, service_handler, unary_handler
 
@@ -37,19 +37,10 @@ class LockService:
 
     async def _lock(self, data: bytes, context: Context) -> bytes:
         request = parse(pb.LockRequest, data)
-        queue = self._queue
-        place = await queue.enter(request.name, request.lease, b"", context)
+        place = await self._queue.enter(request.name, request.lease, b"", context)
         header = place.header
         if not place.is_first:
-            await queue.wait(place, SESSION_EXPIRED)
-            try:
-                # The local state may be behind: whether the lease has ended meanwhile, the others know.
-                await self._kv.read_index(context)
-                if not queue.holds(place):
-                    raise PlaceLost(SESSION_EXPIRED)
-            except BaseException:
-                queue.leave(place)
-                raise
+            await self._queue.wait(place, SESSION_EXPIRED, context)
             header = self._kv.headers.make()
         return pb.LockResponse(header=header, key=place.key).SerializeToString()
 

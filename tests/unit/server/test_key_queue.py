@@ -22,6 +22,11 @@ async def enter(queue: KeyQueue, lease: int, value: bytes = b"") -> Place:
     return await queue.enter(b"q", lease, value, caller)
 
 
+async def wait(queue: KeyQueue, place: Place) -> None:
+    caller: Any = Caller()
+    await queue.wait(place, "lost", caller)
+
+
 def keys(stage: Stage) -> list[bytes]:
     return [kv.key for kv in stage.keys(b"q/")]
 
@@ -40,6 +45,15 @@ async def test_a_place_is_a_key_and_the_order_is_that_of_creation() -> None:
         own, other = stage.keys(b"q/beef") + stage.keys(b"q/1")
         assert (own.value, own.lease, own.mod_revision) == (b"other", 0xBEEF, again.written)
         assert (other.value, other.lease) == (b"", 1)
+
+
+async def test_a_call_that_is_refused_leaves_no_lease_behind() -> None:
+    async with staged() as stage:
+        with pytest.raises(StatusError, match="etcdserver: request is too large"):
+            await enter(stage.queue, 0, b"v" * 100_000)
+        assert not list(stage.machine.lease_ids())
+        place = await enter(stage.queue, 0, b"v")
+        assert list(stage.machine.lease_ids()) == [place.lease]
 
 
 async def test_names_that_begin_alike_are_different_queues() -> None:
@@ -110,14 +124,14 @@ async def test_who_waits_is_told_if_its_place_is_lost() -> None:
     async with staged() as stage:
         first = await enter(stage.queue, stage.lease(1))
         second = await enter(stage.queue, stage.lease(2))
-        waiting = asyncio.create_task(stage.queue.wait(second, "lost"))
+        waiting = asyncio.create_task(wait(stage.queue, second))
         await until(lambda: stage.waiting() == 1)
         stage.run_out(2)
         with pytest.raises(PlaceLost, match="lost"):
             await waiting
         with pytest.raises(PlaceLost):
-            await stage.queue.wait(second, "lost")
-        await stage.queue.wait(first, "lost")
+            await wait(stage.queue, second)
+        await wait(stage.queue, first)
 
 
 async def test_a_watch_that_ends_by_itself_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +139,7 @@ async def test_a_watch_that_ends_by_itself_is_made_again(monkeypatch: pytest.Mon
     async with staged() as stage:
         first = await enter(stage.queue, stage.lease(1))
         second = await enter(stage.queue, stage.lease(2))
-        waiting = asyncio.create_task(stage.queue.wait(second, "lost"))
+        waiting = asyncio.create_task(wait(stage.queue, second))
         await until(lambda: stage.waiting() == 1)
         for watch in list(stage.hub._head.index):
             stage.hub.end(watch, "an end that nobody asked for")
