@@ -19,6 +19,7 @@
     │   ├── DirectoryUnusable       cannot be created, read or written
     │   ├── IdentityMismatch        it belongs to another cluster, member or format
     │   ├── LogDamaged              acknowledged bytes cannot be trusted any more
+    │   ├── SnapshotDamaged         a snapshot cannot be trusted any more; the state is elsewhere too
     │   ├── LogIOError              a write or a sync failed
     │   └── DiskFull                no space left for the log
     ├── ProtocolError               fatal to the server
@@ -53,6 +54,7 @@ __all__ = [
     "RefusedByCluster",
     "ResourceExhausted",
     "SessionExpired",
+    "SnapshotDamaged",
     "StorageError",
     "Unavailable",
     "UnknownEntry",
@@ -131,6 +133,10 @@ class IdentityMismatch(StorageError):
 
 class LogDamaged(StorageError):
     """Bytes that were acknowledged cannot be trusted any more; the server must not vote."""
+
+
+class SnapshotDamaged(StorageError):
+    """A snapshot file is not what was written. No vote is lost: an older one or a peer's has the state."""
 
 
 class LogIOError(StorageError):

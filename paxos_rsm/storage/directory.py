@@ -2,45 +2,65 @@
 
     LOCK        held by the one process that uses the directory; says its process id
     identity    identity.py
-    log/        segments.py
+    log/        segments.py, start.py
+    snapshots/  snapshots.py
 
-Opening it, in this order: lock; identity; log; boot count. On the very first start each step is durable before the
-next is taken, and the boot count is raised from zero last, before anybody hears of this member. So a start that was
-cut short at any point is taken up again by the next, and a directory that has ever been used is never begun anew in
-silence: an identity without its log, or a log without its identity, is refused (rule 9).
+Opening it, in this order: lock; identity; snapshots; log; boot count. On the very first start each step is durable
+before the next is taken, and the boot count is raised from zero last, before anybody hears of this member. So a start
+that was cut short at any point is taken up again by the next, and a directory that has ever been used is never begun
+anew in silence: an identity without its log, or a log without its identity, is refused (rule 9).
+
+*Log and snapshots.* A snapshot may be ahead of the log, where a crash came between the two, or where the end of the log
+that said what is decided was never synced: then the log is compacted through it before anything else. The log may be
+ahead of every snapshot, where the one it was compacted for is damaged or gone: then the votes are sound and the
+state is not here. Such a server may start (``snapshot_missing``) and vote, and has to fetch a snapshot before it
+applies or serves anything.
 """
 
 import dataclasses
 import errno
 import os
 
-from paxos_rsm.errors import DirectoryLocked, DirectoryUnusable, DiskFull, LogDamaged
+from paxos_rsm.errors import DirectoryLocked, DirectoryUnusable, DiskFull, IdentityMismatch, LogDamaged
+from paxos_rsm.paxos.ready import WriteCompacted
+from paxos_rsm.paxos.types import NO_BALLOT
 from paxos_rsm.storage.base import DrawBits, Recovered
 from paxos_rsm.storage.files import FileSystem, Lock, storage_error
 from paxos_rsm.storage.identity import IDENTITY_NAME, Identity, read_identity, write_identity
 from paxos_rsm.storage.recovery import has_segments
 from paxos_rsm.storage.segments import SEGMENT_BYTES, SegmentLog
+from paxos_rsm.storage.snapshots import SnapshotStore
 
 __all__ = ["DataDirectory"]
 
 _LOCK_NAME = "LOCK"
 _LOG_NAME = "log"
+_SNAPSHOTS_NAME = "snapshots"
 _ADD_ANEW = "remove this member from the cluster and add it anew with an empty data directory"
 
 
 class DataDirectory:
     """An open data directory. ``recovered`` is what its log remembered; ``log`` goes on from there.
 
-    ``identity.boot_count`` is that of this start, 1 on the first, and durable.
+    ``snapshots`` holds what the log was compacted for, unless :attr:`snapshot_missing`: no slot that is neither in the
+    newest snapshot nor in the log has ever been decided here. ``identity.boot_count`` is that of this start, 1 on the
+    first, and durable.
     """
 
     def __init__(
-        self, path: str, lock: Lock, identity: Identity, log: SegmentLog, recovered: Recovered
+        self,
+        path: str,
+        lock: Lock,
+        identity: Identity,
+        log: SegmentLog,
+        recovered: Recovered,
+        snapshots: SnapshotStore,
     ) -> None:
         self.path = path
         self.identity = identity
         self.log = log
         self.recovered = recovered
+        self.snapshots = snapshots
         self._lock = lock
 
     @classmethod
@@ -54,10 +74,12 @@ class DataDirectory:
         name: str,
         draw_bits: DrawBits,
         segment_bytes: int = SEGMENT_BYTES,
+        joined: bool = False,
     ) -> "DataDirectory":
         """Opens the directory of the member ``name``, and makes it where there is nothing.
 
-        ``draw_bits`` is where an incarnation comes from: ``secrets.randbits`` in a server.
+        ``draw_bits`` is where an incarnation comes from: ``secrets.randbits`` in a server. ``joined`` is remembered in
+        a directory that is made: its ids come from a cluster that runs, and are not compared at later starts.
 
         Raises DirectoryLocked, DirectoryUnusable, IdentityMismatch, LogDamaged, LogIOError, DiskFull, and UnknownEntry
         or InvariantViolation for what a newer version or a bug has written.
@@ -65,7 +87,10 @@ class DataDirectory:
         directory = os.path.abspath(path)
         lock = _lock(files, directory)
         try:
-            identity = _identify(files, directory, cluster_id, member_id, name, draw_bits)
+            identity = _identify(
+                files, directory, Identity(cluster_id, member_id, name, 0, joined=joined), draw_bits
+            )
+            snapshots = SnapshotStore.open(files, f"{directory}/{_SNAPSHOTS_NAME}")
             log, recovered = SegmentLog.open(
                 files,
                 f"{directory}/{_LOG_NAME}",
@@ -75,11 +100,12 @@ class DataDirectory:
                 segment_bytes=segment_bytes,
             )
             try:
-                if identity.boot_count == 0 and not recovered.is_empty:
+                if identity.boot_count == 0 and (recovered.slots or recovered.promised != NO_BALLOT):
                     raise LogDamaged(
                         f"{directory}/{IDENTITY_NAME} is older than the log beside it: it says that no server has run "
                         f"here yet, and the log holds votes. Put back the files that belong together, or {_ADD_ANEW}"
                     )
+                _reconcile(snapshots, log, recovered, identity)
                 identity = dataclasses.replace(identity, boot_count=identity.boot_count + 1)
                 write_identity(files, directory, identity)
             except BaseException:
@@ -91,7 +117,16 @@ class DataDirectory:
         except BaseException:
             lock.release()
             raise
-        return cls(directory, lock, identity, log, recovered)
+        return cls(directory, lock, identity, log, recovered, snapshots)
+
+    @property
+    def snapshot_missing(self) -> bool:
+        """Whether the state that the log goes on from is in no snapshot here; to be asked again once one is damaged.
+
+        It has to come from a peer before anything is applied or served. Votes and promise are sound all the same.
+        """
+        newest = self.snapshots.newest()
+        return self.recovered.compacted_through > (newest.slot if newest is not None else 0)
 
     def close(self) -> None:
         """Closes the log, if nobody has, and lets go of the lock. Raises LogIOError and DiskFull, the lock released."""
@@ -141,10 +176,11 @@ def _make_directories(files: FileSystem, directory: str) -> None:
         files.mkdir(directory)
 
 
-def _identify(
-    files: FileSystem, directory: str, cluster_id: int, member_id: int, name: str, draw_bits: DrawBits
-) -> Identity:
-    """The identity of the directory, made where nothing was ever there; on a first start, a place for the log too."""
+def _identify(files: FileSystem, directory: str, wanted: Identity, draw_bits: DrawBits) -> Identity:
+    """The identity of the directory, made where nothing was ever there; on a first start, a place for the log too.
+
+    ``wanted`` is who the server was started as, without an incarnation.
+    """
     log_directory = f"{directory}/{_LOG_NAME}"
     identity = read_identity(files, directory)
     if identity is None:
@@ -157,14 +193,30 @@ def _identify(
         incarnation = 0
         while incarnation == 0:
             incarnation = draw_bits(63)
-        identity = Identity(cluster_id, member_id, name, incarnation)
+        identity = dataclasses.replace(wanted, incarnation=incarnation)
         write_identity(files, directory, identity)
-    identity.check(directory, cluster_id=cluster_id, member_id=member_id, name=name)
+    identity.check(directory, cluster_id=wanted.cluster_id, member_id=wanted.member_id, name=wanted.name)
     if identity.boot_count == 0:
         files.mkdir(log_directory)
         files.sync_directory(directory)
         _sync_above(files, directory)
     return identity
+
+
+def _reconcile(snapshots: SnapshotStore, log: SegmentLog, recovered: Recovered, identity: Identity) -> None:
+    """Brings the log up to a snapshot that is ahead of it: what it may hold below need not be what was decided."""
+    newest = snapshots.newest()
+    if newest is None:
+        return
+    if newest.meta.cluster_id != identity.cluster_id:
+        raise IdentityMismatch(
+            f"{newest.path} is a snapshot of the cluster {newest.meta.cluster_id:x}, and the identity file says "
+            f"{identity.cluster_id:x}. Put back the files that belong together; do not mix data directories"
+        )
+    if newest.slot > recovered.decided_through:
+        compacted = WriteCompacted(newest.slot)
+        log.append([compacted])
+        recovered.apply(compacted)
 
 
 def _sync_above(files: FileSystem, directory: str) -> None:

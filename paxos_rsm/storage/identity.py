@@ -44,9 +44,16 @@ class Identity:
     incarnation: int
     boot_count: int = 0
     format_version: int = FORMAT_VERSION
+    joined: bool = False
+    """It came to a cluster that ran, which told it its ids: they are not those of ``--initial-cluster``."""
 
     def check(self, directory: str, *, cluster_id: int, member_id: int, name: str) -> None:
-        """Raises IdentityMismatch unless this is the member that the server was started as."""
+        """Raises IdentityMismatch unless this is the member that the server was started as.
+
+        Of one that has joined only the name can be told from the flags of a later start.
+        """
+        if self.joined:
+            cluster_id, member_id = self.cluster_id, self.member_id
         for what, found, wanted in (
             ("cluster", f"{self.cluster_id:x}", f"{cluster_id:x}"),
             ("member", self.name, name),
@@ -98,6 +105,7 @@ def read_identity(files: FileSystem, directory: str) -> Identity | None:
         incarnation=message.incarnation,
         boot_count=message.boot_count,
         format_version=message.format_version,
+        joined=message.joined,
     )
 
 
@@ -110,6 +118,7 @@ def write_identity(files: FileSystem, directory: str, identity: Identity) -> Non
         name=identity.name,
         incarnation=identity.incarnation,
         boot_count=identity.boot_count,
+        joined=identity.joined,
     ).SerializeToString(deterministic=True)
     data = _MAGIC + _LENGTH_AND_CRC.pack(len(payload), crc32(payload)) + payload
     with contextlib.closing(files.create(f"{directory}/{_TEMPORARY_NAME}", len(data))) as file:

@@ -3,12 +3,15 @@
 from collections.abc import Iterable
 from random import Random
 
+from paxos_rsm.paxos.membership import Configuration, Member
+from paxos_rsm.paxos.quorum import QuorumSizes
 from paxos_rsm.paxos.ready import Write, WriteAccepted
 from paxos_rsm.paxos.types import Ballot, Batch
 from paxos_rsm.storage.base import Recovered
 from paxos_rsm.storage.headers import segment_name
 from paxos_rsm.storage.memory import MemoryFiles
 from paxos_rsm.storage.segments import SEGMENT_BYTES_MIN, SegmentLog
+from paxos_rsm.storage.snapshots import SnapshotInfo, SnapshotMeta, SnapshotStore
 
 LOG = "/log"
 OWNER = 0x5EED
@@ -53,3 +56,28 @@ def replayed(writes: Iterable[Write]) -> Recovered:
     for write in writes:
         recovered.apply(write)
     return recovered
+
+
+def configuration(cluster_id: int = 1) -> Configuration:
+    """Of one member."""
+    member = Member(7, 11, "n1", "http://n1:2380")
+    return Configuration(cluster_id, (member,), QuorumSizes(1, 1, 1))
+
+
+def snapshot_meta(slot: int, cluster_id: int = 1) -> SnapshotMeta:
+    """Of the state as of ``slot``."""
+    return SnapshotMeta(cluster_id, slot, 1, configuration(cluster_id))
+
+
+def state(slot: int, slices: int = 5) -> list[bytes]:
+    """Slices that only this slot has."""
+    rng = Random(slot)
+    return [rng.randbytes((900, 0, 40, 333)[at % 4]) for at in range(slices)]
+
+
+def take(store: SnapshotStore, slot: int, slices: list[bytes] | None = None) -> SnapshotInfo:
+    """A whole snapshot."""
+    writer = store.begin(snapshot_meta(slot))
+    for each in state(slot) if slices is None else slices:
+        writer.write(each)
+    return writer.finish()

@@ -16,14 +16,19 @@ from paxos_rsm.errors import (
     IdentityMismatch,
     LogDamaged,
     LogIOError,
+    SnapshotDamaged,
     StorageError,
 )
+from paxos_rsm.paxos.ready import WriteCompacted, WriteDecided, WriteDecidedThrough
+from paxos_rsm.paxos.types import Noop
 from paxos_rsm.storage.directory import DataDirectory
 from paxos_rsm.storage.files import FileSystem, RealFiles
 from paxos_rsm.storage.headers import segment_name
+from paxos_rsm.storage.identity import Identity, write_identity
 from paxos_rsm.storage.memory import CrashMode, MemoryFiles, PowerLost
 from paxos_rsm.storage.segments import SEGMENT_BYTES_MIN
-from tests.unit.storage.helpers import accepted, replayed
+from paxos_rsm.storage.snapshots import SnapshotStore
+from tests.unit.storage.helpers import accepted, replayed, snapshot_meta, state, take
 
 PATH = "/var/paxos/n1"
 IDENTITY = f"{PATH}/identity"
@@ -317,3 +322,136 @@ def test_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     directory.log.append([accepted(1)])
     directory.close()
     assert start(RealFiles(), f"{tmp_path}/a/b").recovered == replayed([accepted(1)])
+
+
+# ------------------------------------------------------------------------------------------- log and snapshots
+
+
+def test_state_comes_from_a_snapshot_and_the_log_after_it() -> None:
+    files = MemoryFiles()
+    directory = start(files)
+    votes = [accepted(slot, bytes(6000)) for slot in range(1, 6)]
+    directory.log.append([*votes, WriteDecidedThrough(4)])
+    take(directory.snapshots, 3)
+    directory.log.append([WriteCompacted(3)])
+    directory.close()
+    directory = start(files)
+    assert not directory.snapshot_missing
+    assert sorted(directory.recovered.slots) == [4, 5]
+    assert directory.recovered.decided_through == 4
+    assert list(directory.snapshots.read(3)[1]) == state(3)
+
+
+@pytest.mark.parametrize("mode", list(CrashMode))
+def test_a_snapshot_that_is_ahead_of_its_log(mode: CrashMode) -> None:
+    """It was fetched, and the crash came before the log was told. What that holds need not be what was decided."""
+    for changes in range(30):
+        files = MemoryFiles()
+        directory = start(files)
+        directory.log.append([accepted(1), accepted(2), accepted(50), WriteDecidedThrough(1)])
+        directory.log.sync()
+        take(directory.snapshots, 40)
+        files.kill()
+        files.power_off_after(changes)
+        is_cut_short = not attempt_again(files)
+        files.crash(Random(changes), mode)
+        directory = start(files)
+        recovered = directory.recovered
+        assert (recovered.compacted_through, recovered.decided_through, sorted(recovered.slots)) == (
+            40,
+            40,
+            [50],
+        )
+        assert not directory.snapshot_missing
+        directory.log.append([WriteDecided(41, Noop()), WriteDecidedThrough(41)])
+        directory.close()
+        files.crash(Random(changes), CrashMode.DROP)
+        assert start(files).recovered.decided_through == 41
+    assert not is_cut_short
+
+
+def attempt_again(files: MemoryFiles) -> bool:
+    try:
+        start(files)
+    except PowerLost:
+        return False
+    files.power_off_after(None)
+    return True
+
+
+def test_a_snapshot_that_the_log_has_outrun_changes_nothing() -> None:
+    files = MemoryFiles()
+    directory = start(files)
+    directory.log.append([accepted(1), accepted(2), WriteDecidedThrough(2)])
+    take(directory.snapshots, 2)
+    directory.close()
+    assert start(files).recovered == replayed([accepted(1), accepted(2), WriteDecidedThrough(2)])
+
+
+@pytest.mark.parametrize("is_found_by_the_start", [True, False])
+def test_without_the_snapshot_it_was_compacted_for_a_log_still_votes(is_found_by_the_start: bool) -> None:
+    files = MemoryFiles()
+    directory = start(files)
+    directory.log.append([accepted(1, round_=6), accepted(50, round_=6)])
+    take(directory.snapshots, 10)
+    path = take(directory.snapshots, 40).path
+    directory.log.append([WriteCompacted(40)])
+    directory.close()
+    files.flip(path, 8 * (30 if is_found_by_the_start else len(files.read(path)) // 2))
+    directory = start(files)
+    if not is_found_by_the_start:
+        assert not directory.snapshot_missing
+        with pytest.raises(SnapshotDamaged, match=path):
+            list(directory.snapshots.read(40)[1])
+        directory.snapshots.mark_damaged(40)
+    assert directory.snapshot_missing
+    newest = directory.snapshots.newest()
+    assert newest is not None
+    assert newest.slot == 10, "too old: the slots up to 40 are gone"
+    assert directory.recovered.promised == (6, 7)
+    assert sorted(directory.recovered.slots) == [50]
+    take(directory.snapshots, 45)
+    assert not directory.snapshot_missing
+
+
+def test_a_directory_that_begins_with_a_snapshot_may_be_cut_short_anywhere() -> None:
+    """As a restored one does: an identity that has never run, a snapshot, no log."""
+    for changes in range(30):
+        files = MemoryFiles()
+        for path in ("/var", "/var/paxos", PATH):
+            files.mkdir(path)
+        write_identity(files, PATH, Identity(1, 11, "n1", 5))
+        take(SnapshotStore.open(files, f"{PATH}/snapshots"), 9)
+        for path in ("/", "/var", "/var/paxos"):
+            files.sync_directory(path)
+        files.power_off_after(changes)
+        attempt_again(files)
+        files.crash(Random(changes))
+        directory = start(files)
+        assert directory.identity.incarnation == 5
+        assert directory.recovered == replayed([WriteCompacted(9)])
+
+
+def test_a_snapshot_of_another_cluster_is_refused() -> None:
+    files = used()
+    store = SnapshotStore.open(files, f"{PATH}/snapshots")
+    store.begin(snapshot_meta(9, cluster_id=2)).finish()
+    with pytest.raises(IdentityMismatch, match=r"is a snapshot of the cluster 2.*says 1"):
+        start(files)
+
+
+def test_what_has_joined_is_not_asked_for_its_ids_again() -> None:
+    files = MemoryFiles()
+
+    def join(name: str) -> DataDirectory:
+        return DataDirectory.open(
+            PATH, files, cluster_id=77, member_id=88, name=name, draw_bits=Random(1).getrandbits, joined=True
+        )
+
+    join("n4").close()
+    directory = start(files, name="n4", cluster_id=5)
+    assert (directory.identity.cluster_id, directory.identity.member_id) == (77, 88)
+    assert directory.identity.joined
+    directory.close()
+    with pytest.raises(IdentityMismatch, match=r"member n4.*member n1"):
+        start(files, name="n1")
