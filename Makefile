@@ -45,6 +45,8 @@ demo: $(STAMP) ## three servers, a killed leader, a restart: shows that no ackno
 	$(BIN)/paxos-rsm demo
 
 test: $(STAMP) ## every test (PYTEST_WORKERS=1: one after the other; PYTEST_ARGS='-k lease -x' goes to pytest)
+	@# Each process reads every test: what pytest makes of them is made once, not by all at once.
+	@test -d tests/__pycache__ || $(BIN)/pytest -q --collect-only tests >/dev/null 2>&1 || true
 	$(PYTEST) tests $(NOT_ETCD)
 
 test-unit: $(STAMP) ## the tests that start no server processes

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-INTEGRATION = Path(__file__).parent / "integration"
+INTEGRATION = f"{Path(__file__).parent / 'integration'}{os.sep}"
 MEASURED = "measured"
 """The property of a test under which the fixture `tell` keeps what it has measured."""
 
@@ -29,7 +29,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Everything in tests/integration bears the mark, so that no file can forget it."""
     for item in items:
-        if INTEGRATION in item.path.parents:
+        if str(item.path).startswith(INTEGRATION):
             item.add_marker(pytest.mark.integration)
 
 

@@ -9,12 +9,12 @@ command does. JSON shows bytes that are UTF-8 as text, and says where they are n
 import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 __all__ = [
     "field_of",
@@ -67,10 +67,15 @@ def print_lines(lines: Iterable[bytes]) -> None:
 
 
 def print_table(
-    columns: Sequence[str], rows: Iterable[Sequence[str | Text]], right: Iterable[str] = ()
+    columns: Sequence[str], rows: Iterable["Sequence[str | Text]"], right: Iterable[str] = ()
 ) -> None:
     """A table on standard output; columns named in ``right`` hold numbers."""
     numbers = set(right)
+    # Most commands print no table, and need not wait for what draws one.
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(header_style="bold")
     for column in columns:
         table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")

@@ -1,5 +1,6 @@
 """Clusters for the tests, and what is told of them when one fails."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ TIMEOUT_S = 300
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Clusters take longer to start than what a unit test takes."""
     for item in items:
-        if FOLDER in item.path.parents and item.get_closest_marker("timeout") is None:
+        if str(item.path).startswith(f"{FOLDER}{os.sep}") and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(TIMEOUT_S))
 
 

@@ -133,7 +133,7 @@ def check_stale_read(endpoint: str, key: str) -> None:
 
 def test_nothing_is_acknowledged_while_a_majority_is_down(cluster: LocalCluster) -> None:
     left, down = survivors(cluster, "leader")
-    with Load(writer("load", cluster.endpoints), pause_s=0.005) as load:
+    with Load(writer("load", cluster.endpoints), pause_s=0.05) as load:
         load.wait_for(50)
         for name in down:
             cluster[name].kill()

@@ -72,7 +72,7 @@ def test_sigterm_drains(cluster: LocalCluster, role: str) -> None:
 
 
 def test_every_server_restarted_in_turn_under_load(cluster: LocalCluster) -> None:
-    with Load(writer("rolling", cluster.endpoints), pause_s=0.005) as load:
+    with Load(writer("rolling", cluster.endpoints), pause_s=0.05) as load:
         for server in cluster:
             load.wait_for(20)
             assert server.terminate(timeout_s=30) == 0
