@@ -12,13 +12,14 @@ where etcd has them: ``server`` without a flag is a cluster of one.
 
 Who is who follows from the configuration alone, on every server alike: the cluster's id from its token and
 its initial members, a member's id from its name, its peer URL and the token. Ids have 63 bits, so that they
-fit the signed integers of other languages, and are never 0.
+fit the signed integers of other languages, and are never 0. Only a server that joins a cluster which runs
+(``--initial-cluster-state existing``) is told its ids by that cluster, and keeps them in its data directory.
 """
 
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from hashlib import blake2b
 from itertools import combinations
@@ -247,6 +248,8 @@ class ServerConfig:
     log_level: str = setting("info", one_of(*LOG_LEVELS), "debug, info, warning or error")
     log_format: str = setting("text", one_of(*LOG_FORMATS), "text (key=value) or json (an object a line)")
     tuning: Tuning = field(default_factory=Tuning)
+    joined_ids: tuple[int, int] | None = field(default=None, repr=False)
+    """Cluster id and member id of a server that has them from a cluster that runs: see :meth:`joined_as`."""
 
     def validate(self) -> None:
         """Raises ConfigError, with a sentence that names the flag, where a value or a relation is wrong."""
@@ -288,14 +291,12 @@ class ServerConfig:
                 f"--initial-cluster says {self.name}={members[self.name]}, "
                 f"--initial-advertise-peer-urls says {advertised[0]}; they must be the same"
             )
-        for name in self.peer_dial:
-            if name == self.name or name not in members:
-                raise ConfigError(
-                    f"--peer-dial-urls names {name}, which is no peer of {self.name}: the peers are "
-                    f"{', '.join(other for other in members if other != self.name) or 'none'}"
-                )
+        if self.name in self.peer_dial:
+            raise ConfigError(
+                f"--peer-dial-urls names {self.name}, which is this server itself: it says where others are dialed"
+            )
         phase2 = self.tuning.phase2_quorum
-        if phase2 > len(members):
+        if phase2 > len(members) and not self.joins:
             raise ConfigError(f"--phase2-quorum {phase2} is more than the {len(members)} members there are")
 
     @property
@@ -313,8 +314,37 @@ class ServerConfig:
 
     @cached_property
     def peer_dial(self) -> Mapping[str, str]:
-        """Name to URL, of the peers that are dialed elsewhere than where they say they are reached."""
+        """Name to URL, of the peers that are dialed elsewhere than where they say they are reached.
+
+        A name that no member has yet counts from when one has it.
+        """
         return parse_initial_cluster(self.peer_dial_urls) if self.peer_dial_urls else {}
+
+    def dial_url(self, name: str, peer_url: str) -> str:
+        """Where this server dials the member ``name`` that says it is reached under ``peer_url``.
+
+        What ``--peer-dial-urls`` says stands in for the address that ``--initial-cluster`` gives, not for a later one.
+        """
+        known = self.members.get(name, peer_url)
+        return self.peer_dial.get(name, peer_url) if url_address(known) == url_address(peer_url) else peer_url
+
+    @property
+    def joins(self) -> bool:
+        """Whether it comes to a cluster that runs, or to one that has changed: its ids do not follow from the flags."""
+        return self.initial_cluster_state == "existing"
+
+    @property
+    def urls_to_ask(self) -> list[str]:
+        """Where a server that joins asks who the members are: all in ``initial_cluster`` but itself."""
+        return [self.dial_url(name, url) for name, url in self.members.items() if name != self.name]
+
+    def joined_as(self, cluster_id: int, member_id: int) -> "ServerConfig":
+        """The same, with ids that a running cluster has given it, or that are in its data directory.
+
+        For every start of a server that has joined, and of any that is started with ``existing``: by then addresses,
+        and so what ids are made of, may have changed.
+        """
+        return replace(self, joined_ids=(cluster_id, member_id))
 
     @property
     def peer_url(self) -> str:
@@ -328,13 +358,17 @@ class ServerConfig:
 
     @cached_property
     def cluster_id(self) -> int:
-        """The same on every member that was given the same token and initial cluster."""
+        """The same on every member that was given the same token and initial cluster; or what it was given."""
+        if self.joined_ids is not None:
+            return self.joined_ids[0]
         named = [f"{name}={url}" for name, url in sorted(self.members.items())]
         return _id_of("cluster", self.initial_cluster_token, *named)
 
     @property
     def member_ids(self) -> dict[str, int]:
-        """Name to member id, for every initial member."""
+        """Name to member id, for every initial member; 0 for the others of one that has joined: it was not told."""
+        if self.joined_ids is not None:
+            return {name: self.joined_ids[1] if name == self.name else 0 for name in self.members}
         token = self.initial_cluster_token
         return {name: member_id_of(name, url, token) for name, url in self.members.items()}
 

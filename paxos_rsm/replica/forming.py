@@ -2,6 +2,8 @@
 
 Slot 1 names every initial member by its incarnation and needs all of them, so nothing is proposed before all have
 met. This is the list of those that have; the streams between servers fill it.
+
+A server that joins a cluster which runs forms nothing: slot 1 was decided long ago, and without it.
 """
 
 from collections.abc import Sequence
@@ -22,6 +24,11 @@ class InitialCluster:
         self._wanted = frozenset(member_ids)
         self._phase2 = phase2_quorum
         self.met: dict[int, Member] = {me.member_id: me}
+
+    @classmethod
+    def of_joiner(cls, cluster_id: int, me: Member) -> "InitialCluster":
+        """Of a server that joins, or has joined: it is never complete."""
+        return cls(cluster_id, (), me)
 
     def meet(self, member: Member) -> Configuration | None:
         """Notes a member; the configuration to form with once all have met."""

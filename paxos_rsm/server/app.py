@@ -270,6 +270,7 @@ class Server:
             on_peer_down=loop.on_peer_down,
             on_refused=refused,
             on_failed=loop.on_failed,
+            dial=lambda member: config.dial_url(member.name, member.peer_url),
             options=self._transport_options(),
         )
         loop.writer = StorageThread(directory.log, loop.on_durable, loop.on_storage_failure)

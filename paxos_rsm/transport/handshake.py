@@ -47,8 +47,10 @@ __all__ = [
     "check_hello",
     "hello_from_pb",
     "hello_to_pb",
+    "how_to_add",
     "refusal_from_pb",
     "refusal_to_pb",
+    "shown",
 ]
 
 PROTOCOL_VERSIONS = (1,)
@@ -168,6 +170,10 @@ class PeerBook:
             return self._named[member_id] in (None, node) and node not in self._removed
         return self._strangers.get(member_id) == node
 
+    def is_stranger(self, member_id: int) -> bool:
+        """Whether one is spoken with under this id that is in no configuration that we know."""
+        return member_id in self._strangers
+
     def takes_stranger(self, hello: Hello) -> bool:
         """Whether one that is not in the configuration is spoken with: it has learned of one, maybe a later one."""
         return hello.formed and (
@@ -215,7 +221,7 @@ class PeerBook:
 def check_hello(mine: Hello, theirs: Hello, known: PeerBook) -> Refusal | None:
     """Why the server ``mine`` will not work with ``theirs``; None where it will."""
     member = theirs.member
-    who = f"member {_shown(member.name)!r} (id {member.member_id:x}, incarnation {member.incarnation:x})"
+    who = f"member {shown(member.name)!r} (id {member.member_id:x}, incarnation {member.incarnation:x})"
     outsider = known.formed and not theirs.formed
     if theirs.cluster_id != mine.cluster_id:
         return Refusal(
@@ -223,7 +229,7 @@ def check_hello(mine: Hello, theirs: Hello, known: PeerBook) -> Refusal | None:
             f"{who} belongs to cluster {theirs.cluster_id:x}, but {mine.member.name!r} at "
             f"{mine.member.peer_url} to cluster {mine.cluster_id:x}: check that both were started with the same "
             "--initial-cluster and --initial-cluster-token, and that each address is that of the member it names"
-            + (f". To join the cluster that runs: {_how_to_add(member)}" if outsider else ""),
+            + (f". To join the cluster that runs: {how_to_add(member)}" if outsider else ""),
             outsider,
         )
     if not set(theirs.versions) & set(mine.versions):
@@ -245,13 +251,13 @@ def check_hello(mine: Hello, theirs: Hello, known: PeerBook) -> Refusal | None:
         return Refusal(
             Reason.REMOVED,
             f"{who} was removed from the cluster and takes no part in it any more. To bring the server back as a new "
-            f"member: {_how_to_add(member)}",
+            f"member: {how_to_add(member)}",
             True,
         )
     if not known.is_member(member.member_id) and not known.takes_stranger(theirs):
         return Refusal(
             Reason.NOT_A_MEMBER,
-            f"{who} is not a member of cluster {mine.cluster_id:x}. Add it: {_how_to_add(member)}. Or correct its "
+            f"{who} is not a member of cluster {mine.cluster_id:x}. Add it: {how_to_add(member)}. Or correct its "
             "--name, --initial-advertise-peer-urls and --initial-cluster",
             # One that was just added may ask before we have learned of it.
             outsider and not theirs.joining,
@@ -269,7 +275,7 @@ def _check_directory(theirs: Hello, who: str, known: PeerBook, outsider: bool) -
             f"{named:x}. The directory was wiped or replaced, and the votes that were in it are gone, so it cannot "
             "come back under the old identity. Start it with its own old directory; where that is lost, remove the "
             f"old member with `paxos-rsm member remove {theirs.member.member_id:x}` and add this server as a new "
-            f"one: {_how_to_add(theirs.member)}",
+            f"one: {how_to_add(theirs.member)}",
             outsider,
         )
     how = known.rolled_back(theirs)
@@ -279,22 +285,23 @@ def _check_directory(theirs: Hello, who: str, known: PeerBook, outsider: bool) -
             f"{who} runs on an old copy of its data directory, or a second server runs on a copy of it: {how}. "
             "It must not vote: stop it, and start the server that has the latest directory; where that is lost, "
             f"remove the member with `paxos-rsm member remove {theirs.member.member_id:x}` and add it as a new one: "
-            f"{_how_to_add(theirs.member)}",
+            f"{how_to_add(theirs.member)}",
             True,
         )
     return None
 
 
-def _how_to_add(member: Member) -> str:
+def how_to_add(member: Member) -> str:
     """What an operator does to make a new member of a server, as half a sentence."""
-    name, url = _shown(member.name) or "NAME", _shown(member.peer_url) or "URL"
+    name, url = shown(member.name) or "NAME", shown(member.peer_url) or "URL"
     return (
         f"`paxos-rsm member add {name} --peer-urls {url}`, then start it with an empty data directory and "
         "--initial-cluster-state existing"
     )
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
+    """A text of another server, short enough for a sentence."""
     return text if len(text) <= SHOWN_CHARS_MAX else f"{text[:SHOWN_CHARS_MAX]}..."
 
 

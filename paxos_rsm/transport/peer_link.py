@@ -13,6 +13,8 @@ Frames are written one at a time; what is queued while a write waits for the pee
 lone message goes at once: the write starts in the next turn of the event loop. gRPC tells the end of a call by a
 callback, so the stream needs no task that reads: after the Hello the peer says nothing on it.
 
+A peer that has moved is looked for under its new address from the next attempt on; the stream to the old one ends.
+
 The incarnation at the other end is learned from its Hello. It is ``None`` until then, and whatever is sent
 meanwhile is dropped, as is what waited when a stream ends: it was meant for that stream's incarnation alone.
 """
@@ -92,7 +94,9 @@ class PeerLink:
         self._call: Call | None = None
         self._idle: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
-        self._refusal: Refusal | None = None
+        self._moved = False
+        self.refusal: Refusal | None = None
+        """What the peer said last, if it will not work with us."""
 
     def start(self) -> None:
         """Begins to look for the peer. Needs a running event loop."""
@@ -102,6 +106,16 @@ class PeerLink:
         """Queues a message for the incarnation at the other end; drops it where there is none. Never blocks."""
         if self.node is not None and self.outbox.put(packed):
             self._wake()
+
+    def move(self, url: str) -> None:
+        """Where the peer is to be found now. Raises ConfigError for a URL that is none; then nothing has changed."""
+        target = url_address(url)
+        self.url = url
+        if target == self._target:
+            return
+        self._target = target
+        self._moved = True
+        self.disconnect()
 
     def disconnect(self) -> None:
         """Ends the stream; the next one begins with a new handshake."""
@@ -137,6 +151,9 @@ class PeerLink:
 
     async def _attempt(self) -> bool:
         """One stream, from the connection to its end. Whether the handshake succeeded."""
+        if self._moved:
+            self._moved = False
+            await self._drop_channel()
         if self._channel is None:
             self._channel = aio.insecure_channel(self._target, options=channel_options(self._options))
         method: aio.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(STREAM_METHOD)
@@ -174,15 +191,15 @@ class PeerLink:
         reply = decode_reply(data)
         if isinstance(reply, Refusal):
             self._say(logging.ERROR, f"refused by the peer at {self.url}: {reply.message}")
-            if reply != self._refusal:
-                self._refusal = reply
+            if reply != self.refusal:
+                self.refusal = reply
                 self._on_refused(reply)
             return None
         refusal = self._check_address(reply) or self._check(reply)
         if refusal is not None:
             self._say(logging.ERROR, f"not talking to the server at {self.url}: {refusal.message}")
             return None
-        self._refusal = None
+        self.refusal = None
         return reply
 
     def _check_address(self, theirs: Hello) -> Refusal | None:

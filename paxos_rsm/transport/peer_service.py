@@ -1,4 +1,4 @@
-"""The way in: what the peers' streams bring.
+"""The way in: what the peers' streams bring, and the one call that needs no stream (``describe``).
 
 One handler a stream. It reads the Hello and answers with ours or with a refusal, then reads frames for as long
 as the stream lives and hands each frame's messages over in one call. It never waits for anything but the
@@ -56,6 +56,7 @@ class PeerService:
         options: TransportOptions,
         *,
         own_hello: Callable[[], Hello],
+        describe: Callable[[], bytes],
         check: Callable[[Hello], Refusal | None],
         on_messages: Callable[[NodeId, list[Message]], None],
         on_up: Callable[[Hello], None],
@@ -65,11 +66,12 @@ class PeerService:
     ) -> None:
         """The callbacks must not block.
 
-        ``check`` judges a peer's Hello; ``on_failed`` gets what must stop this server: UnknownEntry, or an
-        exception out of a callback.
+        ``describe`` makes the answer to Describe; ``check`` judges a peer's Hello; ``on_failed`` gets what must stop
+        this server: UnknownEntry, or an exception out of a callback.
         """
         self._options = options
         self._own_hello = own_hello
+        self._describe = describe
         self._check = check
         self._on_messages = on_messages
         self._on_up = on_up
@@ -83,9 +85,13 @@ class PeerService:
 
     def generic_handler(self) -> grpc.GenericRpcHandler:
         """What a gRPC server is given."""
-        handler: grpc.RpcMethodHandler[bytes, bytes]
-        handler = grpc.stream_stream_rpc_method_handler(self._stream)
-        return grpc.method_handlers_generic_handler("paxos_rsm.v1.Paxos", {"Stream": handler})
+        stream: grpc.RpcMethodHandler[bytes, bytes]
+        stream = grpc.stream_stream_rpc_method_handler(self._stream)
+        unary: grpc.RpcMethodHandler[bytes, bytes]
+        unary = grpc.unary_unary_rpc_method_handler(self._describe_to)
+        return grpc.method_handlers_generic_handler(
+            "paxos_rsm.v1.Paxos", {"Stream": stream, "Describe": unary}
+        )
 
     def disconnect(self, node: NodeId) -> None:
         """Ends the stream of an incarnation, if there is one."""
@@ -101,6 +107,10 @@ class PeerService:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+
+    async def _describe_to(self, _request: bytes, _context: Context) -> bytes:
+        """Who the members are. The request says nothing, whatever is in it."""
+        return self._describe()
 
     # ---- one stream ------------------------------------------------------------------------------------------
 

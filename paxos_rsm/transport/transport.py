@@ -15,6 +15,11 @@ Peers are *found* by member id and URL, and *addressed* by incarnation, which ea
 one that does not fit its queue, or was under way when a stream broke. The protocol is made for that, and sends
 again what still matters.
 
+The links follow the decided configuration (``form``): each member is looked for where it says that it is, from the
+moment that it is added; who is removed is not looked for any more, and is told why when it calls. Before there is a
+configuration, the links are those to the peers that the server was started with. A *stranger*, which knows of a
+configuration and is not in ours, is looked for where its Hello says, so that we can ask it for what we missed.
+
 A peer is *up* while at least one of the two streams is; ``connected`` says to whom something can be sent.
 
 Everything runs on the event loop that ``start`` was called on, and every callback is called there. A message to
@@ -37,8 +42,9 @@ from paxos_rsm.errors import ConfigError
 from paxos_rsm.paxos.membership import Configuration, Member
 from paxos_rsm.paxos.messages import Accepted, Envelope, Message, Promise
 from paxos_rsm.paxos.types import NodeId
+from paxos_rsm.transport.describe import Description, encode_description
 from paxos_rsm.transport.frames import Lane, Packed, pack
-from paxos_rsm.transport.handshake import Hello, PeerBook, Refusal, check_hello
+from paxos_rsm.transport.handshake import Hello, PeerBook, Reason, Refusal, check_hello
 from paxos_rsm.transport.log import RepeatLog
 from paxos_rsm.transport.options import CHUNK_OVERHEAD_BYTES, TransportOptions, server_options
 from paxos_rsm.transport.peer_link import PeerLink
@@ -85,10 +91,12 @@ class Transport:
         on_peer_down: Callable[[NodeId], None],
         on_refused: Callable[[Refusal], None],
         on_failed: Callable[[Exception], None],
+        dial: Callable[[Member], str] | None = None,
         options: TransportOptions | None = None,
         random: Random | None = None,
     ) -> None:
-        """``peers`` is member id to URL, of all members; this server itself may be among them.
+        """``peers`` is member id to URL, of all members; this server itself may be among them. ``dial`` says where a
+        member of a configuration is looked for: under its ``peer_url``, where it is not given.
 
         ``hello`` makes what this server says of itself at that moment; ``process`` is put in here, and its
         ``promised`` has to be durable. ``on_messages`` gets the messages of one frame; ``on_refused`` is told each
@@ -107,6 +115,9 @@ class Transport:
         self._on_peer_down = on_peer_down
         self._on_refused = on_refused
         self._on_failed = on_failed
+        self._dial = dial or (lambda member: member.peer_url)
+        self._random = random
+        self._configuration: Configuration | None = None
         self._me = hello().member.member_id
         self._book = PeerBook({self._me, *peers})
         self._log = RepeatLog(logger)
@@ -114,10 +125,13 @@ class Transport:
         self._told: dict[NodeId, Member] = {}
         self._by_node: dict[NodeId, PeerLink] = {}
         self._server: aio.Server | None = None
+        self._started = False
         self._closed = False
+        self._ending: set[asyncio.Task[None]] = set()
         self._service = PeerService(
             self._options,
             own_hello=self._own_hello,
+            describe=self._describe,
             check=self._check,
             on_messages=self._received,
             on_up=lambda theirs: self._stream_up(theirs, _Way.IN),
@@ -125,13 +139,11 @@ class Transport:
             on_failed=self._failed,
             log=self._log,
         )
-        self._links = [
-            self._link(member_id, url, random or Random())
-            for member_id, url in peers.items()
-            if member_id != self._me
-        ]
+        self._links = {
+            member_id: self._link(member_id, url) for member_id, url in peers.items() if member_id != self._me
+        }
 
-    def _link(self, member_id: int, url: str, random: Random) -> PeerLink:
+    def _link(self, member_id: int, url: str) -> PeerLink:
         return PeerLink(
             member_id,
             url,
@@ -143,7 +155,7 @@ class Transport:
             on_refused=self._refused,
             on_failed=self._failed,
             log=self._log,
-            random=random,
+            random=self._random or Random(),
         )
 
     async def start(self) -> None:
@@ -159,7 +171,8 @@ class Transport:
             except RuntimeError:
                 raise ConfigError(f"cannot listen for peers on {url}: {_why_not(address)}") from None
         await self._server.start()
-        for link in self._links:
+        self._started = True
+        for link in self._links.values():
             link.start()
 
     def send(self, envelopes: Iterable[Envelope]) -> None:
@@ -186,19 +199,37 @@ class Transport:
         return set(self._by_node)
 
     def form(self, configuration: Configuration) -> None:
-        """The decided configuration: from now on only the incarnations that it names are talked to.
+        """The decided configuration: who is spoken with from now on (``handshake``), and where they are looked for.
 
-        To be called when it is decided, and at a start after that, before ``start``.
+        To be called with each that is decided, in their order; at a start after that, before ``start``, with the
+        newest.
         """
+        self._configuration = configuration
         self._book.form(configuration)
+        for member in configuration.members:
+            self._look_for(member)
+        for member_id in [m for m in self._links if not self._is_wanted(m)]:
+            self._end(self._links.pop(member_id))
         for node in [node for node in self._up if not self._book.allows(node)]:
             self._service.disconnect(node)
             link = self._by_node.get(node)
             if link is not None:
                 link.disconnect()
 
+    def arrived(self) -> list[Member]:
+        """The members that are up, under their incarnations, and that the configuration names none of yet.
+
+        What each has proposed (``Node.joined``) makes it a member in service. ``on_peer_up`` told of them too, but
+        maybe to a server that did not lead then, or did not know yet that they were added.
+        """
+        return [
+            m
+            for m in self._told.values()
+            if self._book.is_pending(m.member_id) and self._book.allows(m.incarnation)
+        ]
+
     def stats(self) -> list[PeerStats]:
-        """One a peer, in the order in which the peers were given."""
+        """One a peer, in the order in which they became known."""
         return [
             PeerStats(
                 link.member_id,
@@ -208,18 +239,53 @@ class Transport:
                 link.outbox.waiting_bytes,
                 link.outbox.dropped,
             )
-            for link in self._links
+            for link in self._links.values()
         ]
 
     async def close(self) -> None:
         """Ends every stream and stops listening. No callback is called any more."""
         self._closed = True
-        await asyncio.gather(*(link.close() for link in self._links))
+        await asyncio.gather(*(link.close() for link in self._links.values()), *self._ending)
         # Handlers first: gRPC complains of those that it finds at work when it stops.
         await self._service.close()
         if self._server is not None:
             await self._server.stop(None)
             self._server = None
+
+    # ---- whom to look for ------------------------------------------------------------------------------------
+
+    def _is_wanted(self, member_id: int) -> bool:
+        return self._book.is_member(member_id) or self._book.is_stranger(member_id)
+
+    def _look_for(self, member: Member) -> None:
+        """Makes the link to a member, or turns it to where the member is now."""
+        if member.member_id == self._me or self._closed:
+            return
+        link = self._links.get(member.member_id)
+        url = self._dial(member)
+        try:
+            if link is not None:
+                link.move(url)
+                return
+            link = self._link(member.member_id, url)
+        except ConfigError as error:
+            # It is in the log, and every server reads it: no reason to stop.
+            self._log.say(
+                logging.ERROR,
+                f"address of {member.member_id}",
+                f"member {member.name!r} (id {member.member_id:x}) cannot be looked for: {error}. Correct it with "
+                f"`paxos-rsm member update {member.member_id:x} --peer-urls URL`",
+            )
+            return
+        self._links[member.member_id] = link
+        if self._started:
+            link.start()
+
+    def _end(self, link: PeerLink) -> None:
+        if self._started:
+            task = asyncio.get_running_loop().create_task(link.close())
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
 
     # ---- what links and service say --------------------------------------------------------------------------
 
@@ -231,6 +297,9 @@ class Transport:
         if refusal is None:
             self._book.hear(theirs)
         return refusal
+
+    def _describe(self) -> bytes:
+        return encode_description(Description(self._hello().cluster_id, self._configuration))
 
     def _pack(self, message: Message) -> Packed | None:
         packed = pack(message)
@@ -268,6 +337,8 @@ class Transport:
     def _stream_up(self, theirs: Hello, way: _Way) -> None:
         member = theirs.member
         self._up.setdefault(member.incarnation, set()).add(way)
+        if self._book.is_stranger(member.member_id) and member.member_id not in self._links:
+            self._look_for(member)
         # Told again where a peer that was never seen to go has come back with other addresses.
         if self._told.get(member.incarnation) != member and not self._closed:
             self._told[member.incarnation] = member
@@ -283,8 +354,16 @@ class Transport:
             self._on_peer_down(node)
 
     def _refused(self, refusal: Refusal) -> None:
-        if not self._closed:
-            self._on_refused(refusal)
+        if self._closed:
+            return
+        if self._own_hello().joining and self._is_unknown_to_all():
+            refusal = replace(refusal, fatal=True)
+        self._on_refused(refusal)
+
+    def _is_unknown_to_all(self) -> bool:
+        """Whether every peer says that we are no member: one alone may not have learned of us yet."""
+        refusals = [link.refusal for link in self._links.values()]
+        return all(each is not None and each.reason is Reason.NOT_A_MEMBER for each in refusals)
 
     def _failed(self, error: Exception) -> None:
         if not self._closed:

@@ -12,9 +12,10 @@ from paxos_rsm.codec.entries import (
     entry_to_pb,
 )
 from paxos_rsm.codec.messages import NUMBER_MAX, MalformedMessage, decode_message, encode_message
-from paxos_rsm.errors import ConfigError, UnknownEntry
+from paxos_rsm.errors import ConfigError, RefusedByCluster, UnknownEntry
 from paxos_rsm.paxos.messages import Heartbeat, Message
 from paxos_rsm.paxos.types import ConfigChange, Entry, join_frames, split_frames
+from paxos_rsm.transport.describe import Description, decode_description, encode_description, join_identity
 from paxos_rsm.transport.frames import (
     Assembler,
     Cutter,
@@ -186,6 +187,30 @@ def _decode_reply(data: bytes) -> Hello | Refusal:
     return reply
 
 
+def _make_description(rng: Random) -> tuple[Description, bytes]:
+    configuration = values.configuration(rng) if rng.random() < 0.8 else None
+    cluster_id = values.number(rng) if configuration is None else configuration.cluster_id
+    description = Description(cluster_id, configuration)
+    return description, encode_description(description)
+
+
+def _decode_description(data: bytes) -> Description:
+    description = decode_description(data)
+    require(
+        decode_description(encode_description(description)) == description,
+        "it is another when it is said again",
+    )
+    try:
+        cluster_id, member_id = join_identity(description, "n1", "http://127.0.0.1:2380")
+    except RefusedByCluster as error:
+        require(len(str(error)) < 3 * TEXT_CHARS_MAX, "a refusal without an end")
+    else:
+        require(
+            min(cluster_id, member_id) > 0 and max(cluster_id, member_id) <= NUMBER_MAX, "an id that is none"
+        )
+    return description
+
+
 TARGETS = (
     Target(
         "peer-message",
@@ -226,6 +251,13 @@ TARGETS = (
         ("transport.frames:decode_reply", "transport.handshake:refusal_from_pb"),
         _make_reply,
         _decode_reply,
+        (MalformedMessage,),
+    ),
+    Target(
+        "peer-description",
+        ("transport.describe:decode_description",),
+        _make_description,
+        _decode_description,
         (MalformedMessage,),
     ),
     Target(

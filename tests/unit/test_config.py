@@ -163,7 +163,7 @@ def test_options_have_etcds_flags_and_no_two_alike() -> None:
             {"name": "n1", "initial_cluster": THREE, "peer_dial_urls": "n1=http://h:1"},
             {},
             "",
-            ["--peer-dial-urls names n1", "the peers are n2, n3"],
+            ["--peer-dial-urls names n1", "this server itself"],
         ),
         ({"initial_cluster": "a=http://h:1,b=http://h:1"}, {}, "", ["share the peer address h:1"]),
         (
@@ -244,3 +244,39 @@ def test_ticks_and_frames_follow_from_the_settings() -> None:
     tuning = Tuning(tick_ms=30, heartbeat_ms=50, election_timeout_ms=500)
     assert (tuning.heartbeat_ticks, tuning.election_timeout_ticks) == (2, 17)
     assert tuning.frame_bytes_max == 1_572_864 + FRAME_OVERHEAD_BYTES
+
+
+# ---- a cluster that runs ---------------------------------------------------------------------------------
+
+
+def test_a_server_that_joins_has_the_ids_that_it_was_given() -> None:
+    config = ServerConfig(
+        name="n3", initial_cluster=THREE, initial_cluster_state="existing", tuning=Tuning(phase2_quorum=9)
+    )
+    joined = config.joined_as(5, 6)
+    joined.validate()
+    assert config.joins
+    assert not replace(config, initial_cluster_state="new").joins
+    assert (joined.cluster_id, joined.member_id) == (5, 6)
+    assert joined.member_ids == {"n1": 0, "n2": 0, "n3": 6}
+    assert (joined.members, joined.peer_url) == (config.members, config.peer_url)
+    assert config.cluster_id != 5
+    with pytest.raises(ConfigError, match="--phase2-quorum 9"):
+        replace(config, initial_cluster_state="new").validate()
+
+
+def test_whom_a_server_that_joins_may_ask() -> None:
+    config = ServerConfig(name="n2", initial_cluster=THREE, peer_dial_urls="n3=http://h:9")
+    assert config.urls_to_ask == [config.members["n1"], "http://h:9"]
+    assert ServerConfig().urls_to_ask == []
+
+
+def test_where_a_member_is_dialed() -> None:
+    config = ServerConfig(name="n2", initial_cluster=THREE, peer_dial_urls="n3=http://h:9,n4=http://h:10")
+    config.validate()
+    there = config.members["n3"]
+    assert config.dial_url("n3", there) == config.dial_url("n3", f"{there}/") == "http://h:9"
+    assert config.dial_url("n3", "http://h:11") == "http://h:11"  # it has moved since
+    assert config.dial_url("n1", config.members["n1"]) == config.members["n1"]
+    assert config.dial_url("n4", "http://h:12") == "http://h:10"  # was added since
+    assert config.dial_url("n5", "http://h:13") == "http://h:13"

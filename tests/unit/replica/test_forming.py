@@ -37,3 +37,10 @@ def test_a_flexible_quorum_is_what_was_asked_for() -> None:
     formed = initial.complete()
     assert formed is not None
     assert (formed.quorum.phase1, formed.quorum.phase2) == (1, 1)
+
+
+def test_a_server_that_joins_forms_nothing() -> None:
+    initial = InitialCluster.of_joiner(7, member(1))
+    assert initial.complete() is None
+    assert initial.meet(member(2)) is None
+    assert initial.meet(member(1)) is None

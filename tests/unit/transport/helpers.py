@@ -75,7 +75,11 @@ class Peer:
 
 
 def make_peer(
-    hello: Hello, members: Sequence[Hello], options: TransportOptions | None = None, listens: bool = True
+    hello: Hello,
+    members: Sequence[Hello],
+    options: TransportOptions | None = None,
+    listens: bool = True,
+    dial: Callable[[Member], str] | None = None,
 ) -> Peer:
     """A server that knows ``members`` by their addresses. Not started."""
     peer = Peer(hello)
@@ -88,6 +92,7 @@ def make_peer(
         on_peer_down=peer.down.append,
         on_refused=peer.refused.append,
         on_failed=peer.failed.append,
+        dial=dial,
         options=options,
         random=Random(hello.member.member_id),
     )

@@ -257,7 +257,7 @@ async def test_the_hello_is_made_anew_for_every_stream() -> None:
     async with serving(port, first := Member2()):
         await until(peer.transport.connected)
     await until(lambda: not peer.transport.connected())
-    (link,) = peer.transport._links
+    (link,) = peer.transport._links.values()
     await until(lambda: link._call is not None)  # it waits for a connection already
     peer.hello = replace(peer.hello, promised=Ballot(7, 1001), formed=True)
     async with serving(port, second := Member2()):
@@ -275,7 +275,7 @@ async def test_a_stream_that_was_ended_here_is_followed_by_another() -> None:
         for streams in range(1, 4):
             await until(lambda streams=streams: member.streams == streams and peer.transport.connected())  # type: ignore[misc]
             if streams < 3:
-                peer.transport._links[0].disconnect()
+                peer.transport._links[2].disconnect()
                 await until(lambda: not peer.transport.connected())
     assert len(peer.up) == 3
 
@@ -287,7 +287,7 @@ async def test_a_stream_that_was_ended_here_while_a_write_waited_is_followed_by_
         await until(peer.transport.connected)
         peer.transport.send(to_2(*(accept(slot, 200_000) for slot in range(1, 100))))
         await until(lambda: peer.transport.stats()[0].waiting_messages < 99)
-        peer.transport._links[0].disconnect()
+        peer.transport._links[2].disconnect()
         await until(lambda: member.streams == 2 and peer.transport.connected())
         member.read.set()
 
@@ -307,7 +307,7 @@ async def test_a_stream_that_was_ended_here_before_the_answer_is_followed_by_ano
     async with serving(port, slow_once):
         await until(lambda: streams == 1)
         await asyncio.sleep(0.01)  # for the link to wait for the answer, in gRPC
-        peer.transport._links[0].disconnect()
+        peer.transport._links[2].disconnect()
         await until(peer.transport.connected)
 
 

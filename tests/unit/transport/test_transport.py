@@ -31,6 +31,7 @@ from tests.unit.transport.helpers import (
     until,
     url_of,
 )
+from tests.unit.transport.raw import Wire
 
 BALLOT = Ballot(1, 1001)
 
@@ -229,6 +230,181 @@ async def test_forming_ends_the_streams_of_whom_it_does_not_name() -> None:
     await until(lambda: c.refused)
     assert a.transport.connected() == {b.node}
     assert c.refused[0].reason is Reason.UNKNOWN_INCARNATION
+
+
+# ---- a cluster that changes --------------------------------------------------------------------------------
+
+
+def formed(
+    peer: Peer, *hellos: Hello, pending: tuple[Hello, ...] = (), removed: tuple[int, ...] = ()
+) -> None:
+    """It learns of a configuration."""
+    configuration = configuration_of(*hellos)
+    added = tuple(replace(hello.member, incarnation=0, learner=True) for hello in pending)
+    peer.hello = replace(peer.hello, formed=True, joining=False)
+    peer.transport.form(replace(configuration, members=configuration.members + added, removed=removed))
+
+
+def dialed(peer: Peer) -> dict[int, str]:
+    return {each.member_id: each.url for each in peer.transport.stats()}
+
+
+async def test_who_is_added_is_looked_for_and_met_before_the_configuration_names_it() -> None:
+    (a, b), (port,) = make_peers(2), free_ports(1)
+    joiner = make_peer(replace(hello_of(4, port), joining=True), [a.hello, b.hello])
+    for peer in (a, b):
+        formed(peer, a.hello, b.hello)
+    await start(a, b)
+    await joiner.transport.start()
+    await until(lambda: len(joiner.refused) == 2)
+    assert [(refusal.reason, refusal.fatal) for refusal in joiner.refused] == [
+        (Reason.NOT_A_MEMBER, False),
+        (Reason.NOT_A_MEMBER, True),  # nobody else is there to know it
+    ]
+    for peer in (a, b):
+        formed(peer, a.hello, b.hello, pending=(joiner.hello,))
+    await until(lambda: joiner.transport.connected() == {a.node, b.node})
+    await until(lambda: all(joiner.node in peer.transport.connected() for peer in (a, b)))
+    assert a.transport.arrived() == b.transport.arrived() == [joiner.hello.member]
+    assert joiner.hello.member in a.up
+    a.transport.send([Envelope(joiner.node, ReadRequest(1))])
+    joiner.transport.send([Envelope(a.node, ReadRequest(2))])
+    await until(lambda: joiner.received and a.received)
+    for peer in (a, b, joiner):
+        formed(peer, a.hello, b.hello, joiner.hello)
+        assert not peer.transport.arrived()
+    a.transport.send([Envelope(joiner.node, ReadRequest(3))])
+    await until(lambda: len(joiner.received) == 2)
+    assert not a.down
+
+
+async def test_a_joiner_stops_once_nobody_knows_it_any_more() -> None:
+    (a, b), (port,) = make_peers(2), free_ports(1)
+    joiner = make_peer(replace(hello_of(4, port), joining=True), [a.hello, b.hello])
+    formed(a, a.hello, b.hello, pending=(joiner.hello,))
+    formed(b, a.hello, b.hello)  # has yet to learn of it
+    await start(a, b)
+    await joiner.transport.start()
+    await until(lambda: joiner.refused and joiner.transport.connected() == {a.node})
+    assert [refusal.fatal for refusal in joiner.refused] == [False]
+    formed(a, a.hello, b.hello)
+    await until(lambda: len(joiner.refused) == 2)
+    assert joiner.refused[1].reason is Reason.NOT_A_MEMBER
+    assert joiner.refused[1].fatal
+    assert not joiner.transport.connected()
+
+
+async def test_who_is_removed_is_told_so_and_not_looked_for_any_more() -> None:
+    a, b, c = make_peers(3)
+    for peer in (a, b, c):
+        formed(peer, a.hello, b.hello, c.hello)
+    await start(a, b, c)
+    for peer in (a, b):
+        formed(peer, a.hello, b.hello, removed=(c.node,))
+    await until(lambda: c.refused)
+    assert {refusal.reason for refusal in c.refused} == {Reason.REMOVED}
+    assert c.refused[0].fatal
+    await until(lambda: a.down and b.down and not c.transport.connected())
+    assert dialed(a) == {2: b.hello.member.peer_url}
+    assert a.transport.connected() == {b.node}
+    # The one that was not there to see it has it from the configuration.
+    await close(b, c)
+    again, returned = restarted(b, [a, b, c]), restarted(c, [a, b, c])
+    formed(again, a.hello, b.hello, removed=(c.node,))
+    await again.transport.start()
+    await returned.transport.start()
+    await until(lambda: len(returned.refused) == 2)
+    assert {refusal.reason for refusal in returned.refused} == {Reason.REMOVED}
+    assert not returned.up
+
+
+async def test_a_member_that_moves_is_looked_for_where_it_is() -> None:
+    a, b = make_peers(2)
+    for peer in (a, b):
+        formed(peer, a.hello, b.hello)
+    await start(a, b)
+    await close(b)
+    await until(lambda: a.down)
+    moved = replace(b.hello, boot_count=2, member=replace(b.hello.member, peer_url=url_of(free_ports(1)[0])))
+    elsewhere = make_peer(moved, [a.hello, moved])
+    await elsewhere.transport.start()
+    await until(lambda: elsewhere.transport.connected())
+    assert not a.transport.connected()
+    formed(a, a.hello, moved)
+    await until(lambda: a.transport.connected() == {b.node})
+    assert dialed(a) == {2: moved.member.peer_url}
+    for _ in range(3):  # nothing has changed: nothing is done
+        formed(a, a.hello, moved)
+    await asyncio.sleep(0.05)
+    assert a.transport.connected() == {b.node}
+    assert len([member for member in a.up if member.incarnation == b.node]) == 2
+
+
+async def test_the_address_of_a_living_stream_changes() -> None:
+    """The stream to the old one ends, and there is one to the new one; the peer is never down meanwhile."""
+    a, b = make_peers(2)
+    for peer in (a, b):
+        formed(peer, a.hello, b.hello)
+    await start(a, b)
+    wire = Wire(free_ports(1)[0], int(b.hello.member.peer_url.rpartition(":")[2]))
+    await wire.start()
+    try:
+        formed(a, a.hello, replace(b.hello, member=replace(b.hello.member, peer_url=url_of(wire.port))))
+        await until(lambda: wire.connections and a.transport.connected() == {b.node})
+        assert not a.down
+    finally:
+        await close(a, b)
+        await wire.close()
+
+
+async def test_some_are_dialed_elsewhere_than_they_say() -> None:
+    port, other = free_ports(2)
+    mine, theirs, added = hello_of(1, port), hello_of(2, 2222), hello_of(3, 3333)
+    peer = make_peer(
+        mine, [mine, theirs], dial=lambda member: url_of(other) if member.name == "n3" else member.peer_url
+    )
+    formed(peer, mine, theirs, added)
+    assert dialed(peer) == {2: url_of(2222), 3: url_of(other)}
+
+
+async def test_forming_before_the_start_and_again() -> None:
+    a, b, c = make_peers(3)
+    stale = make_peer(a.hello, [a.hello])  # was started with a list that names nobody
+    for peer in (stale, b, c):
+        formed(peer, a.hello, b.hello)
+        formed(peer, a.hello, b.hello, c.hello)
+        formed(peer, a.hello, b.hello, c.hello)
+    await start(stale, b, c)
+    formed(stale, a.hello, c.hello, removed=(b.node,))
+    await until(lambda: stale.transport.connected() == {c.node})
+
+
+async def test_an_address_that_is_none_does_not_stop_who_reads_of_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    a, b = make_peers(2)
+    bad = hello_of(3)
+    bad = replace(bad, member=replace(bad.member, peer_url="https://h:1"))
+    formed(a, a.hello, b.hello, bad)
+    assert dialed(a) == {2: b.hello.member.peer_url}
+    assert any("member 'n3' (id 3) cannot be looked for" in message for message in caplog.messages)
+    formed(a, a.hello, replace(b.hello, member=replace(b.hello.member, peer_url="")))
+    assert dialed(a) == {2: b.hello.member.peer_url}
+
+
+async def test_a_server_that_was_away_while_all_others_were_replaced_is_found_by_them() -> None:
+    a, b, c = make_peers(3)
+    formed(a, a.hello, hello_of(8, 1), hello_of(9, 1))  # whom it knows is gone
+    for peer in (b, c):
+        formed(peer, a.hello, b.hello, c.hello, removed=(1_008, 1_009))
+    for peer in (a, b, c):
+        await peer.transport.start()
+    await until(lambda: a.transport.connected() == {b.node, c.node})
+    a.transport.send([Envelope(b.node, ReadRequest(1))])
+    await until(lambda: b.received)
+    formed(a, a.hello, b.hello, c.hello, removed=(1_008, 1_009))
+    assert dialed(a) == {2: b.hello.member.peer_url, 3: c.hello.member.peer_url}
+    assert a.transport.connected() == {b.node, c.node}
 
 
 # ---- starting and ending ---------------------------------------------------------------------------------
