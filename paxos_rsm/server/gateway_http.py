@@ -20,6 +20,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from paxos_rsm._version import __version__
 from paxos_rsm.config import url_address
 from paxos_rsm.errors import ConfigError, PaxosRsmError
+from paxos_rsm.machines.kv.types import REQUEST_TOO_LARGE
+from paxos_rsm.server.etcd_calls import TOO_MANY_REQUESTS, status_of
 from paxos_rsm.server.gateway_calls import (
     HTTP_STATUS,
     Aborted,
@@ -33,8 +35,8 @@ from paxos_rsm.server.gateway_calls import (
 )
 from paxos_rsm.server.listening import RPCS_MAX, require_free
 from paxos_rsm.server.maintenance_service import ETCD_VERSION
-from paxos_rsm.server.rpc import Context, StatusError
-from paxos_rsm.server.status_codes import number_of, status_code_of
+from paxos_rsm.server.rpc import BUG, Context, StatusError
+from paxos_rsm.server.status_codes import code_of_number, number_of, status_code_of
 
 __all__ = ["HttpGateway"]
 
@@ -133,7 +135,7 @@ class HttpGateway:
 
         async def handle(request: web.Request) -> web.StreamResponse:
             if self._in_progress >= RPCS_MAX:
-                raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
+                raise status_of(TOO_MANY_REQUESTS)
             self._in_progress += 1
             try:
                 return await call(method, request)
@@ -312,8 +314,9 @@ async def _in_json(request: web.Request, handler: Handle) -> web.StreamResponse:
     except PaxosRsmError as error:
         return _error_response(status_code_of(error), str(error))
     except web.HTTPRequestEntityTooLarge as error:
-        code = grpc.StatusCode.INVALID_ARGUMENT
-        return _error_response(code, "etcdserver: request is too large", error.status)
+        return _error_response(
+            code_of_number(REQUEST_TOO_LARGE.code), REQUEST_TOO_LARGE.message, error.status
+        )
     except web.HTTPException as error:
         code = (
             grpc.StatusCode.NOT_FOUND
@@ -330,7 +333,7 @@ async def _in_json(request: web.Request, handler: Handle) -> web.StreamResponse:
         raise
     except Exception as error:
         log.error("a request failed for a reason that nobody foresaw", exc_info=error)
-        return _error_response(grpc.StatusCode.INTERNAL, "the server met a bug; its log has the details")
+        return _error_response(grpc.StatusCode.INTERNAL, BUG)
 
 
 def _error_response(code: grpc.StatusCode, words: str, status: int = 0) -> web.Response:

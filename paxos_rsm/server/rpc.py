@@ -17,9 +17,11 @@ from paxos_rsm.errors import InvalidArgument, PaxosRsmError
 from paxos_rsm.server.status_codes import status_code_of
 
 __all__ = [
+    "BUG",
     "Context",
     "Handler",
     "StatusError",
+    "ends_with",
     "length_delimited",
     "parse",
     "refuse",
@@ -35,6 +37,9 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 M = TypeVar("M", bound=Message)
 R = TypeVar("R")
 T = TypeVar("T")
+
+BUG = "the server met a bug; its log has the details"
+"""What a client is told of an error that nobody foresaw."""
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +82,30 @@ async def refuse(context: Context, error: Exception) -> NoReturn:
     if isinstance(error, PaxosRsmError):
         await context.abort(status_code_of(error), str(error))
     log.error("a request failed for a reason that nobody foresaw", exc_info=error)
-    await context.abort(grpc.StatusCode.INTERNAL, "the server met a bug; its log has the details")
+    await context.abort(grpc.StatusCode.INTERNAL, BUG)
+
+
+def ends_with(
+    task: "asyncio.Task[None]", what: str, end: Callable[[PaxosRsmError | StatusError | None], None]
+) -> None:
+    """Has ``end`` called when ``task``, which serves ``what``, fails: with its error; None where the client has gone.
+
+    An error that nobody foresaw is logged, and hidden from the client, as by :func:`refuse`.
+    """
+
+    def done(task: "asyncio.Task[None]") -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            return
+        if isinstance(error, PaxosRsmError | StatusError):
+            end(error)
+        elif isinstance(error, grpc.aio.BaseError | asyncio.InvalidStateError):
+            end(None)  # the client has gone, and this is how gRPC says so
+        else:
+            log.error("%s failed for a reason that nobody foresaw", what, exc_info=error)
+            end(StatusError(grpc.StatusCode.INTERNAL, BUG))
+
+    task.add_done_callback(done)
 
 
 def unary_handler(behaviour: Callable[[bytes, Context], Awaitable[bytes]]) -> Handler:

@@ -44,8 +44,10 @@ from paxos_rsm.errors import (
 )
 from paxos_rsm.replica.api import ReplicaHandle, SessionHandle
 from paxos_rsm.server.rpc import (
+    BUG,
     Context,
     StatusError,
+    ends_with,
     length_delimited,
     parse,
     service_handler,
@@ -240,7 +242,7 @@ class _Stream:
         writer = asyncio.create_task(self._write())
         reader = asyncio.create_task(self._read())
         for task in (writer, reader):
-            task.add_done_callback(self._task_done)
+            ends_with(task, "a session stream", self.end)
         try:
             error = await self._ended
             reader.cancel()
@@ -286,20 +288,6 @@ class _Stream:
         """Whether the client is owed something that only a leader can give."""
         opening = self._handle is not None and not self._opened
         return opening or self._answered_below < self._next_seq or self._reads_waiting > 0
-
-    def _task_done(self, task: "asyncio.Task[None]") -> None:
-        if task.cancelled():
-            return
-        error = task.exception()
-        if error is None:
-            return
-        if isinstance(error, PaxosRsmError | StatusError):
-            self.end(error)
-        elif isinstance(error, grpc.aio.BaseError | asyncio.InvalidStateError):
-            self.end(None)  # the client has gone, and this is how gRPC says so
-        else:
-            log.error("a session stream failed for a reason that nobody foresaw", exc_info=error)
-            self.end(StatusError(grpc.StatusCode.INTERNAL, "the server met a bug; its log has the details"))
 
     # ---- from the client ---------------------------------------------------------------------------------
 
@@ -447,7 +435,7 @@ class _Stream:
                 read.error = error
             elif error is not None:
                 log.error("a read failed for a reason that nobody foresaw", exc_info=error)
-                read.error = PaxosRsmError("the server met a bug; its log has the details")
+                read.error = PaxosRsmError(BUG)
         self._put(read)
 
     async def _answer(self, read: _Read) -> bytes:

@@ -42,6 +42,7 @@ from paxos_rsm.machines.kv.machine import KeyValueMachine
 from paxos_rsm.machines.kv.store import KEY, MOD, VERSION, Record
 from paxos_rsm.machines.kv.types import COMPACTED
 from paxos_rsm.replica.api import ReplicaHandle
+from paxos_rsm.server.rpc import BUG
 from paxos_rsm.server.watch_index import Group, WatchIndex
 
 __all__ = ["Event", "Gate", "HubWatch", "WatchHub", "WatchSink"]
@@ -53,8 +54,6 @@ SLICE_DELIVERIES = 2_000
 """About 1 ms of records that nobody watches, about 5 ms of deliveries."""
 COHORTS_MAX = 16
 """Of those far behind. Whoever comes then waits, and becomes one cohort with all that wait: one pass serves them."""
-
-BUG = "the server met a bug; its log has the details"
 
 
 class Event(NamedTuple):
@@ -196,7 +195,9 @@ class WatchHub:
         self._compacted_records: list[Record] = []
         self._watches = 0
         self._step_due = False
+        self._suspended = False
         replica.watch_applied(self._applied)
+        replica.watch_install(self._installing)
 
     # ---- for whoever watches -----------------------------------------------------------------------------
 
@@ -233,7 +234,7 @@ class WatchHub:
             caught_up=caught_up,
         )
         self._watches += 1
-        if first > now:
+        if first > now and not self._suspended:
             self._settle_head()
             self._join(self._head, watch)
         else:
@@ -284,6 +285,12 @@ class WatchHub:
         except Exception as error:
             self._give_up(error)
 
+    def _installing(self, begins: bool) -> None:
+        """The machine's state is being replaced by that of a snapshot: nobody is told anything before it has been."""
+        self._suspended = begins
+        if not begins:
+            self.reset()
+
     def reset(self) -> None:
         """The machine's state was replaced, by a newer one of the same history: every watch finds its place anew.
 
@@ -303,7 +310,7 @@ class WatchHub:
     def _applied(self) -> None:
         """Called after every turn of the replica that has applied something."""
         head = self._head
-        if not head.index:
+        if self._suspended or not head.index:
             return
         try:
             self._advance(head)
@@ -320,6 +327,8 @@ class WatchHub:
     def _step(self) -> None:
         """One slice of the head where it is behind, and one of the cohort whose turn it is."""
         self._step_due = False
+        if self._suspended:
+            return
         try:
             self._settle_head()
             head = self._head

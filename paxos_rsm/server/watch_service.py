@@ -27,7 +27,6 @@ then the stream ends with UNAVAILABLE "etcdserver: no leader", as in etcd.
 """
 
 import asyncio
-import logging
 import random
 from collections import deque
 from collections.abc import Sequence
@@ -40,8 +39,9 @@ from paxos_rsm._proto import watch_pb2 as pb
 from paxos_rsm.errors import PaxosRsmError
 from paxos_rsm.machines.kv.types import ALL_FROM
 from paxos_rsm.replica.api import ReplicaHandle
+from paxos_rsm.server.etcd_calls import NO_LEADER, STOPPED, status_of
 from paxos_rsm.server.headers import Headers
-from paxos_rsm.server.rpc import Context, StatusError, parse, service_handler, stream_handler
+from paxos_rsm.server.rpc import Context, StatusError, ends_with, parse, service_handler, stream_handler
 from paxos_rsm.server.watch_hub import Event, Gate, HubWatch, WatchHub
 from paxos_rsm.server.watch_responses import WatchResponses
 
@@ -69,10 +69,6 @@ PROGRESS_JITTER = 0.1
 # etcd's words.
 EMPTY_RANGE = "mvcc: watcher range is empty"
 DUPLICATE_ID = "mvcc: duplicate watch ID provided on the WatchStream"
-NO_LEADER = "etcdserver: no leader"
-STOPPED = "etcdserver: server stopped"
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +122,14 @@ class WatchService:
         if self._leaderless is not None:
             self._leaderless.cancel()
         for stream in list(self._streams):
-            stream.end(_unavailable(STOPPED))
+            stream.end(status_of(STOPPED))
 
     async def _watch(self, _requests: object, context: Context) -> None:
         needs_leader = _needs_leader(context)
         if self._stopping:
-            raise _unavailable(STOPPED)
+            raise status_of(STOPPED)
         if needs_leader and not self._has_leader:
-            raise _unavailable(NO_LEADER)
+            raise status_of(NO_LEADER)
         stream = _Stream(self, context, needs_leader)
         self._streams.add(stream)
         try:
@@ -157,7 +153,7 @@ class WatchService:
     def _send_elsewhere(self) -> None:
         for stream in list(self._streams):
             if stream.needs_leader:
-                stream.end(_unavailable(NO_LEADER))
+                stream.end(status_of(NO_LEADER))
 
 
 class _Watch:
@@ -239,7 +235,7 @@ class _Stream:
         """Serves the stream until either side ends it; returns why, None for an end in order."""
         tasks = (asyncio.create_task(self._write()), asyncio.create_task(self._read()))
         for task in tasks:
-            task.add_done_callback(self._task_done)
+            ends_with(task, "a watch stream", self.end)
         try:
             return await self._ended
         finally:
@@ -259,20 +255,6 @@ class _Stream:
         """Ends the stream, once; the first reason counts."""
         if not self._ended.done():
             self._ended.set_result(error)
-
-    def _task_done(self, task: "asyncio.Task[None]") -> None:
-        if task.cancelled():
-            return
-        error = task.exception()
-        if error is None:
-            return
-        if isinstance(error, PaxosRsmError | StatusError):
-            self.end(error)
-        elif isinstance(error, grpc.aio.BaseError | asyncio.InvalidStateError):
-            self.end(None)  # the client has gone, and this is how gRPC says so
-        else:
-            log.error("a watch stream failed for a reason that nobody foresaw", exc_info=error)
-            self.end(StatusError(grpc.StatusCode.INTERNAL, "the server met a bug; its log has the details"))
 
     # ---- from the client ---------------------------------------------------------------------------------
 
@@ -499,7 +481,3 @@ def _needs_leader(context: Context) -> bool:
     """Whether the client wants no watch of a server that has lost its leader: etcd's WithRequireLeader."""
     metadata: Any = context.invocation_metadata()
     return any(name == "hasleader" and value == "true" for name, value in metadata or ())
-
-
-def _unavailable(words: str) -> StatusError:
-    return StatusError(grpc.StatusCode.UNAVAILABLE, words)

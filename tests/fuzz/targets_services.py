@@ -23,8 +23,7 @@ from paxos_rsm.paxos.types import join_frames, split_frames
 from paxos_rsm.server.admin_service import ServerIdentity
 from paxos_rsm.server.etcd_services import EtcdServices
 from paxos_rsm.server.gateway_calls import ROUTES, Aborted, CallContext, find_methods, json_objects, timeout_s
-from paxos_rsm.server.rpc import StatusError
-from paxos_rsm.server.watch_hub import BUG
+from paxos_rsm.server.rpc import BUG, StatusError
 from tests.fuzz import values
 from tests.fuzz.target import Broken, Target, require
 from tests.unit.server.fakes import FakeReplica

@@ -11,6 +11,7 @@ from paxos_rsm.errors import InvalidArgument, SessionExpired
 from paxos_rsm.server.rpc import (
     Context,
     StatusError,
+    ends_with,
     length_delimited,
     parse,
     service_handler,
@@ -66,6 +67,40 @@ async def test_what_is_raised_becomes_the_status(
         call = method() if kind == "stream_stream" else method(b"")
         assert (await call.code(), await call.details()) == (code, details)
     assert ("a secret" in caplog.text) == isinstance(error, KeyError)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (SessionExpired("gone"), "gone"),
+        (StatusError(Code.NOT_FOUND, "not here"), "not here"),
+        (grpc.aio.UsageError("the call is over"), None),
+        (asyncio.InvalidStateError("the call is over"), None),
+        (KeyError("a secret"), "the server met a bug; its log has the details"),
+    ],
+)
+async def test_a_stream_ends_with_what_its_tasks_raise(
+    error: Exception, told: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended: list[Exception | None] = []
+    task: asyncio.Task[None] = asyncio.create_task(raising(error)(None, None))
+    ends_with(task, "a test", ended.append)
+    await asyncio.wait([task])
+    await asyncio.sleep(0)
+    assert [each and str(each) for each in ended] == [told]
+    assert ("a test failed for a reason" in caplog.text) == isinstance(error, KeyError)
+
+
+async def test_a_task_of_a_stream_that_returns_or_is_cancelled_ends_nothing() -> None:
+    ended: list[Exception | None] = []
+    tasks = [asyncio.create_task(asyncio.sleep(delay_s)) for delay_s in (0, 60)]
+    for task in tasks:
+        ends_with(task, "a test", ended.append)
+    await asyncio.wait([tasks[0]])
+    tasks[1].cancel()
+    await asyncio.wait(tasks)
+    await asyncio.sleep(0)
+    assert not ended
 
 
 async def test_a_client_that_has_left_is_no_bug(caplog: pytest.LogCaptureFixture) -> None:
