@@ -29,7 +29,6 @@ __all__ = [
     "bounds_of",
     "bounds_options",
     "delete_request",
-    "prefix_end",
     "put_request",
     "range_request",
 ]
@@ -50,14 +49,10 @@ SORT_BY: "dict[str, tuple[SortBy, str]]" = {
 """As etcd's command names it: as the client does, and as the wire does."""
 
 
-def prefix_end(prefix: bytes) -> bytes:
-    """The first key behind all that start with ``prefix``; one zero byte where there is none."""
-    stem = prefix.rstrip(b"\xff")
-    return stem[:-1] + bytes((stem[-1] + 1,)) if stem else TO_THE_END
-
-
 def bounds_of(key: str | None, range_end: str | None, prefix: bool, from_key: bool) -> tuple[bytes, bytes]:
     """Key and range end, as the wire has them. Raises click.UsageError where a command line means two things."""
+    from paxos_rsm.client.commands import prefix_end
+
     if prefix and from_key:
         raise click.UsageError("--prefix and --from-key cannot be used together")
     if range_end is not None and (prefix or from_key):

@@ -8,8 +8,10 @@ import asyncio
 import math
 import random
 from collections.abc import Sequence
+from typing import TypeVar
 
 import grpc
+from google.protobuf.message import DecodeError, Message
 
 from paxos_rsm.client import forks
 from paxos_rsm.client.endpoints import EndpointRing
@@ -18,6 +20,8 @@ from paxos_rsm.client.session import CHANNEL_OPTIONS
 from paxos_rsm.errors import ClientError, Unavailable
 
 __all__ = ["Calls"]
+
+M = TypeVar("M", bound=Message)
 
 ATTEMPT_S = 1.0
 """How long the first server may take, where another can be asked."""
@@ -32,11 +36,20 @@ class Calls:
         self._open: set[grpc.aio.Channel] = set()
         self._closed = False
 
-    async def ask(self, method: str, request: bytes, timeout_s: float) -> bytes:
-        """The answer to ``request``, serialized.
+    async def ask(self, method: str, request: Message, answer_type: type[M], timeout_s: float) -> M:
+        """The answer to ``request``.
 
-        Raises Unavailable where no server answers in time, and what the server says where it refuses.
+        Raises Unavailable where no server answers in time, what the server says where it refuses, and ClientError where
+        its answer is none.
         """
+        answer = await self._ask(method, request.SerializeToString(), timeout_s)
+        try:
+            return answer_type.FromString(answer)
+        except DecodeError:
+            name = answer_type.DESCRIPTOR.name
+            raise ClientError(f"a server sent {len(answer)} bytes that are no {name}") from None
+
+    async def _ask(self, method: str, request: bytes, timeout_s: float) -> bytes:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         ring, attempts, last = self.ring, 0, "no server was asked"

@@ -22,8 +22,6 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
-from google.protobuf.message import DecodeError
-
 from paxos_rsm._proto import lease_pb2
 from paxos_rsm.client.calls import Calls
 from paxos_rsm.client.commands import (
@@ -58,21 +56,13 @@ log = logging.getLogger(__name__)
 async def time_to_live(calls: Calls, lease: int, keys: bool, timeout_s: float) -> TimeToLive:
     """What a server knows of a lease. Raises what :meth:`Calls.ask` raises."""
     request = lease_pb2.LeaseTimeToLiveRequest(ID=lease, keys=keys)
-    answer = await calls.ask(TIME_TO_LIVE, request.SerializeToString(), timeout_s)
-    try:
-        told = lease_pb2.LeaseTimeToLiveResponse.FromString(answer)
-    except DecodeError:
-        raise ClientError(f"a server sent {len(answer)} bytes that are no time to live") from None
+    told = await calls.ask(TIME_TO_LIVE, request, lease_pb2.LeaseTimeToLiveResponse, timeout_s)
     return TimeToLive(told.ID, told.TTL, told.grantedTTL, tuple(told.keys))
 
 
 async def list_leases(calls: Calls, timeout_s: float) -> list[int]:
-    """The numbers of all leases, sorted."""
-    answer = await calls.ask(LEASES, lease_pb2.LeaseLeasesRequest().SerializeToString(), timeout_s)
-    try:
-        told = lease_pb2.LeaseLeasesResponse.FromString(answer)
-    except DecodeError:
-        raise ClientError(f"a server sent {len(answer)} bytes that are no list of leases") from None
+    """The numbers of all leases, sorted. Raises what :meth:`Calls.ask` raises."""
+    told = await calls.ask(LEASES, lease_pb2.LeaseLeasesRequest(), lease_pb2.LeaseLeasesResponse, timeout_s)
     return sorted(each.ID for each in told.leases)
 
 

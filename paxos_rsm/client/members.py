@@ -19,7 +19,7 @@ from paxos_rsm.client.calls import Calls
 from paxos_rsm.client.endpoints import parse_endpoints
 from paxos_rsm.client.session import CHANNEL_OPTIONS
 from paxos_rsm.client.types import Ballot, Member, MemberStatus
-from paxos_rsm.errors import ClientError, InvalidArgument
+from paxos_rsm.errors import InvalidArgument
 
 __all__ = ["ask_members", "client_endpoints", "list_members"]
 
@@ -30,11 +30,7 @@ MEMBER_LIST = "/paxos_rsm.v1.Cluster/MemberList"
 async def list_members(calls: Calls, timeout_s: float) -> list[Member]:
     """The members of the cluster, by name. Raises what :meth:`Calls.ask` raises."""
     request = cluster_pb2.MemberListRequest(linearizable=True)
-    answer = await calls.ask(MEMBER_LIST, request.SerializeToString(), timeout_s)
-    try:
-        listed = cluster_pb2.MemberListResponse.FromString(answer)
-    except DecodeError:
-        raise ClientError(f"a server sent {len(answer)} bytes that are no list of members") from None
+    listed = await calls.ask(MEMBER_LIST, request, cluster_pb2.MemberListResponse, timeout_s)
     members = [
         Member(each.ID, each.name, tuple(each.peerURLs), tuple(each.clientURLs), each.isLearner)
         for each in listed.members

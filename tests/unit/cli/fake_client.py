@@ -7,8 +7,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from paxos_rsm._proto import kv_pb2 as pb
-from paxos_rsm.cli.kv import prefix_end
 from paxos_rsm.client import GetResult, KeyValue, Leader, PutResult, RangeResult, WatchEvent
+from paxos_rsm.client.commands import prefix_end
 from paxos_rsm.codec.kv import KvCodec
 from paxos_rsm.errors import InvalidArgument, PaxosRsmError
 from paxos_rsm.machines.base import Position

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from paxos_rsm.cli.kv import bounds_of, prefix_end
+from paxos_rsm.cli.kv import bounds_of
 from paxos_rsm.errors import OutOfRange, UnknownOutcome
 from tests.unit.cli.fake_client import FakeClient
 from tests.unit.cli.helpers import run
@@ -211,11 +211,6 @@ def test_get_as_a_table(filled: Client) -> None:
 )
 def test_bounds(arguments: tuple[str | None, str | None, bool, bool], bounds: tuple[bytes, bytes]) -> None:
     assert bounds_of(*arguments) == bounds
-
-
-def test_the_end_of_a_prefix() -> None:
-    assert prefix_end(b"a\xff\xff") == b"b"
-    assert prefix_end(b"\xff") == b"\0"
 
 
 @pytest.mark.parametrize(

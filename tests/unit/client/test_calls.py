@@ -22,11 +22,15 @@ def calls(*servers: FakeServer) -> Calls:
     return made
 
 
+async def ask(asked: Calls, method: str = METHOD, timeout_s: float = LONG_S) -> pb.LeaseLeasesResponse:
+    return await asked.ask(method, pb.LeaseLeasesRequest(), pb.LeaseLeasesResponse, timeout_s)
+
+
 async def test_the_next_server_is_asked_where_one_is_down(start_server: StartServer) -> None:
     one, two = await start_server(), await start_server()
     await one.stop()
     asked = calls(one, two)
-    assert pb.LeaseLeasesResponse.FromString(await asked.ask(METHOD, b"", LONG_S)) == pb.LeaseLeasesResponse()
+    assert await ask(asked) == pb.LeaseLeasesResponse()
     assert asked.ring.current == two.endpoint, "and it is asked first from then on"
 
 
@@ -43,16 +47,16 @@ async def test_a_server_that_does_not_answer_is_left_after_a_while(
     await one.stop()
     await one.start()
     monkeypatch.setattr("paxos_rsm.client.calls.ATTEMPT_S", 0.1)
-    await calls(one, two).ask(METHOD, b"", LONG_S)
+    await ask(calls(one, two))
     with pytest.raises(
         Unavailable, match=r"no server answered within 0\.3 s; the last one tried: .*DEADLINE"
     ):
-        await calls(one).ask(METHOD, b"", 0.3)
+        await ask(calls(one), timeout_s=0.3)
 
 
 async def test_what_a_server_says_is_raised(server: FakeServer) -> None:
     with pytest.raises(InvalidArgument, match=r"does not offer /paxos_rsm\.v1\.Lease/Nothing"):
-        await calls(server).ask("/paxos_rsm.v1.Lease/Nothing", b"", LONG_S)
+        await ask(calls(server), "/paxos_rsm.v1.Lease/Nothing")
 
     async def refuse(data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         await context.abort(grpc.StatusCode.INTERNAL, "a bug")
@@ -61,7 +65,18 @@ async def test_what_a_server_says_is_raised(server: FakeServer) -> None:
     await server.stop()
     await server.start()
     with pytest.raises(ClientError, match="a bug"):
-        await calls(server).ask(METHOD, b"", LONG_S)
+        await ask(calls(server))
+
+
+async def test_an_answer_that_is_none_is_an_error(server: FakeServer) -> None:
+    async def garble(data: bytes, context: object) -> bytes:
+        return b"\xff" * 3
+
+    server.leases.leases = garble  # type: ignore[method-assign]
+    await server.stop()
+    await server.start()
+    with pytest.raises(ClientError, match="a server sent 3 bytes that are no LeaseLeasesResponse"):
+        await ask(calls(server))
 
 
 async def test_close_ends_what_is_asked(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,10 +91,10 @@ async def test_close_ends_what_is_asked(server: FakeServer, monkeypatch: pytest.
     await server.stop()
     await server.start()
     asked = calls(server)
-    task = asyncio.create_task(asked.ask(METHOD, b"", LONG_S))
+    task = asyncio.create_task(ask(asked))
     await asyncio.wait_for(began.wait(), 20)
     await asked.close()
     with pytest.raises(Unavailable, match="closed"):
         await task
     with pytest.raises(Unavailable, match="closed"):
-        await asked.ask(METHOD, b"", LONG_S)
+        await ask(asked)
