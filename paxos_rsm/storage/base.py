@@ -42,17 +42,21 @@ class Recovered:
 
     Every slot up to ``compacted_through`` is decided, in a snapshot, and not in ``slots``; every one from there up to
     ``decided_through`` is decided with the entry that ``slots`` holds.
+
+    In the ``unreadable`` slots something was accepted or decided that cannot be read any more, in no ballot above
+    ``promised``; ``slots`` does not hold them, be they decided or not. Nobody may say that nothing was accepted there.
     """
 
     promised: Ballot = NO_BALLOT
     slots: dict[Slot, RecoveredSlot] = field(default_factory=dict)
     decided_through: Slot = 0
     compacted_through: Slot = 0
+    unreadable: set[Slot] = field(default_factory=set)
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing was ever promised, accepted or learned: the log of a server that never took part."""
-        return self.promised == NO_BALLOT and not self.slots and not self.decided_through
+        return self.promised == NO_BALLOT and not (self.slots or self.unreadable or self.decided_through)
 
     def apply(self, write: Write) -> None:
         """Replays one write. Raises InvariantViolation where it breaks rule 1 or 3."""
@@ -62,17 +66,19 @@ class Recovered:
                 held = self._check_entry(slot, entry)
                 if slot > self.compacted_through and (held is None or held.ballot is not None):
                     self.slots[slot] = RecoveredSlot(ballot, entry)
+                    self.unreadable.discard(slot)
             case WritePromise(ballot):
                 self._raise_promise(ballot)
             case WriteDecided(slot, entry):
                 self._check_entry(slot, entry)
                 if slot > self.compacted_through:
                     self.slots[slot] = RecoveredSlot(None, entry)
+                    self.unreadable.discard(slot)
             case WriteCompacted(slot):
                 self._forget(slot)
             case WriteDecidedThrough(slot):
                 for below in range(self.decided_through + 1, slot + 1):
-                    if below not in self.slots:
+                    if below not in self.slots and below not in self.unreadable:
                         raise InvariantViolation(
                             f"the log says that every slot up to {slot} is decided, and holds nothing in slot {below}"
                         )
@@ -85,6 +91,21 @@ class Recovered:
             self.decided_through = max(self.decided_through, through)
             for slot in [slot for slot in self.slots if slot <= through]:
                 del self.slots[slot]
+            self.unreadable = {slot for slot in self.unreadable if slot > through}
+
+    def lose(self, slot: Slot, ballot: Ballot | None) -> None:
+        """Replays a write whose entry cannot be read any more: a vote in ``ballot``, or (None) a decided entry.
+
+        What was known to be decided before is so still. Raises InvariantViolation as :meth:`apply` does.
+        """
+        if ballot is not None:
+            self._raise_promise(ballot)
+        if slot <= self.compacted_through:
+            return
+        held = self.slots.get(slot)
+        if held is None or (held.ballot is not None and slot > self.decided_through):
+            self.slots.pop(slot, None)
+            self.unreadable.add(slot)
 
     def _raise_promise(self, ballot: Ballot) -> None:
         if ballot < self.promised:

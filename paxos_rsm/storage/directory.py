@@ -26,7 +26,7 @@ from paxos_rsm.paxos.ready import WriteCompacted
 from paxos_rsm.paxos.types import NO_BALLOT
 from paxos_rsm.storage.base import DrawBits, Recovered
 from paxos_rsm.storage.files import FileSystem, Lock, storage_error
-from paxos_rsm.storage.identity import IDENTITY_NAME, Identity, read_identity, write_identity
+from paxos_rsm.storage.identity import FORMAT_VERSION, IDENTITY_NAME, Identity, read_identity, write_identity
 from paxos_rsm.storage.recovery import has_segments
 from paxos_rsm.storage.segments import SEGMENT_BYTES, SegmentLog
 from paxos_rsm.storage.snapshots import SnapshotStore
@@ -75,11 +75,14 @@ class DataDirectory:
         draw_bits: DrawBits,
         segment_bytes: int = SEGMENT_BYTES,
         joined: bool = False,
+        repair: bool = False,
     ) -> "DataDirectory":
         """Opens the directory of the member ``name``, and makes it where there is nothing.
 
         ``draw_bits`` is where an incarnation comes from: ``secrets.randbits`` in a server. ``joined`` is remembered in
         a directory that is made: its ids come from a cluster that runs, and are not compared at later starts.
+        ``repair``: entries of the log that cannot be read any more are told by ``recovered.unreadable``, and are no
+        reason to refuse.
 
         Raises DirectoryLocked, DirectoryUnusable, IdentityMismatch, LogDamaged, LogIOError, DiskFull, and UnknownEntry
         or InvariantViolation for what a newer version or a bug has written.
@@ -98,6 +101,7 @@ class DataDirectory:
                 draw_bits=draw_bits,
                 create=identity.boot_count == 0,
                 segment_bytes=segment_bytes,
+                repair=repair,
             )
             try:
                 if identity.boot_count == 0 and (recovered.slots or recovered.promised != NO_BALLOT):
@@ -106,7 +110,9 @@ class DataDirectory:
                         f"here yet, and the log holds votes. Put back the files that belong together, or {_ADD_ANEW}"
                     )
                 _reconcile(snapshots, log, recovered, identity)
-                identity = dataclasses.replace(identity, boot_count=identity.boot_count + 1)
+                identity = dataclasses.replace(
+                    identity, boot_count=identity.boot_count + 1, format_version=FORMAT_VERSION
+                )
                 write_identity(files, directory, identity)
             except BaseException:
                 log.close()

@@ -20,6 +20,7 @@ __all__ = [
     "RECORDS_START",
     "SEAL_BYTES",
     "SEAL_START",
+    "VERSION",
     "SegmentHeader",
     "decode_header",
     "encode_header",
@@ -32,7 +33,10 @@ _HEADER = struct.Struct("<8sQQQQQI")
 _CRC = struct.Struct("<I")
 _SEAL = struct.Struct("<8sQ")
 
-_MAGIC = b"\xd7paxlog1"
+VERSION = 2
+"""Of the records in a segment that is made now."""
+_MAGICS = {1: b"\xd7paxlog1", 2: b"\xd7paxlog2"}
+_VERSIONS = {magic: version for version, magic in _MAGICS.items()}
 _SEAL_MAGIC = b"\xd7goes on"
 
 HEADER_BYTES = _HEADER.size + _CRC.size
@@ -49,7 +53,7 @@ class SegmentHeader(NamedTuple):
 
     ``sequence`` counts segments from 1, ``capacity`` is the length of the file in bytes, ``owner`` the incarnation of
     the member, ``salt`` 64 random bits of the log, ``first_number`` the number of its first record, ``previous_crc``
-    the checksum of the record before that.
+    the checksum of the record before that, ``version`` the format of the records (records.py).
     """
 
     sequence: int
@@ -58,11 +62,12 @@ class SegmentHeader(NamedTuple):
     salt: int
     first_number: int
     previous_crc: int
+    version: int = VERSION
 
 
 def encode_header(header: SegmentHeader) -> bytes:
     """The header's bytes."""
-    fields = _HEADER.pack(_MAGIC, *header)
+    fields = _HEADER.pack(_MAGICS[header.version], *header[:-1])
     return fields + _CRC.pack(crc32(fields))
 
 
@@ -71,9 +76,10 @@ def decode_header(data: bytes) -> SegmentHeader | None:
     if len(data) < HEADER_BYTES:
         return None
     magic, *fields = _HEADER.unpack_from(data)
-    if magic != _MAGIC or _CRC.unpack_from(data, _HEADER.size) != (crc32(data[: _HEADER.size]),):
+    version = _VERSIONS.get(magic)
+    if version is None or _CRC.unpack_from(data, _HEADER.size) != (crc32(data[: _HEADER.size]),):
         return None
-    return SegmentHeader(*fields)
+    return SegmentHeader(*fields)._replace(version=version)
 
 
 def encode_seal(next_sequence: int) -> bytes:

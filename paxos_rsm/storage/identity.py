@@ -24,8 +24,12 @@ from paxos_rsm.storage.files import FileSystem
 
 __all__ = ["FORMAT_VERSION", "IDENTITY_NAME", "Identity", "read_identity", "write_identity"]
 
-FORMAT_VERSION = 1
-"""Of the whole data directory. Raised with every change that an older version would misread."""
+FORMAT_VERSION = 2
+"""Of the whole data directory. Raised with every change that an older version would misread.
+
+1: the log never starts late, records carry everything in their payload. 2: snapshots, ``start``, records of version 2.
+"""
+_READABLE = (1, FORMAT_VERSION)
 
 IDENTITY_NAME = "identity"
 _TEMPORARY_NAME = "identity.new"
@@ -85,10 +89,10 @@ def read_identity(files: FileSystem, directory: str) -> Identity | None:
             "member has voted. Restore the file from a copy of this very directory, or remove this member from the "
             "cluster and add it anew with an empty data directory"
         )
-    if message.format_version != FORMAT_VERSION:
+    if message.format_version not in _READABLE:
         raise IdentityMismatch(
             f"the data directory {directory} has format {message.format_version}, and this version of paxos_rsm knows "
-            f"format {FORMAT_VERSION}. Start the version of paxos_rsm that wrote it, or a newer one"
+            f"the formats up to {FORMAT_VERSION}. Start the version of paxos_rsm that wrote it, or a newer one"
         )
     numbers = (message.incarnation, message.cluster_id, message.member_id)
     if not all(0 < number <= _NUMBER_MAX for number in numbers) or message.boot_count > _NUMBER_MAX:

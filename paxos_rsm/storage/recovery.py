@@ -17,6 +17,13 @@ section 6; Alagappan et al., *Protocol-Aware Recovery for Consensus-Based Storag
 5. Only **what a torn write leaves** is left: dropped, with all that follows it. Valid records after it are
    no proof of damage: the system writes pages out in any order.
 
+*An entry lost, and nothing else.* Where a record is damaged by one of these and its header is sound, nothing more is
+lost than the entry in it: the header says which slot that was and which ballot was voted in. Such a slot is
+*unreadable* (``Recovered.unreadable``): the record stays where it is, the log goes on after it, and what was decided
+there is fetched from peers. What the next record names as the checksum before it is believed then. A damaged header, a
+promise that may be lost with it, or a record of version 1 is still LogDamaged; so is everything unless ``repair`` is
+asked for.
+
 What is kept is not durable yet, not even what can be read: the process may have died before its sync, or because its
 sync failed, after which the system takes lost pages for clean. So :class:`Tail` says what has to be written once more
 and synced before anything is believed: the records that no later one proves synced, as they are, and zeros over what
@@ -43,8 +50,8 @@ from paxos_rsm.storage.headers import (
     segment_name,
     segment_sequence,
 )
-from paxos_rsm.storage.payloads import decode_write
-from paxos_rsm.storage.records import Record, RecordFormat
+from paxos_rsm.storage.payloads import decode_write, left_of
+from paxos_rsm.storage.records import Head, Record, RecordFormat
 from paxos_rsm.storage.start import START_NAME, WHOLE, LogStart, decode_start
 
 __all__ = ["SegmentContent", "Tail", "damaged", "has_segments", "read_log", "segment_sequences"]
@@ -102,8 +109,12 @@ def has_segments(files: FileSystem, directory: str) -> bool:
     return bool(segment_sequences(files, directory))
 
 
-def read_log(files: FileSystem, directory: str, owner: int) -> tuple[Recovered, Tail] | None:
+def read_log(
+    files: FileSystem, directory: str, owner: int, *, repair: bool = False
+) -> tuple[Recovered, Tail] | None:
     """Reads the log in ``directory``; None where there is none. Writes nothing.
+
+    ``repair``: a lost entry makes its slot unreadable, and is not LogDamaged.
 
     Raises LogDamaged, IdentityMismatch (it is not the log of the incarnation ``owner``), UnknownEntry (a newer version
     wrote it), InvariantViolation (a bug wrote it), and OSError.
@@ -127,20 +138,26 @@ def read_log(files: FileSystem, directory: str, owner: int) -> tuple[Recovered, 
             raise damaged(path, 0, None, f"the segment is missing, while {segment_name(sequence)} exists")
     headers = [_read_header(files, directory, sequence, owner) for sequence in sequences]
     left_over = [sequence for sequence in everything if sequence < first]
-    return _Reader(files, directory, headers, start or WHOLE).read(left_over)
+    return _Reader(files, directory, headers, start or WHOLE, repair).read(left_over)
 
 
 class _Reader:
     """One pass over the segments."""
 
     def __init__(
-        self, files: FileSystem, directory: str, headers: list[SegmentHeader], start: LogStart
+        self,
+        files: FileSystem,
+        directory: str,
+        headers: list[SegmentHeader],
+        start: LogStart,
+        repair: bool,
     ) -> None:
         self._files = files
         self._directory = directory
         self._headers = headers
-        self._format = RecordFormat(headers[0].salt)
+        self._format = RecordFormat(headers[0].salt, headers[0].version)
         self._start = start
+        self._repair = repair
         self._recovered = Recovered(
             start.promised, decided_through=start.compacted_through, compacted_through=start.compacted_through
         )
@@ -148,6 +165,9 @@ class _Reader:
         is_whole = start.first_segment == 1
         self._next_number = 1 if is_whole else headers[0].first_number
         self._previous_crc = self._format.seed if is_whole else headers[0].previous_crc
+        self._believes_any_crc = (
+            False  # the record before cannot be read, so nobody knows what its checksum was
+        )
         self._ends_in_mark = False
         self._proven = 0  # every record up to this number was synced, as a later one says
 
@@ -161,12 +181,12 @@ class _Reader:
         path, data = self._load(header)
         at = RECORDS_START
         while self._next_number < following.first_number:
-            record = self._format.read(data, at)
-            if record is None:
+            end = self._next(path, data, at, is_proven=True)
+            if end is None:
                 why = self._format.damage(data, at) or "it is missing"
                 why += f", although {segment_name(following.sequence)} goes on after it"
                 raise damaged(path, at, self._next_number, why)
-            at = self._take(path, at, record)
+            at = end
         self._proven = self._next_number - 1
         self._contents[-1].end = at
 
@@ -179,12 +199,10 @@ class _Reader:
                 path, SEAL_START, None, f"it was sealed, and the segment after it, {missing}, is missing"
             )
         at = RECORDS_START
-        unproven: list[
-            tuple[int, int]
-        ] = []  # numbers and offsets of the records that no later one proves synced
-        while (record := self._format.read(data, at)) is not None:
-            unproven.append((record.number, at))
-            at = self._take(path, at, record)
+        unproven: list[tuple[int, int]] = []  # numbers and offsets of records that no later one proves synced
+        while (end := self._next(path, data, at, is_proven=False)) is not None:
+            unproven.append((self._next_number - 1, at))
+            at = end
             if self._proven >= unproven[0][0]:
                 unproven = [each for each in unproven if each[0] > self._proven]
         self._check_end(path, data, at)
@@ -206,6 +224,41 @@ class _Reader:
             left_over=left_over,
         )
 
+    def _next(self, path: str, data: bytes, at: int, *, is_proven: bool) -> int | None:
+        """Replays the next record, which stands at ``at``. Returns where it ends; None where it does not stand there.
+
+        ``is_proven``: it was synced, so that only damage can have changed it.
+        """
+        record = self._format.read(data, at)
+        if record is not None:
+            return self._take(path, at, record)
+        head = self._format.head(data, at) if self._repair else None
+        if head is None or head.end > len(data) or not self._follows(head):
+            return None
+        if not is_proven and not self._is_damaged(data, at):
+            return None
+        try:
+            left = left_of(head)
+        except ValueError as error:
+            raise damaged(path, at, head.number, str(error)) from error
+        if left is None and not head.is_mark:
+            return None
+        if isinstance(left, tuple):
+            self._recovered.lose(*left)
+            self._contents[-1].newest_slot = max(self._contents[-1].newest_slot, left[0])
+        elif left is not None:
+            self._recovered.apply(left)
+        self._step(head, self._format.stored_crc(data, head))
+        self._believes_any_crc = True
+        return head.end
+
+    def _is_damaged(self, data: bytes, at: int) -> bool:
+        """Whether the record that should stand at ``at``, in the last segment, was not only torn."""
+        if self._format.damage(data, at) is not None:
+            return True
+        number = self._next_number
+        return any(record.durable_through >= number for _, record in self._format.later(data, at, number))
+
     def _check_end(self, path: str, data: bytes, at: int) -> None:
         """Raises LogDamaged unless what follows the last record was never acknowledged."""
         number = self._next_number
@@ -221,28 +274,39 @@ class _Reader:
 
     def _take(self, path: str, at: int, record: Record) -> int:
         """Replays a record that must be the next one. Returns where it ends."""
-        if record.number != self._next_number or record.previous_crc != self._previous_crc:
+        if not self._follows(record):
             why = f"record {record.number} stands there, which does not follow the one before"
             raise damaged(path, at, self._next_number, why)
         if not record.is_mark:
             try:
-                write = decode_write(record.payload)
+                write = decode_write(record.row)
             except ValueError as error:
                 raise damaged(path, at, record.number, str(error)) from error
             self._recovered.apply(write)
             if isinstance(write, WriteAccepted | WriteDecided):
                 content = self._contents[-1]
                 content.newest_slot = max(content.newest_slot, write.slot)
+        self._step(record, record.crc)
+        return record.end
+
+    def _follows(self, record: Record | Head) -> bool:
+        is_chained = self._believes_any_crc or record.previous_crc == self._previous_crc
+        return record.number == self._next_number and is_chained
+
+    def _step(self, record: Record | Head, crc: int) -> None:
+        """A record is behind us."""
         self._next_number += 1
-        self._previous_crc = record.crc
+        self._previous_crc = crc
+        self._believes_any_crc = False
         self._ends_in_mark = record.is_mark
         self._proven = max(self._proven, record.durable_through)
-        return record.end
 
     def _load(self, header: SegmentHeader) -> tuple[str, bytes]:
         """The path and the bytes of a segment, which must begin where the one before ends."""
         path = f"{self._directory}/{segment_name(header.sequence)}"
-        if header.first_number != self._next_number or header.previous_crc != self._previous_crc:
+        self._format = RecordFormat(header.salt, header.version)
+        is_chained = self._believes_any_crc or header.previous_crc == self._previous_crc
+        if header.first_number != self._next_number or not is_chained:
             why = f"it starts with record {header.first_number} and does not follow the segment before"
             raise damaged(path, 0, self._next_number, why)
         self._contents.append(

@@ -18,6 +18,7 @@ What every reader of this file must know:
 - *Any error is final.* A failed sync is told once by the system and the bytes may be gone (files.py), so after the
   first error, a full disk too, the log refuses every call with that error until the server is started again.
 
+- *A segment of an older version* is read and never written to: the log goes on in a new one.
 - *Dropping segments* once a snapshot has their content follows the order that start.py tells. A segment goes when every
   slot that it speaks of is compacted, and it is not the last. Removing one of 64 MiB takes the system some 20 ms, so no
   group of writes waits for more than one.
@@ -36,13 +37,14 @@ from paxos_rsm.storage.files import File, FileSystem, storage_error
 from paxos_rsm.storage.headers import (
     RECORDS_START,
     SEAL_START,
+    VERSION,
     SegmentHeader,
     encode_header,
     encode_seal,
     segment_name,
 )
 from paxos_rsm.storage.payloads import encode_write
-from paxos_rsm.storage.records import MARK, PAYLOAD_BYTES_MAX, RecordFormat, record_bytes
+from paxos_rsm.storage.records import MARK, NOTHING, PAYLOAD_BYTES_MAX, RecordFormat, Row, record_bytes
 from paxos_rsm.storage.recovery import WHAT_TO_DO, SegmentContent, Tail, read_log
 from paxos_rsm.storage.start import WHOLE, LogStart, write_start
 
@@ -92,11 +94,13 @@ class SegmentLog:
         draw_bits: DrawBits,
         create: bool = False,
         segment_bytes: int = SEGMENT_BYTES,
+        repair: bool = False,
     ) -> tuple["SegmentLog", Recovered]:
         """Opens the log in ``directory`` and says what it remembered, all of which is durable then.
 
         ``owner`` is the incarnation of the member; ``create`` allows a log that is not there to be made;
-        ``segment_bytes`` is the length of new segments.
+        ``segment_bytes`` is the length of new segments; ``repair``: entries that cannot be read any more are told by
+        ``Recovered.unreadable``, and are no reason to refuse.
 
         Raises LogDamaged, IdentityMismatch, UnknownEntry, InvariantViolation (see recovery.py), LogIOError, DiskFull.
         """
@@ -105,7 +109,7 @@ class SegmentLog:
                 f"a segment of {segment_bytes} bytes is too short; at least {SEGMENT_BYTES_MIN} are needed"
             )
         try:
-            found = read_log(files, directory, owner)
+            found = read_log(files, directory, owner, repair=repair)
         except OSError as error:
             raise storage_error(error, f"reading the log in {directory}") from error
         if found is None and not create:
@@ -145,15 +149,15 @@ class SegmentLog:
         an entry is beyond all bounds.
         """
         self._check()
-        payloads = self._encode(writes)
+        rows = self._encode(writes)
         with self._io("writing"):
             first = 0
             for at, write in enumerate(writes):
                 if isinstance(write, WriteCompacted):
-                    self._append(writes[first:at], payloads[first:at])
+                    self._append(writes[first:at], rows[first:at])
                     self._compact(write.slot)
                     first = at + 1
-            self._append(writes[first:], payloads[first:])
+            self._append(writes[first:], rows[first:])
             if self._left_over:
                 self._remove_one()
 
@@ -184,10 +188,10 @@ class SegmentLog:
 
     # ---------------------------------------------------------------------------------- inside
 
-    def _encode(self, writes: Sequence[Write]) -> list[bytes]:
-        """The payloads of the writes, none of which may lower the promise or be beyond all bounds."""
+    def _encode(self, writes: Sequence[Write]) -> list[Row]:
+        """The rows of the writes, none of which may lower the promise or be beyond all bounds."""
         promised = self._promised
-        payloads: list[bytes] = []
+        rows: list[Row] = []
         for write in writes:
             if isinstance(write, WriteAccepted | WritePromise):
                 if write.ballot < promised:
@@ -195,26 +199,26 @@ class SegmentLog:
                         f"a write of ballot {write.ballot} was given to the log after a promise of {promised} (rule 3)"
                     )
                 promised = write.ballot
-            payload = encode_write(write)
-            if len(payload) > PAYLOAD_BYTES_MAX:
+            row = NOTHING if isinstance(write, WriteCompacted) else encode_write(write)
+            if len(row.payload) > PAYLOAD_BYTES_MAX:
                 raise InvariantViolation(
-                    f"a write of {len(payload)} bytes was given to the log, which takes {PAYLOAD_BYTES_MAX} at most; "
-                    "entries have to be bounded before they are proposed"
+                    f"a write of {len(row.payload)} bytes was given to the log, which takes {PAYLOAD_BYTES_MAX} at "
+                    "most; entries have to be bounded before they are proposed"
                 )
-            payloads.append(payload)
-        return payloads
+            rows.append(row)
+        return rows
 
-    def _append(self, writes: Sequence[Write], payloads: Sequence[bytes]) -> None:
+    def _append(self, writes: Sequence[Write], rows: Sequence[Row]) -> None:
         parts: list[bytes] = []
         end = self._end
-        for write, payload in zip(writes, payloads, strict=True):
-            size = record_bytes(len(payload))
-            if end + size > self._header.capacity:
+        for write, row in zip(writes, rows, strict=True):
+            size = record_bytes(len(row.payload))
+            if end + size > self._header.capacity or self._header.version != VERSION:
                 self._write(parts, end)
                 self._roll(size)
                 parts, end = [], self._end
             self._previous_crc = self._format.encode(
-                parts, payload, self._next_number, self._durable_through, self._previous_crc
+                parts, row, self._next_number, self._durable_through, self._previous_crc
             )
             self._next_number += 1
             end += size
@@ -246,11 +250,11 @@ class SegmentLog:
 
     def _leave_mark(self) -> None:
         """Proves what was synced last. Without it, if the segment is full: the next group will prove it."""
-        fits = self._end + record_bytes(0) <= self._header.capacity
+        fits = self._end + record_bytes(0) <= self._header.capacity and self._header.version == VERSION
         if fits and self._next_number > 1 and not self._ends_in_mark:
             parts: list[bytes] = []
             self._previous_crc = self._format.encode(
-                parts, b"", self._next_number, self._durable_through, self._previous_crc, MARK
+                parts, NOTHING, self._next_number, self._durable_through, self._previous_crc, MARK
             )
             self._next_number += 1
             self._ends_in_mark = True
@@ -285,6 +289,7 @@ class SegmentLog:
             capacity=max(self._segment_bytes, RECORDS_START + record_size),
             first_number=self._next_number,
             previous_crc=self._previous_crc,
+            version=VERSION,
         )
         self._file = self._make_segment(header)
         try:

@@ -146,6 +146,21 @@ class SnapshotStore:
                     self._files.remove(other)
             return SnapshotFetch(self, self._files, path, slot, size)
 
+    def partial(self) -> tuple[Slot, int, int] | None:
+        """What a fetch that was cut off has left: the slot, the length of the whole file, and the bytes that hold.
+
+        None where there is none. Reads what there is of it.
+        """
+        with _io(f"looking for a fetch that was cut off in {self._directory}"):
+            for name in sorted(self._files.names(self._directory), reverse=True):
+                slot, dash, size = name.removesuffix(_PART).partition("-")
+                if name.endswith(_PART) and dash and (slot + size).isascii() and (slot + size).isdigit():
+                    path = f"{self._directory}/{name}"
+                    with contextlib.closing(_open(self._files, path)) as file:
+                        held = _valid_bytes(file, path)
+                    return (int(slot), int(size), held) if held else None
+        return None
+
     def mark_damaged(self, slot: Slot) -> str | None:
         """Puts a snapshot aside, under another name, which is returned; None where there is none."""
         info = self._info(slot)

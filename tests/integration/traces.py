@@ -113,7 +113,7 @@ def _write(at_ns: int, file: str, offset: int, data: bytes, formats: dict[str, R
     if offset < RECORDS_START:
         header = decode_header(data[:HEADER_BYTES])
         if header is not None:
-            formats[file] = RecordFormat(header.salt)
+            formats[file] = RecordFormat(header.salt, header.version)
         return Event(WRITE, at_ns, file)
     votes: list[Vote] = []
     decided: list[Slot] = []
@@ -124,7 +124,7 @@ def _write(at_ns: int, file: str, offset: int, data: bytes, formats: dict[str, R
         at = record.end
         if record.is_mark:
             continue
-        write = decode_write(record.payload)
+        write = decode_write(record.row)
         if isinstance(write, WriteAccepted):
             votes.append(Vote(write.slot, write.ballot))
         elif isinstance(write, WriteDecided):

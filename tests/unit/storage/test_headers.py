@@ -25,6 +25,12 @@ def test_a_header_comes_back() -> None:
     assert decode_header(data + b"more") == HEADER
 
 
+def test_a_header_of_version_1() -> None:
+    older = HEADER._replace(version=1)
+    assert encode_header(older)[:8] == b"\xd7paxlog1"
+    assert decode_header(encode_header(older)) == older
+
+
 def test_every_flipped_bit_of_a_header_is_found() -> None:
     data = encode_header(HEADER)
     for bit in range(len(data) * 8):

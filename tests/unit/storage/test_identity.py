@@ -74,7 +74,7 @@ def test_every_other_length_is_found() -> None:
 
 def test_a_later_format_is_told() -> None:
     files = directory_of(dataclasses.replace(IDENTITY, format_version=FORMAT_VERSION + 1))
-    with pytest.raises(IdentityMismatch, match=r"format 2.* or a newer one"):
+    with pytest.raises(IdentityMismatch, match=r"format 3.* or a newer one"):
         read_identity(files, "/d")
 
 

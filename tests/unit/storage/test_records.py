@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paxos_rsm.storage.files import SECTOR_BYTES
-from paxos_rsm.storage.records import MARK, PAYLOAD_BYTES_MAX, RecordFormat, record_bytes
+from paxos_rsm.storage.records import MARK, PAYLOAD_BYTES_MAX, RecordFormat, Row, record_bytes
 
 FORMAT = RecordFormat(0x0123456789ABCDEF)
 ROOM = 64 << 10
@@ -28,12 +28,17 @@ PAYLOADS = [
 STARTS = [0, 8, 472, 480, 496, 504]
 
 
+def row(payload: bytes) -> Row:
+    """A row with something in every field."""
+    return Row(255, 2**64 - 1, 2**64 - 2, 9, payload)
+
+
 def image(
     payload: bytes, start: int, number: int = 5, durable_through: int = 3, flags: int = 0
 ) -> tuple[bytes, int]:
     """A zero-filled segment with one record in it, and where that ends."""
     parts: list[bytes] = []
-    FORMAT.encode(parts, payload, number, durable_through, 77, flags)
+    FORMAT.encode(parts, row(payload), number, durable_through, 77, flags)
     record = b"".join(parts)
     assert len(record) == record_bytes(len(payload))
     return (bytes(start) + record).ljust(ROOM, b"\0"), start + len(record)
@@ -44,7 +49,7 @@ def test_a_record_comes_back(payload: bytes, start: int) -> None:
     data, end = image(payload, start)
     record = FORMAT.read(data, start)
     assert record is not None
-    assert record[:5] == (5, 3, 77, False, payload)
+    assert record[:5] == (5, 3, 77, False, row(payload))
     assert record.end == end
     assert end % 8 == 0
 
@@ -58,7 +63,7 @@ def test_a_mark_comes_back() -> None:
 
 def test_the_checksum_is_what_the_next_record_names() -> None:
     parts: list[bytes] = []
-    crc = FORMAT.encode(parts, b"payload", 1, 0, FORMAT.seed)
+    crc = FORMAT.encode(parts, row(b"payload"), 1, 0, FORMAT.seed)
     record = FORMAT.read(b"".join(parts), 0)
     assert record is not None
     assert record.crc == crc
@@ -165,10 +170,10 @@ def test_the_longest_payload_is_legal() -> None:
     assert PAYLOAD_BYTES_MAX >= 8 << 20
     payload = Random(4).randbytes(8 << 20)
     parts: list[bytes] = []
-    FORMAT.encode(parts, payload, 1, 0, 0)
+    FORMAT.encode(parts, row(payload), 1, 0, 0)
     record = FORMAT.read(b"".join(parts), 0)
     assert record is not None
-    assert record.payload == payload
+    assert record.row == row(payload)
 
 
 RUNS = st.lists(st.tuples(st.sampled_from([0, 1, 0xA5, 0xFF]), st.integers(0, 1500)), max_size=6)
@@ -182,7 +187,7 @@ def test_torn_is_torn_and_damaged_is_damaged_whatever_the_payload(
     data, end = image(payload, start)
     record = FORMAT.read(data, start)
     assert record is not None
-    assert record.payload == payload
+    assert record.row == row(payload)
 
     flipped = bytearray(data)
     bit = rng.randrange(start * 8, end * 8)

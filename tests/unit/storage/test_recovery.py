@@ -22,7 +22,7 @@ from paxos_rsm.storage.headers import (
     segment_name,
 )
 from paxos_rsm.storage.memory import CrashMode, MemoryFiles
-from paxos_rsm.storage.records import RecordFormat
+from paxos_rsm.storage.records import RecordFormat, Row
 from paxos_rsm.storage.recovery import has_segments, read_log
 from tests.forms import of_form
 from tests.unit.storage.helpers import FIRST, LOG, OWNER, SECOND, accepted, disk, new_log, open_log, replayed
@@ -303,7 +303,7 @@ def test_a_record_that_does_not_follow_is_damage() -> None:
         tail = found[1]
         parts: list[bytes] = []
         RecordFormat(tail.header.salt).encode(
-            parts, b"\x20\x01", number, 0, previous_crc or tail.previous_crc
+            parts, Row(4, 1, 0, 0, b""), number, 0, previous_crc or tail.previous_crc
         )
         spoil(files, FIRST, tail.end, b"".join(parts))
         with pytest.raises(LogDamaged, match="does not follow"):
@@ -316,27 +316,28 @@ def test_a_record_that_is_none_is_damage() -> None:
     assert found is not None
     tail = found[1]
     parts: list[bytes] = []
-    RecordFormat(tail.header.salt).encode(parts, b"\xff\xff\xff", 1, 0, tail.previous_crc)
+    RecordFormat(tail.header.salt).encode(parts, Row(3, 1, 0, 0, b"\xff\xff\xff"), 1, 0, tail.previous_crc)
     spoil(files, FIRST, tail.end, b"".join(parts))
-    with pytest.raises(LogDamaged, match="record 1: 3 bytes are no LogRecord"):
+    with pytest.raises(LogDamaged, match="record 1: 3 bytes are no Entry"):
         open_log(files)
 
 
 @pytest.mark.parametrize(
-    ("payload", "why"),
+    ("row", "why"),
     [
-        (b"\x1a\x08\x08\x01\x1a\x04\x08\x03\x12\x00", "a configuration needs at least one member"),
-        (b"\x1a\x0a\x08\x01\x1a\x06\x08\x03\x12\x02\xff\xff", "2 bytes are no Configuration"),
-        (b"\x20" + b"\xff" * 9 + b"\x01", "it names slot 18446744073709551615"),
+        (Row(3, 1, 0, 0, b"\x08\x03\x12\x00"), "a configuration needs at least one member"),
+        (Row(3, 1, 0, 0, b"\x08\x03\x12\x02\xff\xff"), "2 bytes are no Configuration"),
+        (Row(4, 2**64 - 1, 0, 0, b""), "it names slot 18446744073709551615"),
+        (Row(1, 0, 3, 0, b""), "it names 3.0, which is no ballot"),
     ],
 )
-def test_a_record_that_no_server_writes_is_damage(payload: bytes, why: str) -> None:
+def test_a_record_that_no_server_writes_is_damage(row: Row, why: str) -> None:
     """Found by fuzzing: a DecodeError or a ConfigError came out, and slots beyond 63 bits were believed."""
     files, _ = new_log()
     found = read_log(files, LOG, OWNER)
     assert found is not None
     parts: list[bytes] = []
-    RecordFormat(found[1].header.salt).encode(parts, payload, 1, 0, found[1].previous_crc)
+    RecordFormat(found[1].header.salt).encode(parts, row, 1, 0, found[1].previous_crc)
     spoil(files, FIRST, found[1].end, b"".join(parts))
     with pytest.raises(LogDamaged, match=f"record 1: .*{why}"):
         open_log(files)
@@ -361,7 +362,9 @@ def test_a_value_that_looks_like_a_record_is_a_value(knows_the_salt: bool) -> No
     found = read_log(files, LOG, OWNER)
     assert found is not None
     parts: list[bytes] = []
-    RecordFormat(found[1].header.salt if knows_the_salt else 0).encode(parts, b"\x20\x01", 100, 99, 0)
+    RecordFormat(found[1].header.salt if knows_the_salt else 0).encode(
+        parts, Row(4, 1, 0, 0, b""), 100, 99, 0
+    )
     forged = b"".join(b"." * 7 + b"".join(parts) for _ in range(8))
     log.append([accepted(1, b"." * 600 + forged)])
     files.crash_keeping(FIRST, lambda sector: sector != RECORDS_START // SECTOR_BYTES)

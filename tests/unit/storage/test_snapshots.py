@@ -297,6 +297,19 @@ def test_a_fetch_in_pieces() -> None:
     assert files.paths(DIRECTORY) == [path_of(40)]
 
 
+def test_without_a_fetch_that_was_cut_off_there_is_no_part_of_one() -> None:
+    store, data = opened(MemoryFiles()), file_bytes(40)
+    assert store.partial() is None
+    fetch = store.fetch(40, len(data))
+    fetch.write(0, data[:10])
+    fetch.close()
+    assert store.partial() is None  # nothing of it holds
+    fetch = store.fetch(40, len(data))
+    fetch.write(0, data)
+    fetch.finish()
+    assert store.partial() is None
+
+
 def test_bytes_that_are_not_the_next_are_not_written() -> None:
     store, data = opened(MemoryFiles()), file_bytes(40)
     fetch = store.fetch(40, len(data))
@@ -316,7 +329,10 @@ def test_a_fetch_goes_on_after_its_last_whole_chunk() -> None:
     fetch.write(0, data[: len(data) // 2])
     fetch.close()
     files.kill()
-    fetch = opened(files).fetch(40, len(data))
+    store = opened(files)
+    partial = store.partial()
+    fetch = store.fetch(40, len(data))
+    assert partial == (40, len(data), fetch.offset)
     assert len(data) // 4 < fetch.offset <= len(data) // 2
     fetch.write(fetch.offset, data[fetch.offset :])
     fetch.finish()
