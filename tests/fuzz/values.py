@@ -87,6 +87,15 @@ def member(rng: Random, name: str) -> Member:
     return Member(number(rng), number(rng), name, text(rng), several(rng, text, 2))
 
 
+def learner(rng: Random, at: int) -> Member:
+    """One that has joined, or has yet to."""
+    drawn = member(rng, f"l{at}{text(rng, 4)}")
+    incarnation = rng.choice((0, 100 + at))
+    return Member(
+        incarnation, 200 + at, drawn.name, drawn.peer_url, drawn.client_urls, True, rng.random() < 0.5
+    )
+
+
 def configuration(rng: Random) -> Configuration:
     count = rng.randint(1, 5)
     members: dict[int, Member] = {}
@@ -96,7 +105,11 @@ def configuration(rng: Random) -> Configuration:
         members[at] = Member(at + 1, 100 + at, drawn.name, drawn.peer_url, drawn.client_urls)
     phase2 = rng.randint(1, count)
     quorum = QuorumSizes(count, rng.randint(count + 1 - phase2, count), phase2)
-    return Configuration(number(rng), tuple(members.values()), quorum)
+    if rng.random() < 0.5:
+        return Configuration(number(rng), tuple(members.values()), quorum)
+    learners = [learner(rng, at) for at in range(rng.randint(0, 2))]
+    removed = several(rng, lambda r: number(r, 1_000, UINT64_MAX))
+    return Configuration(number(rng), (*members.values(), *learners), quorum, removed, several(rng, counter))
 
 
 def entry(rng: Random) -> Entry:

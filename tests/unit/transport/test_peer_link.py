@@ -9,7 +9,7 @@ import pytest
 from grpc import aio
 
 from paxos_rsm.errors import ConfigError
-from paxos_rsm.paxos.messages import Accept, Envelope, Message, ReadRequest
+from paxos_rsm.paxos.messages import Accept, Envelope, Message, ReadRequest, SnapshotChunk
 from paxos_rsm.paxos.types import Ballot, Batch
 from paxos_rsm.transport import Hello, Reason, Refusal, TransportOptions
 from paxos_rsm.transport.frames import (
@@ -138,6 +138,25 @@ async def test_heartbeats_pass_between_the_pieces_of_a_large_value() -> None:
         assert large not in member.messages
         await until(lambda: large in member.messages)
     assert member.messages == [*(ReadRequest(i) for i in range(1, 4)), large]
+
+
+async def test_a_snapshot_that_is_sent_holds_up_neither_heartbeats_nor_entries() -> None:
+    peer, port = await caller(TransportOptions(background_bytes_max=64 << 20))
+    chunks = [SnapshotChunk(7, 32 << 20, at << 18, bytes(1 << 18)) for at in range(128)]
+    async with serving(port, member := Member2()):
+        await until(peer.transport.connected)
+        peer.transport.send(to_2(*chunks))
+        await until(lambda: member.frames)
+        for number in range(1, 4):
+            passed = len(member.frames)
+            peer.transport.send(to_2(ReadRequest(number), accept(number, 600_000)))
+            await until(lambda number=number: accept(number, 600_000) in member.messages)  # type: ignore[misc]
+            before = member.frames[passed : member.frames.index([accept(number, 600_000)])]
+            assert len(before) < 64  # what gRPC had taken already; the others have waited
+        assert len(peer.transport.stats()) == 1
+        assert peer.transport.stats()[0].waiting_messages > 0
+        await until(lambda: chunks[-1] in member.messages)
+    assert [message for message in member.messages if isinstance(message, SnapshotChunk)] == chunks
 
 
 async def test_a_peer_that_does_not_read_costs_a_bounded_queue_and_nobody_waits() -> None:
