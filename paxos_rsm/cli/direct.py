@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from paxos_rsm.cli.connect import dial
 from paxos_rsm.cli.options import Settings
-from paxos_rsm.errors import ClientError
+from paxos_rsm.errors import ClientError, InvalidArgument, Unavailable
 
 if TYPE_CHECKING:
     import grpc
@@ -71,8 +71,6 @@ async def ask_any(settings: Settings, method: str, request: "Message", answer_ty
     Raises BadConnection where none can be connected to, and else the error of the last one asked, or of the first that
     refused for a reason that every other would have too.
     """
-    from paxos_rsm.errors import InvalidArgument
-
     await dial(settings.endpoints, settings.dial_timeout_s)
     share_s = settings.command_timeout_s / len(settings.endpoints)
     last: ClientError | None = None
@@ -92,7 +90,6 @@ def error_from(error: "grpc.aio.AioRpcError", endpoint: str, method: str, timeou
 
     from paxos_rsm.cli.status import plain_reason
     from paxos_rsm.client.failures import error_of, number_of
-    from paxos_rsm.errors import Unavailable
 
     code, details = error.code(), error.details() or ""
     if code is grpc.StatusCode.UNIMPLEMENTED:

@@ -15,11 +15,11 @@ import click
 
 from paxos_rsm.cli.answers import write_lines
 from paxos_rsm.cli.direct import ask, ask_any, ask_each
-from paxos_rsm.cli.failures import Failure, describe
+from paxos_rsm.cli.failures import BadConnection, Failure, describe
 from paxos_rsm.cli.go_strings import go_duration, go_size
 from paxos_rsm.cli.options import Settings, client_command, client_group, parse_endpoint, pass_settings
 from paxos_rsm.cli.output import print_json, print_line, print_table
-from paxos_rsm.errors import ClientError
+from paxos_rsm.errors import ClientError, Unavailable
 
 if TYPE_CHECKING:
     from paxos_rsm._proto import maintenance_pb2
@@ -252,19 +252,11 @@ def _complain(answers: _Answers, settings: Settings) -> None:
     if not answers.silent:
         return
     reasons = "; ".join(describe(error) for error in answers.silent.values())
-    if answers or any(not _is_connection(error) for error in answers.silent.values()):
+    if answers or not all(isinstance(error, Unavailable) for error in answers.silent.values()):
         raise Failure(
-            f"no status of {len(answers.silent)} of {len(answers) + len(answers.silent)} endpoints ({reasons})"
+            f"no answer from {len(answers.silent)} of {len(answers) + len(answers.silent)} endpoints ({reasons})"
         )
-    from paxos_rsm.cli.failures import BadConnection
-
     raise BadConnection(f"no server answers ({reasons}); is one running there? see --endpoints")
-
-
-def _is_connection(error: ClientError) -> bool:
-    from paxos_rsm.errors import Unavailable
-
-    return isinstance(error, Unavailable)
 
 
 for _command in (health, status, hashkv):

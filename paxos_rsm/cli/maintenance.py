@@ -1,7 +1,8 @@
 """``alarm list`` and ``defrag``: two words of etcd's that have little to say here.
 
-There is one kind of alarm yet, a server that found something wrong with itself; and a log in segments needs no
-defragmenting, which the servers answer when they are asked. Scripts that call these go on working.
+The servers of this version raise no alarms (one that finds something wrong with itself stops, and says so in its log);
+and a log in segments needs no defragmenting, which they answer when they are asked. Scripts that call these go on
+working.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ __all__ = ["COMMANDS", "alarm", "defrag"]
 
 @client_group("alarm", epilog="\b\nExamples:\n  paxos-rsm alarm list")
 def alarm() -> None:
-    """What a server has found wrong with itself."""
+    """Alarms of the servers. This version raises none."""
 
 
 @client_command("list", epilog="\b\nExamples:\n  paxos-rsm alarm list")

@@ -108,7 +108,7 @@ def test_one_that_does_not_answer_is_named_and_makes_it_an_error(
     result = run("endpoint", what, "--endpoints", f"{members[0].endpoint},{nobody}")
     assert result.exit_code == 1
     assert result.stdout.startswith(members[0].endpoint)
-    assert result.stderr.startswith(f"Error: no status of 1 of 2 endpoints ({nobody}: ")
+    assert result.stderr.startswith(f"Error: no answer from 1 of 2 endpoints ({nobody}: ")
     alone = run("endpoint", what, "--endpoints", nobody)
     assert (alone.exit_code, alone.stdout) == (2, "")
     assert alone.stderr.startswith(f"Error: no server answers ({nobody}: connection refused)")
