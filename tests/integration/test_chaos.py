@@ -14,6 +14,7 @@ import pytest
 
 from paxos_rsm.checker import read_history
 from paxos_rsm.testing.chaos.kinds import KINDS
+from tests.integration.conftest import ROOT
 from tests.integration.waiting import eventually
 
 pytestmark = pytest.mark.integration
@@ -115,7 +116,7 @@ def test_servers_that_answer_stale_reads_are_found_out(tmp_path: Path) -> None:
         command("--servers", "3", "--only", "follower-pause", "--times", "1", "--out", str(out), "--json"),
         capture_output=True,
         timeout=TIMEOUT_S,
-        env={**os.environ, "PYTHONPATH": str(plant)},
+        env={**os.environ, "PYTHONPATH": f"{plant}{os.pathsep}{ROOT}"},
         check=False,
     )
     assert done.returncode == 1, done.stdout.decode()[-3_000:] + done.stderr.decode()[-3_000:]

@@ -53,7 +53,10 @@ def test_a_sync_that_fails_once_stops_the_server(
     }
     with Load(*writers.values()) as load:
         load.wait_for(20)
-        fail_path(failing.data_dir).write_text(str(number))
+        # Made elsewhere and moved there: the server looks before each sync, and must not find half of it.
+        made = fail_path(failing.data_dir).with_suffix(".made")
+        made.write_text(str(number))
+        made.rename(fail_path(failing.data_dir))
         ended = ended_server(failing, before)
         sentence = check_one_sentence(ended)
         assert ERRORS[number] in sentence

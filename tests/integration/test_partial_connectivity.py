@@ -27,7 +27,7 @@ GOAL = 4
 """Election time-outs; told beside what was measured."""
 RESOLVED_MAX = 30
 """Election time-outs."""
-WATCHED = 8
+WATCHED = 6
 """Election time-outs for which leadership is watched afterwards."""
 LOOK_S = 0.25
 """Between two looks at who leads: far less than anybody leads who is elected at all."""
