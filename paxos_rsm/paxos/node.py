@@ -263,7 +263,12 @@ class Node:
             self._core.out.write(WriteCompacted(through))
 
     def hold(self, held: bool) -> None:
-        """Whether to release nothing, while a snapshot is put in the place of the state (:meth:`install` ends it)."""
+        """Whether to release nothing, while a snapshot is put in the place of the state (:meth:`install` ends it).
+
+        Such a node votes, but does not stand: it would lead in the middle of it.
+        """
+        if held and self.proposer.phase is not Phase.IDLE:
+            self._step_down()
         self._core.log.held = held
 
     def may_install(self, slot: Slot) -> bool:
@@ -353,6 +358,8 @@ class Node:
 
         :meth:`tick` does so in good manners, when it is time and a quorum agrees; safety does not depend on that.
         """
+        if self._core.log.held:
+            return
         self.reads.step_down()
         ballot = self.election.next_ballot(self.acceptor.promised)
         self.acceptor.promise(ballot)

@@ -131,6 +131,13 @@ class ReplicaHandle(Protocol):
         """Calls ``applied()`` after every turn that has fed the state machine, before anything else runs."""
         ...
 
+    def watch_install(self, installing: Callable[[bool], None]) -> None:
+        """Calls ``installing(True)`` right before the state is replaced by a snapshot, ``installing(False)`` after.
+
+        Between the two the state machine must not be asked but for what it allows while it restores.
+        """
+        ...
+
     def watch_leader(self, changed: Callable[[bool], None]) -> None:
         """Calls ``changed(has_leader)`` now and whenever that changes."""
         ...

@@ -15,6 +15,7 @@ that the session could expire meanwhile, for it is a sign of life, too.
 """
 
 from collections import deque
+from collections.abc import Callable
 
 from paxos_rsm.codec.frames import encode_frame
 from paxos_rsm.errors import InvalidArgument, PaxosRsmError, ResourceExhausted, SessionExpired, Unavailable
@@ -29,6 +30,7 @@ from paxos_rsm.machines.frames import (
     Register,
     Registered,
 )
+from paxos_rsm.machines.sessions import registration_slot
 from paxos_rsm.replica.api import SessionSink
 
 __all__ = ["LocalSession", "LocalSessions"]
@@ -239,6 +241,15 @@ class LocalSessions:
                 self._overloaded(session, outcome)
             else:
                 self.fail(session, SessionExpired(expired_sentence(outcome.session)))
+
+    def restored(self, slot: int, kept_results: Callable[[int], Executed | None]) -> None:
+        """The state is that of ``slot``: what was executed in slots that were never applied here is in its table."""
+        for number, session in list(self._by_number.items()):
+            kept = kept_results(number)
+            if kept is not None:
+                self.applied(kept)
+            elif registration_slot(number) <= slot:
+                self.applied(Expired(number, session.last_seq + 1))
 
     def _registered(self, outcome: Registered) -> None:
         session = self._by_nonce.pop(outcome.nonce, None)

@@ -20,6 +20,7 @@ from paxos_rsm.paxos.types import Ballot, NodeId, Slot
 from paxos_rsm.replica.api import ReplicaStatus, SessionHandle, SessionSink
 from paxos_rsm.replica.forming import InitialCluster
 from paxos_rsm.replica.replica import Effects, Replica
+from paxos_rsm.replica.snapshots import SnapshotKeeper
 from paxos_rsm.storage.base import LogWriter
 
 __all__ = ["Network", "ReplicaLoop"]
@@ -65,8 +66,19 @@ class ReplicaLoop:
     writer: LogWriter
     network: Network
 
-    def __init__(self, replica: Replica, initial: InitialCluster, log_bytes: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        replica: Replica,
+        initial: InitialCluster,
+        log_bytes: Callable[[], int],
+        snapshots: SnapshotKeeper | None = None,
+    ) -> None:
+        """Without ``snapshots`` the log grows for ever, and a peer that needs one does not get it."""
         self.replica = replica
+        self.snapshots = snapshots
+        if snapshots is not None:
+            snapshots.ask_turn, snapshots.fail = self._ask_turn, self._fail
+            snapshots.on_installing = self._installing
         self._log_bytes = log_bytes
         self._initial = initial
         self._loop = asyncio.get_running_loop()
@@ -82,13 +94,19 @@ class ReplicaLoop:
         self._read: asyncio.Future[int] | None = None
         self._leader_watchers: list[Callable[[bool], None]] = []
         self._applied_watchers: list[Callable[[], None]] = []
+        self._install_watchers: list[Callable[[bool], None]] = []
         self._had_leader = False
         self._formed = False
 
     # ---- life ------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Replays the log into the state machine, then joins the others."""
+        """Restores the snapshot, replays the log after it into the state machine, then joins the others."""
+        base = self.replica.node.decided_through and self.replica.node.log.released_through
+        if self.snapshots is not None:
+            if base and not self.replica.node.log.held:
+                await self.snapshots.restore(base)
+            self.snapshots.resume()
         effects = self.replica.turn()
         decided = effects.decided
         for first in range(0, len(decided), REPLAY_SLOTS):
@@ -113,6 +131,8 @@ class ReplicaLoop:
         self._stopped = True
         self.replica.local.stopping = True
         self._halt()
+        if self.snapshots is not None:
+            await self.snapshots.close()
         await self.network.close()
         await asyncio.to_thread(self.writer.close)
         if not self.failed.done():
@@ -172,6 +192,8 @@ class ReplicaLoop:
             self.writer.submit(effects.batch, effects.writes, effects.sync)
         if effects.messages:
             self.network.send(effects.messages)
+        if effects.snapshot_tasks and self.snapshots is not None:
+            self.snapshots.perform(effects.snapshot_tasks)
 
     def _look_at_configuration(self) -> None:
         configuration = self.replica.node.configuration
@@ -207,6 +229,8 @@ class ReplicaLoop:
         try:
             for _ in range(ticks):
                 self.replica.tick()
+            if self.snapshots is not None:
+                self.snapshots.tick()
         except Exception as error:
             self._fail(error)
             return
@@ -299,6 +323,8 @@ class ReplicaLoop:
 
     def query(self, request: bytes) -> bytes:
         """See :meth:`paxos_rsm.replica.api.ReplicaHandle.query`."""
+        if self.snapshots is not None and self.snapshots.installing:
+            raise Unavailable("this server is replacing its state by a snapshot; retry, or at another server")
         return self.replica.query(request)
 
     def encode_result(self, result: Any) -> bytes:
@@ -312,6 +338,18 @@ class ReplicaLoop:
     def watch_applied(self, applied: Callable[[], None]) -> None:
         """See :meth:`paxos_rsm.replica.api.ReplicaHandle.watch_applied`."""
         self._applied_watchers.append(applied)
+
+    def watch_install(self, installing: Callable[[bool], None]) -> None:
+        """See :meth:`paxos_rsm.replica.api.ReplicaHandle.watch_install`."""
+        self._install_watchers.append(installing)
+
+    def _installing(self, begins: bool) -> None:
+        for installing in self._install_watchers:
+            installing(begins)
+        if not begins:
+            for applied in self._applied_watchers:
+                applied()
+            self._look_at_configuration()
 
     def watch_leader(self, changed: Callable[[bool], None]) -> None:
         """See :meth:`paxos_rsm.replica.api.ReplicaHandle.watch_leader`."""

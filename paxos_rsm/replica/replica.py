@@ -17,21 +17,23 @@ with the number of the last batch that must be durable, and comes out by :meth:`
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from paxos_rsm.errors import InvariantViolation, SessionExpired, Unavailable
 from paxos_rsm.machines.sessions import SessionMachine
-from paxos_rsm.paxos.membership import Configuration
-from paxos_rsm.paxos.messages import Envelope, Message
+from paxos_rsm.paxos.log import entry_bytes
+from paxos_rsm.paxos.membership import Base, Configuration
+from paxos_rsm.paxos.messages import Envelope, FetchSnapshot, Message, SnapshotChunk
 from paxos_rsm.paxos.node import Node
-from paxos_rsm.paxos.ready import Write, WriteDecidedThrough
+from paxos_rsm.paxos.ready import Write, WriteCompacted, WriteDecidedThrough
 from paxos_rsm.paxos.types import Ballot, Batch, Entry, NodeId, Slot, split_frames
 from paxos_rsm.replica.api import SessionHandle, SessionSink
 from paxos_rsm.replica.expiry import Expiry
 from paxos_rsm.replica.local_sessions import LocalSession, LocalSessions, expired_sentence
 from paxos_rsm.replica.timers import Timers
+from paxos_rsm.replica.transfer import SnapshotTask, Transfer
 
 __all__ = ["Effects", "Replica", "ReplicaSettings"]
 
@@ -51,6 +53,10 @@ class ReplicaSettings:
     frame_bytes_max: int = 1_600_000
     pending_bytes_max: int = 64 << 20
     session_timeout_ms: int = 60_000
+    snapshot_log_bytes: int = 64 << 20
+    """Of entries applied, after which a snapshot is due; or as many as the last snapshot had, where that is more."""
+    snapshot_rate_bytes_per_s: int = 32 << 20
+    """How fast a snapshot is sent to peers that need one."""
 
 
 @dataclass(slots=True)
@@ -65,9 +71,20 @@ class Effects:
     sync: bool = False
     messages: list[Envelope] = field(default_factory=list)
     decided: list[tuple[Slot, Entry]] = field(default_factory=list)
+    snapshot_tasks: list[SnapshotTask] = field(default_factory=list)
+    """What is to be done with snapshot files, in this order, after all that earlier turns have asked for."""
 
     def __bool__(self) -> bool:
-        return bool(self.batch or self.messages or self.decided)
+        return bool(self.batch or self.messages or self.decided or self.snapshot_tasks)
+
+
+_UNSYNCED = frozenset([WriteDecidedThrough, WriteCompacted])
+"""Writes that nothing waits for."""
+
+TAIL_SHARE = 4
+"""One part in so many of the log that makes a snapshot due stays in it: for peers that are only a little behind."""
+LATE_SHARE = 4
+"""So many times that log is kept, at most, for peers that are further behind, or are being sent a snapshot."""
 
 
 class _Read:
@@ -96,6 +113,13 @@ class Replica:
         self._nonce = nonce
         self._expiry = Expiry(settings.tick_ms)
         self._timers = Timers(settings.tick_ms)
+        self.transfer = Transfer(
+            settings.snapshot_rate_bytes_per_s * settings.tick_ms // 1000, settings.resend_ticks
+        )
+        self._bytes_applied = 0
+        """Of entries, since the state was that of a snapshot."""
+        self._bytes_at_snapshot = 0
+        self._snapshot_bytes = 0
         self._batch = 0
         self._durable = 0
         self._must_be_durable = 0
@@ -124,7 +148,13 @@ class Replica:
         """What a peer says."""
         step = self.node.step
         for message in messages:
-            step(sender, message)
+            kind = type(message)
+            if kind is SnapshotChunk:
+                self.transfer.chunk(sender, message)  # type: ignore[arg-type]
+            elif kind is FetchSnapshot:
+                self.transfer.asked(sender, message)  # type: ignore[arg-type]
+            else:
+                step(sender, message)
 
     def durable(self, batch: int) -> None:
         """Every batch up to ``batch`` is on disk: what waited for it may be said, and own votes count."""
@@ -153,6 +183,7 @@ class Replica:
     def peer_down(self, node: NodeId) -> None:
         """A peer's streams have broken."""
         self.node.peer_down(node)
+        self.transfer.lost(node)
         if self._way is not None and self._way[2] == node:
             # What was under way there is lost: it goes out again even where the same way is open again at once.
             self._way = None
@@ -161,6 +192,7 @@ class Replica:
         """Time goes on by one tick."""
         self._now += 1
         self.node.tick()
+        self.transfer.tick()
         if self._held and self._now - self._held[0][1] > self.settings.stall_ticks:
             # The others can decide without this disk, but what waits for it grows, and another server can do better.
             self.node.resign()
@@ -238,11 +270,16 @@ class Replica:
             self._new_reads = []
             node.read(self._next_read)
         ready = node.ready()
+        if ready.fetch_snapshot is not None:
+            self.transfer.want(*ready.fetch_snapshot)
         effects = Effects(writes=ready.writes, messages=ready.messages, decided=ready.decided)
+        if self.transfer.has_output:
+            messages, effects.snapshot_tasks = self.transfer.take()
+            effects.messages += messages
         if ready.writes:
             self._batch += 1
             effects.batch = self._batch
-            effects.sync = any(type(w) is not WriteDecidedThrough for w in ready.writes)
+            effects.sync = any(type(w) not in _UNSYNCED for w in ready.writes)
             if effects.sync:
                 self._must_be_durable = self._batch
                 if node.acceptor.promised != (
@@ -281,7 +318,8 @@ class Replica:
                 ) from error
             for outcome in self.machine.apply_slot(slot, frames):
                 applied(outcome)
-        if self._granted:
+            self._bytes_applied += entry_bytes(entry)
+        if self._granted and not self.node.log.held:
             self._serve_reads()
 
     def _serve_reads(self) -> None:
@@ -295,12 +333,79 @@ class Replica:
             for done in waiting:
                 done(at)
 
+    # ---- snapshots -------------------------------------------------------------------------------------------
+
+    @property
+    def snapshot_is_due(self) -> bool:
+        """Whether the log has grown by so much that a snapshot should be taken, or a peer needs a newer one.
+
+        None is taken while one is being sent, as long as that can be: what the peer needs next must stay in the log.
+        """
+        transfer = self.transfer
+        if self.node.log.held or transfer.fetching or self.machine.applied_slot <= transfer.newest:
+            return False
+        due = max(self.settings.snapshot_log_bytes, self._snapshot_bytes)
+        if transfer.newest < transfer.wanted_from <= self.machine.applied_slot:
+            return True
+        return self._bytes_applied >= (LATE_SHARE * due if transfer.sending else due)
+
+    def begin_snapshot(self) -> tuple[Base, Iterator[bytes]]:
+        """The state as of now, in slices that later slots do not change, and what it stands for. Between turns only."""
+        slices = self.machine.snapshot()
+        self._bytes_at_snapshot = self._bytes_applied
+        return self.node.base(self.machine.applied_slot), slices
+
+    def snapshot_taken(self, slot: Slot, size: int) -> None:
+        """The snapshot of ``slot``, of so many bytes, is durable: the log may start later."""
+        self.transfer.newest = max(self.transfer.newest, slot)
+        self._snapshot_bytes = size
+        self._bytes_applied -= self._bytes_at_snapshot
+        self.node.compact(self._compact_through(slot))
+
+    def _compact_through(self, slot: Slot) -> Slot:
+        """Up to where the log is of no use any more: below a tail, and below what peers may still want."""
+        log, limit = self.node.log, max(self.settings.snapshot_log_bytes, self._snapshot_bytes)
+        wanted = [peer.decided_through for peer in self.node.election.peers.values()]
+        sent = self.transfer.keep_above()
+        if sent is not None:
+            wanted.append(sent)
+        late = min([through for through in wanted if through >= log.compacted_through], default=slot)
+        tail, most = limit // TAIL_SHARE, LATE_SHARE * limit
+        size = 0
+        for through in range(min(slot, log.released_through), log.compacted_through, -1):
+            size += entry_bytes(log.slots[through].entry)
+            if size > most or (size > tail and through <= late):
+                return through
+        return log.compacted_through
+
+    def started_from(self, slot: Slot, size: int) -> None:
+        """At a start: the state machine has restored the snapshot of ``slot``, of so many bytes."""
+        self.transfer.newest, self._snapshot_bytes = slot, size
+
+    def hold(self, held: bool) -> None:
+        """Nothing is applied, and no linearizable read is served, while a snapshot is put in the place of the state."""
+        self.node.hold(held)
+
+    def installed(self, base: Base, size: int) -> None:
+        """The state machine has restored a snapshot, which is durable: the log goes on from there."""
+        if self.machine.applied_slot != base.slot:
+            raise InvariantViolation(
+                f"a snapshot of slot {base.slot} left the state machine at slot {self.machine.applied_slot} (rule 7)"
+            )
+        self.node.install(base)
+        self.transfer.newest = max(self.transfer.newest, base.slot)
+        self._snapshot_bytes, self._bytes_applied = size, 0
+        self.transfer.finished()
+        self.local.restored(base.slot, self.machine.kept_results)
+        if self._granted:
+            self._serve_reads()
+
     # ---- views -----------------------------------------------------------------------------------------------
 
     @property
     def needs_turn(self) -> bool:
         """Whether another turn would do something at once."""
-        return self._again or (bool(self.local.outgoing) and not self._full)
+        return self._again or self.transfer.has_output or (bool(self.local.outgoing) and not self._full)
 
     @property
     def leader(self) -> tuple[NodeId, Ballot] | None:

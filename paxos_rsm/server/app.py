@@ -43,12 +43,13 @@ from paxos_rsm.errors import ConfigError, PaxosRsmError, RefusedByCluster
 from paxos_rsm.machines.base import StateMachine
 from paxos_rsm.machines.kv.machine import KeyValueMachine
 from paxos_rsm.machines.sessions import SessionMachine
-from paxos_rsm.paxos.membership import Member
+from paxos_rsm.paxos.membership import Base, Member
 from paxos_rsm.paxos.node import Node
 from paxos_rsm.paxos.settings import Settings
 from paxos_rsm.replica.forming import InitialCluster
 from paxos_rsm.replica.loop import ReplicaLoop
 from paxos_rsm.replica.replica import Replica, ReplicaSettings
+from paxos_rsm.replica.snapshots import SnapshotKeeper, sound_snapshot
 from paxos_rsm.server import admin_service, session_service
 from paxos_rsm.server.admin_service import AdminService, ServerIdentity
 from paxos_rsm.server.etcd_services import EtcdServices
@@ -151,7 +152,7 @@ class Server:
             # The thread cannot be stopped, and what it opens has to be closed.
             self._directory = await opening
             raise
-        self._replica = self._make_replica(directory, machine)
+        self._replica = await self._make_replica(directory, machine)
         handlers = self._make_services(self._replica, machine, directory.identity)
         self._grpc = client_server(config.listen_client_urls, config.tuning, handlers)
         ours = [name for name in self._etcd.names if name.startswith("paxos_rsm.")] if self._etcd else []
@@ -212,9 +213,15 @@ class Server:
             segment_bytes=config.tuning.log_segment_bytes,
         )
 
-    def _make_replica(self, directory: DataDirectory, machine: StateMachine) -> ReplicaLoop:
+    async def _make_replica(self, directory: DataDirectory, machine: StateMachine) -> ReplicaLoop:
         config, tuning = self.config, self.config.tuning
         identity, recovered = directory.identity, directory.recovered
+        base = await asyncio.to_thread(sound_snapshot, directory.snapshots, recovered.compacted_through)
+        if base is None and recovered.compacted_through:
+            log.error(
+                "no snapshot holds what the log was compacted for; this server waits for one of another member",
+                extra={"data_dir": directory.path, "compacted_slot": recovered.compacted_through},
+            )
         settings = Settings(
             heartbeat_ticks=tuning.heartbeat_ticks,
             election_ticks=tuning.election_timeout_ticks,
@@ -230,6 +237,8 @@ class Server:
             promised=recovered.promised,
             votes=recovered.slots,
             decided_through=recovered.decided_through,
+            compacted_through=recovered.compacted_through,
+            base=Base(base.slot, base.changed_in, base.configuration) if base is not None else None,
         )
         replica = Replica(
             node,
@@ -241,6 +250,8 @@ class Server:
                 frame_bytes_max=tuning.frame_bytes_max,
                 pending_bytes_max=tuning.pending_bytes_max,
                 session_timeout_ms=tuning.session_timeout_ms,
+                snapshot_log_bytes=tuning.snapshot_log_bytes,
+                snapshot_rate_bytes_per_s=tuning.snapshot_rate_bytes_per_s,
             ),
             lambda: secrets.randbits(64),
         )
@@ -250,7 +261,8 @@ class Server:
         initial = InitialCluster(
             config.cluster_id, list(config.member_ids.values()), me, tuning.phase2_quorum
         )
-        loop = ReplicaLoop(replica, initial, lambda: directory.log.bytes_on_disk)
+        keeper = SnapshotKeeper(replica, directory.snapshots, config.cluster_id)
+        loop = ReplicaLoop(replica, initial, lambda: directory.log.bytes_on_disk, keeper)
 
         def hello() -> Hello:
             formed = node.configuration is not None

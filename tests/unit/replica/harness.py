@@ -8,12 +8,13 @@ from paxos_rsm.codec.frames import FrameCodec, commands_frame
 from paxos_rsm.errors import PaxosRsmError
 from paxos_rsm.machines.base import Position
 from paxos_rsm.machines.sessions import SessionMachine
-from paxos_rsm.paxos.membership import Configuration, Member
+from paxos_rsm.paxos.membership import Base, Configuration, Member
 from paxos_rsm.paxos.messages import Envelope, Message
 from paxos_rsm.paxos.node import Node
 from paxos_rsm.paxos.quorum import QuorumSizes
 from paxos_rsm.paxos.settings import Settings
 from paxos_rsm.replica.replica import Effects, Replica, ReplicaSettings
+from paxos_rsm.replica.transfer import PART_BYTES, ReadPart, SnapshotTask, WritePart
 
 SETTINGS = Settings(heartbeat_ticks=1, election_ticks=8, retransmit_ticks=3, window_slots=4, pipeline_bytes=1)
 
@@ -77,6 +78,43 @@ class Server:
         self.replica.meet(forming)
         self.up = True
         self.unsynced: list[Effects] = []
+        self.snapshots: dict[int, tuple[Base, bytes]] = {}
+        """By slot: durable ones."""
+        self.everywhere: dict[int, Base] = {}
+        """What the snapshots of all servers stand for: their files would say it."""
+        self.fetched = bytearray()
+
+    def take_snapshot(self) -> None:
+        """A snapshot of the state as it is, durable at once."""
+        base, slices = self.replica.begin_snapshot()
+        data = b"".join(slices)
+        self.snapshots[base.slot] = base, data
+        self.everywhere[base.slot] = base
+        self.replica.snapshot_taken(base.slot, len(data))
+
+    def do(self, task: SnapshotTask) -> None:
+        """What the thread of a real server does with a snapshot file."""
+        transfer = self.replica.transfer
+        if isinstance(task, ReadPart):
+            _, data = self.snapshots.get(task.slot, (None, b""))
+            transfer.read(task.to, task.slot, len(data), task.offset, data[task.offset :][:PART_BYTES])
+        elif isinstance(task, WritePart):
+            self.fetched = self.fetched[: task.offset] + task.data
+            transfer.written(task.slot, len(self.fetched))
+        else:
+            self.install(task.slot, bytes(self.fetched))
+
+    def install(self, slot: int, data: bytes) -> None:
+        """Puts a snapshot in the place of the state."""
+        replica = self.replica
+        if replica.node.may_install(slot):
+            replica.hold(True)
+            replica.machine.restore([data])
+            base = self.everywhere[slot]
+            self.snapshots[slot] = base, data
+            replica.installed(base, len(data))
+        else:
+            replica.transfer.finished()
 
 
 class Servers:
@@ -87,6 +125,9 @@ class Servers:
         self.forming = Configuration(7, people, QuorumSizes.majority(count))
         options = ReplicaSettings(**({"resend_ticks": 12, "session_timeout_ms": 100_000} | settings))
         self.servers = {i: Server(i, self.forming, options, protocol) for i in range(1, count + 1)}
+        everywhere: dict[int, Base] = {}
+        for server in self.servers.values():
+            server.everywhere = everywhere
         self.wire: list[tuple[int, int, Message]] = []
         self.cut: set[tuple[int, int]] = set()
         self.lossy: set[type] = set()
@@ -107,6 +148,8 @@ class Servers:
             if effects.batch:
                 server.unsynced.append(effects)
             server.replica.apply(effects)
+            for task in effects.snapshot_tasks:
+                server.do(task)
             if server.unsynced and number not in self.slow_disks:
                 self.sync(number)
             elif not server.replica.needs_turn:

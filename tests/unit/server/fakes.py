@@ -90,6 +90,7 @@ class FakeReplica:
         self._reads: list[asyncio.Future[int]] = []
         self._watchers: list[Callable[[bool], None]] = []
         self._applied_watchers: list[Callable[[], None]] = []
+        self.install_watchers: list[Callable[[bool], None]] = []
         self.remaining_ms: dict[int, int] = {}
         """By timer: what ``timer_remaining_ms`` says."""
         self._frames: list[bytes] = []
@@ -209,6 +210,9 @@ class FakeReplica:
 
     def watch_applied(self, applied: Callable[[], None]) -> None:
         self._applied_watchers.append(applied)
+
+    def watch_install(self, installing: Callable[[bool], None]) -> None:
+        self.install_watchers.append(installing)
 
     def watch_leader(self, changed: Callable[[bool], None]) -> None:
         self._watchers.append(changed)

@@ -22,6 +22,10 @@ class Store:
         self.machine = KeyValueMachine(KvCodec())
         self._applied: list[Callable[[], None]] = []
         self._hub: WatchHub | None = None
+        self.installing: Callable[[bool], None]
+
+    def watch_install(self, installing: Callable[[bool], None]) -> None:
+        self.installing = installing
 
     def watch_applied(self, applied: Callable[[], None]) -> None:
         self._applied.append(applied)
@@ -532,10 +536,16 @@ async def test_after_a_snapshot_watches_go_on_or_are_told_that_they_cannot(store
     for value in range(2, 9):
         newer.put(b"k", b"%d" % value)
     newer.turn(Compact(3))
+    store.installing(True)
     store.machine.restore(newer.machine.snapshot())
-    hub.reset()
     hub.open(gate)
+    newest = Watcher()
+    hub.watch(newest, b"k")
+    await settled(hub)
+    assert late.lines == newest.lines == []
+    store.installing(False)
     await settled(hub)
     store.put(b"k", b"9")
     assert early.lines == [f"ended compact=4 resume=0 {COMPACTED}"]
     assert late.lines == [f"{value}: put k={value}" for value in range(4, 10)]
+    assert newest.lines == ["9: put k=9"]
