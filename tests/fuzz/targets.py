@@ -8,6 +8,7 @@ from tests.fuzz import (
     targets_services,
     targets_settings,
     targets_snapshots,
+    targets_storage,
     targets_streams,
 )
 from tests.fuzz.target import Target
@@ -23,6 +24,7 @@ TARGETS: dict[str, Target] = {
         targets_etcd,
         targets_services,
         targets_disk,
+        targets_storage,
         targets_snapshots,
         targets_settings,
     )

@@ -2,19 +2,23 @@
 
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from random import Random
 from typing import Any
 from zlib import crc32
 
+from paxos_rsm._proto import paxos_pb2, storage_pb2
+from paxos_rsm.codec.entries import ballot_to_pb, entry_to_pb
 from paxos_rsm.errors import IdentityMismatch, InvariantViolation, LogDamaged, UnknownEntry
-from paxos_rsm.paxos.ready import Write
+from paxos_rsm.paxos.ready import Write, WriteAccepted, WriteDecided, WritePromise
 from paxos_rsm.paxos.types import join_frames, split_frames
 from paxos_rsm.storage.base import Recovered
 from paxos_rsm.storage.headers import (
     HEADER_BYTES,
     RECORDS_START,
+    VERSION,
     SegmentHeader,
     decode_header,
     encode_header,
@@ -23,8 +27,8 @@ from paxos_rsm.storage.headers import (
 )
 from paxos_rsm.storage.identity import IDENTITY_NAME, Identity, read_identity, write_identity
 from paxos_rsm.storage.memory import CrashMode, MemoryFiles
-from paxos_rsm.storage.payloads import decode_write, encode_write
-from paxos_rsm.storage.records import PAYLOAD_BYTES_MAX, RecordFormat
+from paxos_rsm.storage.payloads import decode_write, encode_write, left_of
+from paxos_rsm.storage.records import PAYLOAD_BYTES_MAX, RecordFormat, Row
 from paxos_rsm.storage.recovery import read_log
 from paxos_rsm.storage.segments import SEGMENT_BYTES_MIN, SegmentLog
 from tests.fuzz import values
@@ -65,13 +69,44 @@ def _open(files: MemoryFiles, *, create: bool = False) -> tuple[SegmentLog, Reco
 # ---- one row -------------------------------------------------------------------------------------------------
 
 
+_ROW = struct.Struct("<BQQQ")
+
+
+def _row_bytes(row: Row) -> bytes:
+    return _ROW.pack(*row[:4]) + row.payload
+
+
+def _row(data: bytes) -> Row:
+    """The row of any bytes, few of them included."""
+    return Row(*_ROW.unpack(data[: _ROW.size].ljust(_ROW.size, b"\0")), data[_ROW.size :])
+
+
 def _make_write(rng: Random) -> tuple[Write, bytes]:
     write = values.write(rng)
-    return write, encode_write(write)
+    if rng.random() < 0.2:
+        return write, _row_bytes(Row(0, 0, 0, 0, _version_1(write)))
+    return write, _row_bytes(encode_write(write))
+
+
+def _version_1(write: Write) -> bytes:
+    """The payload that said it all."""
+    record = storage_pb2.LogRecord()
+    match write:
+        case WriteAccepted(slot, ballot, entry):
+            record.accepted.CopyFrom(
+                paxos_pb2.SlotEntry(slot=slot, ballot=ballot_to_pb(ballot), entry=entry_to_pb(entry))
+            )
+        case WritePromise(ballot):
+            record.promise.CopyFrom(ballot_to_pb(ballot))
+        case WriteDecided(slot, entry):
+            record.decided.CopyFrom(paxos_pb2.SlotEntry(slot=slot, entry=entry_to_pb(entry)))
+        case _:
+            record.decided_through = write.slot
+    return record.SerializeToString()
 
 
 def _decode_write(data: bytes) -> Write:
-    write = decode_write(data)
+    write = decode_write(_row(data))
     slot = getattr(write, "slot", 0)
     require(0 <= slot <= values.NUMBER_MAX, f"slot {slot}")
     require(decode_write(encode_write(write)) == write, "it is another when it is written again")
@@ -84,21 +119,22 @@ _FORMAT = RecordFormat(0x1234)
 def _make_record(rng: Random) -> tuple[Any, bytes]:
     payload = rng.randbytes(rng.randint(0, 900)) if rng.random() < 0.7 else bytes(rng.randint(0, 2_000))
     parts: list[bytes] = []
+    row = Row(rng.getrandbits(8), *(values.counter(rng) for _ in range(3)), payload)
     _FORMAT.encode(
-        parts, payload, values.number(rng), values.watermark(rng), rng.getrandbits(32), rng.choice((0, 256))
+        parts, row, values.number(rng), values.watermark(rng), rng.getrandbits(32), rng.choice((0, 256))
     )
     data = b"".join(parts)
     return _FORMAT.read(data, 0), data
 
 
 def _mend_record(data: bytes) -> bytes:
-    if len(data) < 48:
+    if len(data) < 72:
         return data
-    head = crc32(data[:32], _FORMAT.seed)
+    head = crc32(data[:56], _FORMAT.seed)
     length = int.from_bytes(data[4:8], "little")
-    end = 40 + length + -length % 8
-    body = data[40:end]
-    data = data[:32] + struct.pack("<I", head) + data[36:]
+    end = 64 + length + -length % 8
+    body = data[64:end]
+    data = data[:56] + struct.pack("<I", head) + data[60:]
     if end + 8 <= len(data):
         data = data[:end] + struct.pack("<I", crc32(body, head)) + data[end + 4 :]
     return data
@@ -108,17 +144,25 @@ def _decode_record(data: bytes) -> Any:
     record = _FORMAT.read(data, 0)
     for offset, later in _FORMAT.later(data, 0, 0):
         require(0 < offset < later.end <= len(data), "a record beyond its segment")
+    head = _FORMAT.head(data, 0)
+    if head is not None and head.end <= len(data):
+        require(0 <= _FORMAT.stored_crc(data, head) < 1 << 32, "a checksum of more than 32 bits")
+        with suppress(ValueError):
+            left_of(head)
     if record is None:
         raise Answered("torn" if _FORMAT.damage(data, 0) is None else "damaged")
     require(
-        record.end <= len(data) and len(record.payload) <= PAYLOAD_BYTES_MAX, "a record beyond its segment"
+        record.end <= len(data) and len(record.row.payload) <= PAYLOAD_BYTES_MAX,
+        "a record beyond its segment",
     )
     return record
 
 
 def _make_header(rng: Random) -> tuple[SegmentHeader, bytes]:
     sequence, capacity, owner, salt, first = [values.counter(rng) for _ in range(5)]
-    header = SegmentHeader(sequence, capacity, owner, salt, first, rng.getrandbits(32))
+    header = SegmentHeader(
+        sequence, capacity, owner, salt, first, rng.getrandbits(32), rng.choice((1, VERSION))
+    )
     return header, encode_header(header)
 
 
@@ -303,6 +347,7 @@ def _recover_case(case: bytes) -> Recovered | None:
     for kind, where, value in edits:
         _edit(image, contents, kind % _KINDS, where, value)
     files = _disk(contents)
+    _repair_case(image, files, edits)
     found = read_log(files, LOG, OWNER)
     if found is None:
         require(not contents, "a log is taken for none")
@@ -327,6 +372,27 @@ def _recover_case(case: bytes) -> Recovered | None:
     return recovered
 
 
+def _repair_case(image: _Image, files: MemoryFiles, edits: list[tuple[int, int, int]]) -> None:
+    """After a few flipped bits: the promise stands, and each slot is there as it was or named as unreadable."""
+    if len(edits) > FLIPS_MAX or any(kind % _KINDS >= _FLIP_KINDS for kind, _, _ in edits):
+        return
+    try:
+        found = read_log(files, LOG, OWNER, repair=True)
+    except LogDamaged:
+        return
+    require(found is not None, "a log is taken for none")
+    recovered = found[0] if found is not None else Recovered()
+    real = image.replayed(len(image.counts) - 1)
+    require(recovered.promised == real.promised, "the promise has gone down")
+    require(recovered.decided_through == real.decided_through, "what is decided has gone down")
+    require(
+        recovered.slots.keys() | recovered.unreadable == real.slots.keys(), "a slot is gone without a word"
+    )
+    require(not recovered.slots.keys() & recovered.unreadable, "a slot is there and unreadable")
+    for slot, held in recovered.slots.items():
+        require(held == real.slots[slot], f"slot {slot} is another")
+
+
 # ---- a whole log whose rows are wrong, and its checksums right -----------------------------------------------
 
 
@@ -335,7 +401,7 @@ def _make_rows(rng: Random) -> tuple[Recovered, bytes]:
     recovered = Recovered()
     for write in history:
         recovered.apply(write)
-    return recovered, join_frames(map(encode_write, history))
+    return recovered, join_frames(_row_bytes(encode_write(write)) for write in history)
 
 
 def _recover_rows(data: bytes) -> Recovered:
@@ -343,8 +409,8 @@ def _recover_rows(data: bytes) -> Recovered:
     form = RecordFormat(header.salt)
     parts: list[bytes] = [encode_header(header).ljust(RECORDS_START, b"\0")]
     crc = header.previous_crc
-    for number, payload in enumerate(list(split_frames(data))[:1_000], 1):
-        crc = form.encode(parts, payload, number, number - 1, crc)
+    for number, each in enumerate(list(split_frames(data))[:1_000], 1):
+        crc = form.encode(parts, _row(each), number, number - 1, crc)
     segment = b"".join(parts)
     header = header._replace(capacity=len(segment) + 512)
     files = _disk({segment_name(1): encode_header(header) + segment[HEADER_BYTES:] + bytes(512)})
@@ -373,7 +439,13 @@ def _decode_name(data: bytes) -> int:
 
 TARGETS = (
     Target(
-        "log-row", ("storage.payloads:decode_write",), _make_write, _decode_write, (UnknownEntry, ValueError)
+        "log-row",
+        ("storage.payloads:decode_write", "storage.payloads:_decode_version_1", "storage.payloads:_entry"),
+        _make_write,
+        _decode_write,
+        (UnknownEntry, ValueError),
+        is_proto=False,
+        proto_from=_ROW.size,
     ),
     Target(
         "log-rows",
@@ -388,7 +460,8 @@ TARGETS = (
         "log-record",
         (
             "storage.records:RecordFormat.read",
-            "storage.records:RecordFormat._header",
+            "storage.records:RecordFormat.head",
+            "storage.records:RecordFormat.stored_crc",
             "storage.records:RecordFormat._mask",
         ),
         _make_record,
