@@ -78,7 +78,8 @@ def _row_bytes(row: Row) -> bytes:
 
 def _row(data: bytes) -> Row:
     """The row of any bytes, few of them included."""
-    return Row(*_ROW.unpack(data[: _ROW.size].ljust(_ROW.size, b"\0")), data[_ROW.size :])
+    kind, slot, round_, node = _ROW.unpack(data[: _ROW.size].ljust(_ROW.size, b"\0"))
+    return Row(kind, slot, round_, node, data[_ROW.size :])
 
 
 def _make_write(rng: Random) -> tuple[Write, bytes]:
@@ -119,7 +120,8 @@ _FORMAT = RecordFormat(0x1234)
 def _make_record(rng: Random) -> tuple[Any, bytes]:
     payload = rng.randbytes(rng.randint(0, 900)) if rng.random() < 0.7 else bytes(rng.randint(0, 2_000))
     parts: list[bytes] = []
-    row = Row(rng.getrandbits(8), *(values.counter(rng) for _ in range(3)), payload)
+    slot, round_, node = [values.counter(rng) for _ in range(3)]
+    row = Row(rng.getrandbits(8), slot, round_, node, payload)
     _FORMAT.encode(
         parts, row, values.number(rng), values.watermark(rng), rng.getrandbits(32), rng.choice((0, 256))
     )
@@ -347,8 +349,11 @@ def _recover_case(case: bytes) -> Recovered | None:
     for kind, where, value in edits:
         _edit(image, contents, kind % _KINDS, where, value)
     files = _disk(contents)
-    _repair_case(image, files, edits)
-    found = read_log(files, LOG, OWNER)
+    try:
+        found = read_log(files, LOG, OWNER)
+    except LogDamaged:
+        _repair_case(image, files, edits)
+        raise
     if found is None:
         require(not contents, "a log is taken for none")
         raise Answered("no log")
@@ -440,7 +445,12 @@ def _decode_name(data: bytes) -> int:
 TARGETS = (
     Target(
         "log-row",
-        ("storage.payloads:decode_write", "storage.payloads:_decode_version_1", "storage.payloads:_entry"),
+        (
+            "storage.payloads:decode_write",
+            "storage.payloads:_decode_version_1",
+            "storage.payloads:_entry",
+            "storage.payloads:_entry_from_pb",
+        ),
         _make_write,
         _decode_write,
         (UnknownEntry, ValueError),
