@@ -16,15 +16,20 @@ from paxos_rsm.machines.kv.types import LeaseRevoke, Put
 from paxos_rsm.server import lease_service
 from paxos_rsm.server.kv_service import KvService
 from paxos_rsm.server.lease_service import IN_FLIGHT_MAX, SERVICES, LeaseService
+from paxos_rsm.server.own_sessions import OwnSessions
 from tests.unit.server.fakes import FakeReplica, etcd_calls, serving, until
 
 Code = grpc.StatusCode
 
+QUIET_S = 0.1
+"""How long nothing more must be read where nothing should."""
+
 
 class Stage:
-    def __init__(self, replica: FakeReplica, channel: grpc.aio.Channel) -> None:
+    def __init__(self, replica: FakeReplica, own: OwnSessions, channel: grpc.aio.Channel) -> None:
         assert isinstance(replica.kv, KeyValueMachine)
         self.replica = replica
+        self.own = own
         self.machine: KeyValueMachine = replica.kv
         self.channel = channel
 
@@ -58,11 +63,11 @@ class Stage:
 @pytest.fixture
 async def stage() -> AsyncIterator[Stage]:
     replica = FakeReplica()
-    calls, _ = etcd_calls(replica, in_flight_max=1_000)
+    calls, own = etcd_calls(replica, in_flight_max=1_000)
     assert isinstance(replica.kv, KeyValueMachine)
     handlers = [*LeaseService(replica, replica.kv, calls).handlers(), *KvService(calls).handlers()]
     async with serving(*handlers) as (_, channel):
-        yield Stage(replica, channel)
+        yield Stage(replica, own, channel)
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -191,6 +196,9 @@ async def test_a_stream_that_asks_faster_than_the_log_answers_is_not_read_on(sta
     call = stage.keep_alives()
     for _ in range(IN_FLIGHT_MAX + 50):
         await call.write(kv.LeaseKeepAliveRequest(ID=7))
+    await until(lambda: stage.own.in_flight == IN_FLIGHT_MAX)
+    await asyncio.sleep(QUIET_S)
+    assert stage.own.in_flight == IN_FLIGHT_MAX
     stage.replica.release()
     await call.done_writing()
     assert len([each async for each in call]) == IN_FLIGHT_MAX + 50

@@ -535,8 +535,3 @@ async def test_a_request_of_no_known_kind_is_passed_over() -> None:
         await stream.call.write(b"\x7a\x00")  # a field of a later version
         await stream.create(b"k", filters=[5], start_revision=-(2**63))
         assert await stream.line() == "0 @1: created"
-
-
-async def _streams(server: Served) -> list[Any]:
-    await until(lambda: server.service.stream_count > 0)
-    return list(server.service._streams)
