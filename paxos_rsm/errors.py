@@ -8,6 +8,7 @@
     │   ├── InvalidArgument         refused before the log: nothing happened, do not retry as it is
     │   │   └── OutOfRange          a revision that is compacted or still in the future
     │   │       └── Compacted       compacted: what the caller has not seen cannot be had any more
+    │   ├── MembershipRefused       a change of the members was refused: nothing happened
     │   ├── Unavailable             not executed, or a read: retry later or elsewhere
     │   ├── ResourceExhausted       a queue is full: not executed, retry later
     │   ├── DeadlineExceeded        a read, or a command never handed to a server, ran out of time
@@ -48,6 +49,7 @@ __all__ = [
     "LogDamaged",
     "LogIOError",
     "MachineFailed",
+    "MembershipRefused",
     "OutOfRange",
     "PaxosRsmError",
     "ProtocolError",
@@ -89,6 +91,14 @@ class Compacted(OutOfRange):
         super().__init__(message)
         self.compact_revision = compact_revision
         """The oldest revision that can still be asked for; 0 where the server did not say."""
+
+
+class MembershipRefused(ClientError):
+    """A change of the members was refused before the log. ``reason`` is a number of ``paxos.changes.Reason``."""
+
+    def __init__(self, message: str, reason: int = 0) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class Unavailable(ClientError):

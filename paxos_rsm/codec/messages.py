@@ -21,6 +21,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from paxos_rsm._proto import paxos_pb2 as pb
+from paxos_rsm.codec.changes import change_from_pb, change_to_pb
 from paxos_rsm.codec.entries import ballot_to_pb, entry_from_pb, entry_to_kind, entry_to_pb
 from paxos_rsm.errors import ConfigError, PaxosRsmError
 from paxos_rsm.paxos.messages import (
@@ -28,9 +29,12 @@ from paxos_rsm.paxos.messages import (
     Accepted,
     CatchUp,
     CatchUpReply,
+    ChangeReply,
+    ChangeRequest,
     Decide,
     FetchSnapshot,
     Forward,
+    HandOver,
     Heartbeat,
     HeartbeatReply,
     Message,
@@ -58,6 +62,9 @@ NUMBER_MAX = (1 << 63) - 1
 
 ITEMS_MAX = 1 << 20
 """Slots or entries in one message: far above what a window or a chunk holds, far below what would hurt."""
+
+REFUSAL_CHARS_MAX = 1_000
+"""Of the sentence that says why a change was refused."""
 
 BYTES = 2  # protobuf's wire type of bytes and embedded messages
 
@@ -202,6 +209,21 @@ def _read_reply(message: ReadReply) -> bytes:
     return pb.PeerMessage(read_reply=reply).SerializeToString()
 
 
+def _change_request(message: ChangeRequest) -> bytes:
+    change = change_to_pb(message.change)
+    request = pb.ChangeRequest(request_id=message.request_id, change=change, hops=message.hops)
+    return pb.PeerMessage(change_request=request).SerializeToString()
+
+
+def _change_reply(message: ChangeReply) -> bytes:
+    reply = pb.ChangeReply(request_id=message.request_id, refusal=message.refusal, reason=message.reason)
+    return pb.PeerMessage(change_reply=reply).SerializeToString()
+
+
+def _hand_over(message: HandOver) -> bytes:
+    return pb.PeerMessage(hand_over=pb.HandOver(ballot=ballot_to_pb(message.ballot))).SerializeToString()
+
+
 def _fetch_snapshot(message: FetchSnapshot) -> bytes:
     fetch = pb.FetchSnapshot(slot=message.slot, offset=message.offset)
     return pb.PeerMessage(fetch_snapshot=fetch).SerializeToString()
@@ -221,9 +243,12 @@ _ENCODERS: dict[type, Callable[[Any], bytes]] = {
     Accepted: _accepted,
     CatchUp: _catch_up,
     CatchUpReply: _catch_up_reply,
+    ChangeReply: _change_reply,
+    ChangeRequest: _change_request,
     Decide: _decide,
     FetchSnapshot: _fetch_snapshot,
     Forward: _forward,
+    HandOver: _hand_over,
     Heartbeat: _heartbeat,
     HeartbeatReply: _heartbeat_reply,
     Nack: _nack,
@@ -391,6 +416,23 @@ def _read_reply_from(m: pb.ReadReply) -> ReadReply:
     return ReadReply(m.read_id, _watermark(m.index, "the index of a ReadReply"))
 
 
+def _change_request_from(m: pb.ChangeRequest) -> ChangeRequest:
+    if not m.request_id:
+        raise MalformedMessage("a ChangeRequest has no id")
+    try:
+        return ChangeRequest(m.request_id, change_from_pb(m.change), m.hops)
+    except ConfigError as error:
+        raise MalformedMessage(f"a ChangeRequest asks for what is no change: {error}") from None
+
+
+def _change_reply_from(m: pb.ChangeReply) -> ChangeReply:
+    return ChangeReply(m.request_id, m.refusal[:REFUSAL_CHARS_MAX], m.reason)
+
+
+def _hand_over_from(m: pb.HandOver) -> HandOver:
+    return HandOver(_ballot(m.ballot, "the ballot of a HandOver"))
+
+
 def _fetch_snapshot_from(m: pb.FetchSnapshot) -> FetchSnapshot:
     return FetchSnapshot(_watermark(m.slot, "a FetchSnapshot"), _offset(m.offset, "a FetchSnapshot"))
 
@@ -410,9 +452,12 @@ _DECODERS: dict[str, Callable[[Any], Message]] = {
     "accepted": _accepted_from,
     "catch_up": _catch_up_from,
     "catch_up_reply": _catch_up_reply_from,
+    "change_reply": _change_reply_from,
+    "change_request": _change_request_from,
     "decide": _decide_from,
     "fetch_snapshot": _fetch_snapshot_from,
     "forward": _forward_from,
+    "hand_over": _hand_over_from,
     "heartbeat": _heartbeat_from,
     "heartbeat_reply": _heartbeat_reply_from,
     "nack": _nack_from,

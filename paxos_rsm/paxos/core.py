@@ -10,7 +10,7 @@ from typing import Protocol
 from paxos_rsm.paxos.log import SlotLog
 from paxos_rsm.paxos.membership import Configuration, ConfigurationHistory
 from paxos_rsm.paxos.messages import Accepted, Envelope, Message
-from paxos_rsm.paxos.ready import ReadGranted, Ready, Write
+from paxos_rsm.paxos.ready import ChangeAnswer, ReadGranted, Ready, Write
 from paxos_rsm.paxos.settings import Settings
 from paxos_rsm.paxos.types import Ballot, NodeId, Slot
 
@@ -61,6 +61,10 @@ class Outbox:
         """This node is behind what ``node`` still has entries of."""
         self._ready.fetch_snapshot = node, at_least
 
+    def answer_change(self, answer: ChangeAnswer) -> None:
+        """What became of a change of the members that was asked for here."""
+        self._ready.change_replies.append(answer)
+
     def grant(self, read_id: int, index: Slot | None) -> None:
         """A read of this server may be served at ``index``, or (None) must be asked again."""
         self._ready.reads.append(ReadGranted(read_id, index))
@@ -102,10 +106,10 @@ class Core:
 
     @property
     def others(self) -> list[NodeId]:
-        """Every member but this one, in a stable order. To be read only."""
+        """Every member that has joined, learners too, but this one; in a stable order. To be read only."""
         configuration = self.next_configuration
         if configuration is not self._others_of:
             self._others_of = configuration
             members = configuration.members if configuration is not None else ()
-            self._others = [m.incarnation for m in members if m.incarnation != self.me]
+            self._others = [m.incarnation for m in members if m.incarnation not in (0, self.me)]
         return self._others

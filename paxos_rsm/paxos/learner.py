@@ -22,7 +22,7 @@ __all__ = ["Learner", "Tally"]
 
 
 class Tally(Protocol):
-    """An undecided proposal: who has accepted it."""
+    """A proposal in flight: who has accepted it, and whether they are enough."""
 
     acks: set[NodeId]
     decided: bool
@@ -43,19 +43,28 @@ class Learner:
     # ---- the leader's tally ----------------------------------------------------------------------------------
 
     def tally(self, sender: NodeId, message: Accepted, in_flight: Mapping[Slot, Tally]) -> list[Slot]:
-        """Counts a phase 2b of the leader's own ballot; gives the slots that it decided."""
-        decided: list[Slot] = []
+        """Counts a phase 2b of the leader's own ballot; gives the slots that it decided.
+
+        They are decided in their order: which configuration governs a slot is known only when all below is decided
+        (rule 10, see changes.py). What has its votes already waits for those.
+        """
+        counted = False
         for slot in message.slots:
             proposal = in_flight.get(slot)
             if proposal is None or proposal.decided:
-                continue  # decided before, or named twice in this message
+                continue  # counted before, or named twice in this message
             proposal.acks.add(sender)
             configuration = self._core.configurations.governing(slot)
             if configuration is not None and configuration.is_phase2_quorum(proposal.acks):
-                proposal.decided = True
-                self._core.log.decide_vote(slot)
-                decided.append(slot)
-        if decided:
+                proposal.decided = counted = True
+        return self._decide_in_order(in_flight) if counted else []
+
+    def _decide_in_order(self, in_flight: Mapping[Slot, Tally]) -> list[Slot]:
+        decided: list[Slot] = []
+        log = self._core.log
+        while (proposal := in_flight.get(log.decided_through + 1)) is not None and proposal.decided:
+            decided.append(log.decided_through + 1)
+            log.decide_vote(decided[-1])
             self.advance()
         return decided
 

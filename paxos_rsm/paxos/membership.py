@@ -162,6 +162,11 @@ class ConfigurationHistory:
         return self._founders
 
     @property
+    def changed_in(self) -> int:
+        """The slot that decided :attr:`current`; 0 before the genesis entry."""
+        return self._changes[-1][0] if self._changes else 0
+
+    @property
     def current(self) -> Configuration | None:
         """The newest decided configuration; None before the genesis entry."""
         return self._changes[-1][1] if self._changes else None

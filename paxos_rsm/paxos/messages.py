@@ -8,6 +8,7 @@ a server reaches another one that was given its address.
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from paxos_rsm.paxos.changes import Change
 from paxos_rsm.paxos.types import Ballot, Entry, NodeId, Slot
 
 __all__ = [
@@ -15,10 +16,13 @@ __all__ = [
     "Accepted",
     "CatchUp",
     "CatchUpReply",
+    "ChangeReply",
+    "ChangeRequest",
     "Decide",
     "Envelope",
     "FetchSnapshot",
     "Forward",
+    "HandOver",
     "Heartbeat",
     "HeartbeatReply",
     "Message",
@@ -169,6 +173,31 @@ class ReadReply:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangeRequest:
+    """A change of the members on its way to the leader: one ``request_id`` is carried out once."""
+
+    request_id: int
+    change: Change
+    hops: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeReply:
+    """What became of a request: the sentence and the reason of a refusal. Both empty: it has been carried out."""
+
+    request_id: int
+    refusal: str
+    reason: int
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """The leader of ``ballot`` goes, and the receiver holds all that it has proposed: let it stand at once."""
+
+    ballot: Ballot
+
+
+@dataclass(frozen=True, slots=True)
 class FetchSnapshot:
     """Asks for the bytes of a snapshot file from ``offset`` on; ``slot`` 0 asks for the newest there is."""
 
@@ -200,6 +229,9 @@ Message: TypeAlias = (
     | Forward
     | ReadRequest
     | ReadReply
+    | ChangeRequest
+    | ChangeReply
+    | HandOver
     | FetchSnapshot
     | SnapshotChunk
 )

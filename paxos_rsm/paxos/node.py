@@ -6,8 +6,9 @@ The node never waits, knows no clock, and draws chance only from what it was giv
 same inputs say the same things.
 
 The parts: :mod:`~paxos_rsm.paxos.acceptor` promises and votes, :mod:`~paxos_rsm.paxos.proposer` runs both phases,
-:mod:`~paxos_rsm.paxos.learner` knows what is decided, :mod:`~paxos_rsm.paxos.election` who should lead, and
-:mod:`~paxos_rsm.paxos.reads` when a read may be served. This module is where they meet: which message concerns
+:mod:`~paxos_rsm.paxos.learner` knows what is decided, :mod:`~paxos_rsm.paxos.election` who should lead,
+:mod:`~paxos_rsm.paxos.reads` when a read may be served, :mod:`~paxos_rsm.paxos.reconfiguration` how the members change,
+and :mod:`~paxos_rsm.paxos.succession` hands the leadership over. This module is where they meet: which message concerns
 whom, and what a higher ballot does to a proposer.
 """
 
@@ -17,16 +18,20 @@ from typing import Any
 from paxos_rsm.errors import InvariantViolation
 from paxos_rsm.paxos import messages as m
 from paxos_rsm.paxos.acceptor import Acceptor
+from paxos_rsm.paxos.changes import Change
 from paxos_rsm.paxos.core import Core, Randomness
 from paxos_rsm.paxos.election import Election
 from paxos_rsm.paxos.learner import Learner
-from paxos_rsm.paxos.log import SlotLog, SlotState
-from paxos_rsm.paxos.membership import Base, Configuration
+from paxos_rsm.paxos.log import SlotState
+from paxos_rsm.paxos.membership import Base, Configuration, Member
 from paxos_rsm.paxos.proposer import Phase, Proposer
 from paxos_rsm.paxos.reads import Reads
 from paxos_rsm.paxos.ready import Ready, WriteCompacted
+from paxos_rsm.paxos.reconfiguration import Reconfiguration
 from paxos_rsm.paxos.settings import Settings
+from paxos_rsm.paxos.succession import Succession
 from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Entry, NodeId, Slot
+from paxos_rsm.paxos.views import NodeView
 
 __all__ = ["FORWARD_FRAMES_MAX", "Node"]
 
@@ -34,7 +39,7 @@ FORWARD_FRAMES_MAX = 1 << 16
 """In one Forward: below what a receiver takes for a message that makes sense."""
 
 
-class Node:
+class Node(NodeView):
     """See the module's docstring.
 
     ``promised``, ``votes``, ``decided_through`` and ``compacted_through`` are what the log on disk held: a vote without
@@ -72,6 +77,8 @@ class Node:
         self.election = Election(core)
         self.election.note_round(promised)
         self.reads = Reads(core)
+        self.reconfiguration = Reconfiguration(core, self.proposer, self.election)
+        self.succession = Succession(core, self.proposer, self.election)
         self._told_alive = False
         self._behind: tuple[NodeId, Slot] = me, 0
         """A member that has compacted slots which this one, leading, proposes: and up to where."""
@@ -89,6 +96,9 @@ class Node:
             m.Forward: self._forward,
             m.ReadRequest: self._read_request,
             m.ReadReply: self._read_reply,
+            m.ChangeRequest: self.reconfiguration.requested,
+            m.ChangeReply: self.reconfiguration.replied,
+            m.HandOver: self._hand_over,
         }
 
     def _start_from(self, base: Base | None, decided_through: Slot, compacted_through: Slot) -> None:
@@ -104,79 +114,6 @@ class Node:
         elif compacted_through:
             log.start(compacted_through, compacted_through)
             log.held = True
-
-    # ---- what it is ------------------------------------------------------------------------------------------
-
-    @property
-    def me(self) -> NodeId:
-        """This incarnation."""
-        return self._core.me
-
-    @property
-    def log(self) -> SlotLog:
-        """The slot log, to be read only."""
-        return self._core.log
-
-    @property
-    def decided_through(self) -> Slot:
-        """The contiguous watermark."""
-        return self._core.log.decided_through
-
-    @property
-    def compacted_through(self) -> Slot:
-        """Slots up to here are gone."""
-        return self._core.log.compacted_through
-
-    @property
-    def configuration(self) -> Configuration | None:
-        """What the log has decided; None before the genesis entry."""
-        return self._core.configurations.current
-
-    @property
-    def role(self) -> str:
-        """``leader``, ``candidate``, ``follower``, or ``forming`` before the genesis entry."""
-        if self.configuration is None:
-            return "forming"
-        return {Phase.LEADING: "leader", Phase.PREPARING: "candidate", Phase.IDLE: "follower"}[
-            self.proposer.phase
-        ]
-
-    @property
-    def may_campaign(self) -> bool:
-        """Whether there is a configuration to stand in, and this node is in it."""
-        configuration = self._core.next_configuration
-        return configuration is not None and self.me in configuration.nodes
-
-    @property
-    def leader(self) -> tuple[NodeId, Ballot] | None:
-        """Who leads, as far as this node knows, and in which ballot."""
-        way = self.way
-        return None if way is None else (way[0], way[1])
-
-    @property
-    def way(self) -> tuple[NodeId, Ballot, NodeId] | None:
-        """Who leads, in which ballot, and which node hands on to it what this one has: itself, mostly."""
-        if self.proposer.leading:
-            return self.me, self.proposer.ballot, self.me
-        direct = self.election.leader()
-        if direct is not None:
-            return *direct, direct[0]
-        route = self.election.route()
-        if route is None:
-            return None
-        follows = self.election.peers[route].follows
-        return follows.node, follows, route
-
-    @property
-    def leader_age_ticks(self) -> int | None:
-        """Since the last word from the leader, or from the member that reaches it; None where there is none.
-
-        At the leader itself: since it last heard a quorum, for another may lead where nobody hears this one.
-        """
-        if self.proposer.leading:
-            return self.election.quorum_age_ticks()
-        route = self.election.route()
-        return None if route is None else self._core.now - self.election.peers[route].heard_at
 
     # ---- what happens to it ----------------------------------------------------------------------------------
 
@@ -236,16 +173,45 @@ class Node:
 
     def ready(self) -> Ready:
         """What this turn asks the driver to do. To be called once a turn, when all that came has been stepped."""
-        self.proposer.pump()
-        if self.proposer.outgrown:
-            self.campaign()
         proposer, core = self.proposer, self._core
+        self.reconfiguration.turn()
+        proposer.pump()
+        if proposer.outgrown or proposer.has_missed_a_change():
+            self._prepare_anew()
         if self.reads.begin_round(proposer.leading and core.log.decided_through >= proposer.recovery_end):
             core.out.send_all(core.others, self._beat())
         proposer.announce()
+        self.succession.turn()
+        if proposer.leading and not self.may_campaign:
+            self.succession.leave()
+            self._step_down()
         if core.out.has_writes:
             self.learner.mark()
         return core.out.take(core.log)
+
+    # ---- members and leadership ------------------------------------------------------------------------------
+
+    def change(self, request_id: int, change: Change) -> None:
+        """Asks for a change of the members, here or at the leader; asked again under one number it is done once.
+
+        It is done when a decided configuration has ``request_id`` among its ``changes``. A refusal comes in
+        ``Ready.change_replies``. Where neither comes within a few election time-outs, ask again under the same number.
+        """
+        self.reconfiguration.ask(request_id, change)
+
+    def joined(self, member: Member) -> int:
+        """A process was met that says it is ``member``, which was added and has yet to join: the first one is bound.
+
+        May be said again and again, at any server, until the configuration says so. The number of the request.
+        """
+        return self.reconfiguration.joined(member)
+
+    def hand_over(self, to: NodeId | None = None) -> NodeId | None:
+        """Hands the leadership over to ``to``, or to whoever is closest: to whom. None where that cannot be.
+
+        Until that one leads, nothing new is proposed; after one election time-out in vain this node goes on.
+        """
+        return self.succession.begin(to)
 
     # ---- snapshots -------------------------------------------------------------------------------------------
 
@@ -305,6 +271,7 @@ class Node:
                 self._tick_preparing(configuration)
             else:
                 self._tick_idle(configuration)
+        self.reconfiguration.forget()
         self.reads.forget_asked(None if self.proposer.leading else self.election.route())
         alive = self._alive()
         if self.election.heartbeat_due() or alive != self._told_alive:
@@ -316,6 +283,7 @@ class Node:
     def _tick_leading(self, configuration: Configuration) -> None:
         core, proposer, election = self._core, self.proposer, self.election
         patience = core.settings.election_ticks
+        self.succession.tick()
         if election.has_lost_links(configuration, True) or election.outranked(proposer.ballot):
             self._step_down()
         elif proposer.refused_by and core.now - proposer.refused_at > patience:
@@ -360,7 +328,7 @@ class Node:
         """
         if self._core.log.held:
             return
-        self.reads.step_down()
+        self._rest()
         ballot = self.election.next_ballot(self.acceptor.promised)
         self.acceptor.promise(ballot)
         self.election.linked()
@@ -375,8 +343,21 @@ class Node:
     def _step_down(self) -> None:
         """Leads, or stands, no more; frames and reads that waited here are asked again by their owners."""
         self.proposer.give_up()
-        self.reads.step_down()
+        self._rest()
         self.election.give_way()
+
+    def _rest(self) -> None:
+        """What waits for the leadership that ends here is asked again by its owners."""
+        self.reads.step_down()
+        self.reconfiguration.step_down()
+        self.succession.step_down()
+
+    def _prepare_anew(self) -> None:
+        """The members have changed, and this ballot is not one for those that there are now (changes.py)."""
+        if self.may_campaign:
+            self.campaign()
+        else:
+            self._step_down()
 
     def _look_for_news(self) -> None:
         """Without a leader of its own to tell it, a node learns from whoever knows more."""
@@ -421,6 +402,9 @@ class Node:
     def _prepare(self, sender: NodeId, message: m.Prepare) -> None:
         if message.ballot.node != sender:
             return
+        if self.reconfiguration.is_removed(sender):
+            self._tell_removed(sender)
+            return
         self.election.note_round(message.ballot)
         if self.acceptor.prepare(sender, message):
             self._overtaken(message.ballot)
@@ -453,12 +437,13 @@ class Node:
         proposer = self.proposer
         if not proposer.leading or message.ballot != proposer.ballot:
             return
-        before = self.decided_through
-        for slot in self.learner.tally(sender, message, proposer.in_flight):
-            del proposer.in_flight[slot]
-        if self.decided_through > before:
-            # Not by slots beyond a hole: nothing is applied until it is filled.
+        if message.slots:
+            proposer.acked[sender] = max(proposer.acked.get(sender, 0), message.slots[-1])
+        decided = self.learner.tally(sender, message, proposer.in_flight)
+        if decided:
             proposer.decided_at = self._core.now
+            for slot in decided:
+                del proposer.in_flight[slot]
 
     def _nack(self, sender: NodeId, message: m.Nack) -> None:
         self.election.note_round(message.promised)
@@ -470,7 +455,7 @@ class Node:
         proposer = self.proposer
         proposer.refused(sender, promised)
         configuration = self._core.next_configuration
-        if configuration is None:
+        if configuration is None or sender not in configuration.everybody:
             return
         left = configuration.nodes - proposer.refused_by
         enough = configuration.is_phase2_quorum if proposer.leading else configuration.is_phase1_quorum
@@ -493,7 +478,11 @@ class Node:
     # ---- heartbeats and reads --------------------------------------------------------------------------------
 
     def _heartbeat(self, sender: NodeId, message: m.Heartbeat) -> None:
+        if self.reconfiguration.is_removed(sender):
+            self._tell_removed(sender)
+            return
         self.election.heartbeat(sender, message)
+        self.reconfiguration.heard(sender, message.decided_through)
         if not message.leading or message.ballot.node != sender:
             return
         if message.ballot < self.acceptor.promised:
@@ -503,6 +492,15 @@ class Node:
             if message.round:
                 self._core.out.send(sender, m.HeartbeatReply(message.ballot, message.round))
         self._follow(sender, message.ballot, message.decided_through)
+
+    def _tell_removed(self, node: NodeId) -> None:
+        """Whoever was removed hears what this node knows, once that is durable: it may stop for it (changes.py)."""
+        self.learner.mark()
+        self._core.out.send_after_writes(node, self._beat())
+
+    def _hand_over(self, sender: NodeId, message: m.HandOver) -> None:
+        if message.ballot.node == sender and message.ballot >= self.acceptor.promised and self.may_campaign:
+            self.campaign()
 
     def _heartbeat_reply(self, sender: NodeId, message: m.HeartbeatReply) -> None:
         if self.proposer.leading and self.reads.expects(self.proposer.ballot, message):

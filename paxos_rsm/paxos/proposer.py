@@ -9,7 +9,7 @@ commands that wait come after.
 Phase 2 keeps a window of undecided slots. What waits when the window has room goes into one entry, so that batches
 grow with the load and a lone command never waits for company (see :meth:`Proposer._has_room`). An entry that changes
 the configuration goes alone: after everything before it is decided, and with nothing beyond it until it is decided
-itself (rule 10).
+itself (rule 10; changes.py has the argument).
 
 Always holds: a proposer proposes in a ballot only after phase 1 of that ballot, and one entry a slot; once it has
 given the ballot up it never proposes in it again (rule 2).
@@ -102,7 +102,14 @@ class Proposer:
         self._promised_by: frozenset[NodeId] = frozenset()
         """Who promised this ballot: a phase-1 quorum of ``_governed``, and of every one that governs a slot of it."""
         self.outgrown = False
-        """A change of configuration has been decided whose members have not promised this ballot: prepare again."""
+        """A change is decided whose quorum has not promised this ballot, or not since it was: prepare again."""
+        self._asked_under: Configuration | None = None
+        """What governed the next slot when phase 1 began."""
+        self._change: ConfigChange | None = None
+        self.paused = False
+        """Opens no slot for anything new: the leadership is being handed over."""
+        self.acked: dict[NodeId, Slot] = {}
+        """The highest slot that each node has accepted in this ballot."""
 
     @property
     def leading(self) -> bool:
@@ -125,7 +132,7 @@ class Proposer:
         self._asked_at = dict.fromkeys(core.others, core.now)
         self._best = {}
         self._highest = core.log.max_slot
-        self.refused_by = set()
+        self._asked_under = core.next_configuration
         for node in core.others:
             core.out.send_after_writes(node, Prepare(ballot, first))
         # The node's own promise counts when it is durable, like anyone's; its votes are read from its own log.
@@ -192,6 +199,9 @@ class Proposer:
         """Leads, once a quorum covers every slot that is not known to be decided."""
         core = self._core
         configuration = core.next_configuration
+        if self.has_missed_a_change():
+            self.outgrown = True
+            return
         covering = [node for node, following in self._next.items() if following is None]
         if configuration is None or not configuration.is_phase1_quorum(covering):
             return
@@ -221,6 +231,10 @@ class Proposer:
         self.recovery_end = self.first + len(self._recovered) - 1
         self._best = {}
         self._next = {}
+
+    def has_missed_a_change(self) -> bool:
+        """Whether a change was learned during phase 1: promises may be older than its decision (changes.py)."""
+        return self.phase is Phase.PREPARING and self._core.next_configuration != self._asked_under
 
     def _choose(self, slot: Slot) -> Entry:
         """Rule 5: the decided entry, else the value of the highest ballot reported, else nothing."""
@@ -265,6 +279,21 @@ class Proposer:
         self._waiting_bytes += size
         return taken
 
+    def may_change(self) -> bool:
+        """Whether the members may be changed now: an entry of this ballot is decided, and no change is under way."""
+        decided_through = self._core.log.decided_through
+        return (
+            self.leading
+            and not self.paused
+            and self._change is None
+            and self._changed_in <= decided_through
+            and self.recovery_end <= decided_through
+        )
+
+    def change(self, entry: ConfigChange) -> None:
+        """Takes a change to propose, once everything before it is decided. To be called where :meth:`may_change`."""
+        self._change = entry
+
     def pump(self) -> None:
         """Proposes what waits, as far as the window goes. Called once a turn, so that a turn fills one entry."""
         if self.phase is not Phase.LEADING:
@@ -274,6 +303,11 @@ class Proposer:
                 self._pass_decided()
             elif self._recovered:
                 self._propose(self._recovered.popleft())
+            elif self.paused:
+                return
+            elif self._change is not None:
+                self._propose(self._change)
+                self._change = None
             elif self._waiting:
                 self._propose(Batch(self._take_batch()))
             else:
@@ -306,15 +340,22 @@ class Proposer:
         core = self._core
         if self._changed_in > core.log.decided_through:
             return True
-        if self.in_flight and self._recovered and type(self._recovered[0]) is ConfigChange:
+        if self.in_flight and self._is_change_next():
             return True
         configuration = core.configurations.governing(self.next_slot)
         if configuration is not None and configuration is not self._governed:
+            if core.me not in configuration.nodes:
+                return True  # It was removed, and goes.
             if not configuration.is_phase1_quorum(self._promised_by):
                 self.outgrown = True
                 return True
             self._governed = configuration
         return False
+
+    def _is_change_next(self) -> bool:
+        if self._recovered:
+            return type(self._recovered[0]) is ConfigChange
+        return self._change is not None
 
     def _take_batch(self) -> bytes:
         """The frames that go into one entry: all that wait, up to the size of an entry."""
@@ -358,6 +399,8 @@ class Proposer:
 
     def resend_to(self, node: NodeId) -> None:
         """A member is back: what it has not accepted goes out again at once."""
+        if node not in self._core.others:
+            return
         for slot, proposal in self.in_flight.items():
             self._send_again(slot, proposal, [node])
 
@@ -388,8 +431,10 @@ class Proposer:
         """Proposes no more in this ballot. Frames that wait are dropped: their owners send them again."""
         self.phase = Phase.IDLE
         self.in_flight = {}
-        self.outgrown = False
+        self.outgrown = self.paused = False
         self._changed_in = 0
+        self._change = None
+        self.acked = {}
         self.refused_by = set()
         self._next = {}
         self._best = {}

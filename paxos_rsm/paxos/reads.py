@@ -15,6 +15,7 @@ the process before the restart had asked is nobody's, and never mistaken for the
 """
 
 from paxos_rsm.paxos.core import Core
+from paxos_rsm.paxos.membership import Configuration
 from paxos_rsm.paxos.messages import HeartbeatReply, ReadReply, ReadRequest
 from paxos_rsm.paxos.types import Ballot, NodeId, Slot
 
@@ -22,12 +23,21 @@ __all__ = ["Reads", "Round"]
 
 
 class Round:
-    """One confirmation under way: the index, who asked, and who has confirmed."""
+    """One confirmation under way: the index, who asked, who has confirmed, and of whom a quorum must."""
 
-    __slots__ = ("acks", "askers", "index", "sent_at")
+    __slots__ = ("acks", "askers", "configuration", "index", "sent_at")
 
-    def __init__(self, index: Slot, askers: list[tuple[NodeId, int]], me: NodeId, sent_at: int) -> None:
+    def __init__(
+        self,
+        index: Slot,
+        configuration: Configuration | None,
+        askers: list[tuple[NodeId, int]],
+        me: NodeId,
+        sent_at: int,
+    ) -> None:
         self.index = index
+        self.configuration = configuration
+        """What governs the slot after ``index``."""
         self.askers = askers
         self.acks = {me}
         self.sent_at = sent_at
@@ -105,15 +115,24 @@ class Reads:
 
     def begin_round(self, ready: bool) -> bool:
         """Starts a round for what has arrived, with the watermark of now as its index. True where one began."""
+        self._renew()
         if not ready or not self._arrived or not self._has_room():
             return False
         core = self._core
         self.round += 1
         self._begun_at = core.now
-        self._rounds[self.round] = Round(core.log.decided_through, self._arrived, core.me, core.now)
+        self._rounds[self.round] = Round(
+            core.log.decided_through, core.next_configuration, self._arrived, core.me, core.now
+        )
         self._arrived = []
         self._conclude()
         return bool(self._rounds)
+
+    def _renew(self) -> None:
+        """The members have changed: those that would have to confirm may be gone. A later index needs the new ones."""
+        configuration = self._core.next_configuration
+        for number in [n for n, r in self._rounds.items() if r.configuration is not configuration]:
+            self._arrived += self._rounds.pop(number).askers
 
     def _has_room(self) -> bool:
         """Whether another round may begin now: every one costs every member a message and its answer."""
@@ -138,10 +157,8 @@ class Reads:
         self._conclude()
 
     def _conclude(self) -> None:
-        configuration = self._core.next_configuration
-        if configuration is None:
-            return
-        done = [n for n, r in self._rounds.items() if configuration.is_phase2_quorum(r.acks)]
+        rounds = self._rounds.items()
+        done = [n for n, r in rounds if r.configuration and r.configuration.is_phase2_quorum(r.acks)]
         for number in done:
             waiting = self._rounds.pop(number)
             for asker, read_id in waiting.askers:

@@ -10,18 +10,20 @@ The driver performs, for each :class:`Ready`, in this order of knowledge:
    else's;
 4. applies ``decided``, in order; durability is not needed, a quorum has it;
 5. serves the reads of ``reads`` once it has applied their index;
-6. fetches a snapshot, where ``fetch_snapshot`` says so, installs it durably, and says so by ``Node.install``.
+6. fetches a snapshot, where ``fetch_snapshot`` says so, installs it durably, and says so by ``Node.install``;
+7. hands ``change_replies`` to whoever asked for the change.
 
 (The shape is etcd-io/raft's ``Ready`` and ``msgsAfterAppend``.)
 """
 
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from paxos_rsm.paxos.messages import Envelope
 from paxos_rsm.paxos.types import Ballot, Entry, NodeId, Slot
 
 __all__ = [
+    "ChangeAnswer",
     "ReadGranted",
     "Ready",
     "Write",
@@ -88,6 +90,17 @@ class ReadGranted:
     index: Slot | None
 
 
+class ChangeAnswer(NamedTuple):
+    """What became of a change that was asked for here: a sentence and a ``changes.Reason`` where it was refused.
+
+    Both empty: it has been decided, which this server may yet have to learn.
+    """
+
+    request_id: int
+    refusal: str
+    reason: int
+
+
 @dataclass(slots=True)
 class Ready:
     """See the module's docstring."""
@@ -97,6 +110,7 @@ class Ready:
     messages_after_writes: list[Envelope] = field(default_factory=list)
     decided: list[tuple[Slot, Entry]] = field(default_factory=list)
     reads: list[ReadGranted] = field(default_factory=list)
+    change_replies: list[ChangeAnswer] = field(default_factory=list)
     fetch_snapshot: tuple[NodeId, Slot] | None = None
     """The log of that peer starts above what this node needs next: it has a snapshot, which is wanted of that slot or
     a later one."""
@@ -108,5 +122,6 @@ class Ready:
             or self.messages_after_writes
             or self.decided
             or self.reads
+            or self.change_replies
             or self.fetch_snapshot
         )

@@ -214,7 +214,12 @@ def _decode_description(data: bytes) -> Description:
 TARGETS = (
     Target(
         "peer-message",
-        ("codec.messages:decode_message", "codec.messages:message_from_pb", "codec.entries:ballot_from_pb"),
+        (
+            "codec.messages:decode_message",
+            "codec.messages:message_from_pb",
+            "codec.entries:ballot_from_pb",
+            "codec.changes:change_from_pb",
+        ),
         _make_message,
         _decode_message,
         (MalformedMessage, UnknownEntry),

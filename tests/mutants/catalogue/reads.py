@@ -12,8 +12,8 @@ READS = (
     Mutant(
         name="read-without-quorum",
         module=READ,
-        old="        done = [n for n, r in self._rounds.items() if configuration.is_phase2_quorum(r.acks)]",
-        new="        done = list(self._rounds)",
+        old="        done = [n for n, r in rounds if r.configuration and r.configuration.is_phase2_quorum(r.acks)]",
+        new="        done = [n for n, _ in rounds]",
         rule="rule 8",
         why="a leader answers reads without asking whether it still leads",
     ),

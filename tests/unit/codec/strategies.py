@@ -2,15 +2,19 @@
 
 from hypothesis import strategies as st
 
+from paxos_rsm.paxos.changes import AddMember, JoinMember, PromoteMember, RemoveMember, UpdateMember
 from paxos_rsm.paxos.membership import Configuration, Member
 from paxos_rsm.paxos.messages import (
     Accept,
     Accepted,
     CatchUp,
     CatchUpReply,
+    ChangeReply,
+    ChangeRequest,
     Decide,
     FetchSnapshot,
     Forward,
+    HandOver,
     Heartbeat,
     HeartbeatReply,
     Message,
@@ -41,15 +45,44 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 def configurations(draw: st.DrawFn) -> Configuration:
     names = draw(st.lists(texts, min_size=1, max_size=5, unique=True))
     count = len(names)
-    ids = draw(st.lists(nodes, min_size=2 * count, max_size=2 * count, unique=True))
+    ids = draw(
+        st.lists(nodes.filter(lambda n: n < NUMBER_MAX), min_size=2 * count, max_size=2 * count, unique=True)
+    )
     urls = st.lists(texts, max_size=2).map(tuple)
     members = tuple(
         Member(ids[i], ids[count + i], name, draw(texts), draw(urls)) for i, name in enumerate(names)
     )
     phase2 = draw(st.integers(1, count))
     phase1 = draw(st.integers(count + 1 - phase2, count))
-    return Configuration(draw(counters), members, QuorumSizes(count, phase1, phase2))
+    learners = tuple(
+        Member(
+            draw(st.sampled_from([0, NUMBER_MAX])),
+            NUMBER_MAX + 1,
+            "",
+            draw(texts),
+            (),
+            True,
+            draw(st.booleans()),
+        )
+        for _ in range(draw(st.integers(0, 1)))
+    )
+    removed = tuple(n for n in draw(st.lists(nodes, max_size=3)) if n not in ids and n != NUMBER_MAX)
+    asked = tuple(draw(st.lists(counters, max_size=3)))
+    sizes = QuorumSizes(count, phase1, phase2)
+    return Configuration(draw(counters), (*members, *learners), sizes, removed, asked)
 
+
+url_lists = st.lists(texts, max_size=2).map(tuple)
+new_members = st.builds(
+    Member, st.just(0), counters, texts, texts, url_lists, learner=st.booleans(), promote=st.booleans()
+)
+changes = st.one_of(
+    st.builds(AddMember, new_members),
+    st.builds(JoinMember, counters, nodes, texts, url_lists, texts),
+    st.builds(RemoveMember, counters),
+    st.builds(UpdateMember, counters, texts, url_lists),
+    st.builds(PromoteMember, counters),
+)
 
 entries = (
     st.builds(Noop) | st.builds(Batch, st.binary(max_size=300)) | st.builds(ConfigChange, configurations())
@@ -93,6 +126,9 @@ messages_by_type: dict[type, st.SearchStrategy[Message]] = {
     Forward: st.builds(Forward, st.lists(st.binary(max_size=50), max_size=4).map(tuple), hops),
     ReadRequest: st.builds(ReadRequest, counters, hops),
     ReadReply: st.builds(ReadReply, counters, watermarks),
+    ChangeRequest: st.builds(ChangeRequest, st.integers(1, 2**64 - 1), changes, hops),
+    ChangeReply: st.builds(ChangeReply, counters, texts, hops),
+    HandOver: st.builds(HandOver, ballots),
     FetchSnapshot: st.builds(FetchSnapshot, watermarks, watermarks),
     SnapshotChunk: snapshot_chunks(),
 }

@@ -19,6 +19,7 @@ from itertools import pairwise
 
 from paxos_rsm.paxos.messages import Message
 from paxos_rsm.paxos.settings import Settings
+from tests.unit.paxos.churn import Churn
 from tests.unit.paxos.harness import Cluster
 
 ELECTION_TICKS = 8
@@ -54,6 +55,9 @@ class World:
     calm: float
     snapshot: float
     lose_snapshot: float
+    churn: float
+    ghosts: bool
+    """Servers that were removed go on."""
 
     @classmethod
     def draw(cls, rnd: random.Random) -> "World":
@@ -93,6 +97,8 @@ class World:
             calm=rnd.choice([0.0, 0.3, 0.6]),
             snapshot=rnd.choice([0.0, 0.02, 0.1]),
             lose_snapshot=rnd.choice([0.0, 0.0, 0.2]),
+            churn=rnd.choice([0.0, 0.03, 0.1, 0.3]),
+            ghosts=rnd.random() < 0.3,
         )
 
 
@@ -103,7 +109,9 @@ class Fuzz:
         self.random = rnd = random.Random(seed)
         self.world = world = World.draw(rnd)
         self.cluster = Cluster(world.count, seed, world.settings, world.phase2, met=False)
+        self.cluster.stops_removed = not world.ghosts
         self.seen: Counter[str] = Counter()
+        self.churn = Churn(rnd, self.cluster, self.seen)
         self._old: list[tuple[int, int, Message]] = []
         self._frame = 0
         self._read = 0
@@ -117,12 +125,15 @@ class Fuzz:
         """Plays the seed to its end; gives how often what happened. Raises where anything is broken."""
         for _ in range(self.world.rounds):
             self._round()
+            if self._chance(self.world.churn):
+                self.churn.disturb()
         self._heal()
+        self.churn.count()
         for host in self.cluster.hosts.values():
             self.seen["reads"] += sum(index is not None for index in host.reads.values())
         self.seen["slots"] += len(self.cluster.oracle.chosen)
         self.seen["ballots"] += len(self.cluster.oracle.ballots)
-        self.seen["boots"] += sum(h.boot for h in self.cluster.hosts.values()) - self.world.count
+        self.seen["boots"] += sum(h.boot - 1 for h in self.cluster.hosts.values())
         return self.seen
 
     def _chance(self, probability: float) -> bool:
@@ -135,8 +146,10 @@ class Fuzz:
         if not self._calm:
             self._weather()
         self._paused = {n: rounds - 1 for n, rounds in self._paused.items() if rounds > 0 and not self._calm}
-        for number, host in cluster.hosts.items():
+        for number, host in list(cluster.hosts.items()):
             if not host.up:
+                if host.stopped:
+                    continue
                 if self._calm or self._chance(world.restart):
                     if not self._calm and self._chance(world.lose_snapshot):
                         self._lose_snapshot(number)
@@ -146,12 +159,13 @@ class Fuzz:
                 continue
             if not self._calm and self._chance(world.unruly):
                 self._disturb(number)
-            if self._calm or self._chance(0.3):
+            if number <= world.count and (self._calm or self._chance(0.3)):
                 host.node.meet(cluster.configuration)
-            if self._chance(world.tick[number - 1]):
+            if self._chance(world.tick[number % world.count]):
                 cluster.tick(number)
-            self._ask(number)
-            self._snapshots(number)
+            if host.up:
+                self._ask(number)
+                self._snapshots(number)
         for number, host in cluster.hosts.items():
             if host.up and number not in self._paused and (self._calm or not self._chance(world.lag)):
                 turns = None if self._calm or self._chance(0.5) else self.random.randint(0, len(host.writing))
@@ -174,14 +188,14 @@ class Fuzz:
     def _disturb(self, number: int) -> None:
         """Stands out of turn, without asking anybody: safety must not depend on good manners."""
         node = self.cluster.node(number)
-        if node.election.links() and node._core.next_configuration is not None:
+        if node.may_campaign:
             self.seen["unruly"] += 1
             node.campaign()
             self.cluster.turn(number)
 
     def _lose_snapshot(self, number: int) -> None:
         """Its snapshot is damaged; never the last one that holds what has left every log."""
-        disks = [host.disk for n, host in self.cluster.hosts.items() if n != number]
+        disks = [host.disk for n, host in self.cluster.hosts.items() if n != number and not host.stopped]
         needed = self.cluster.hosts[number].disk.compacted_through
         if any(d.snapshot is not None and d.snapshot[0].slot >= needed for d in disks):
             self.seen["snapshots lost"] += 1
@@ -298,40 +312,51 @@ class Fuzz:
         cluster.heal()
         cluster.hold_writes = set()
         for number, host in cluster.hosts.items():
+            if host.stopped:
+                continue
             if not host.up:
                 cluster.restart(number, meet=False)
-            host.node.meet(cluster.configuration)
+            if number <= self.world.count:
+                host.node.meet(cluster.configuration)
             cluster.turn(number)
         for number in cluster.hosts:
             cluster.sync(number)
         last = b"last"
-        for tick in range(HEAL_ELECTIONS * ELECTION_TICKS):
-            cluster.run(1)
-            for number in cluster.hosts:
-                cluster.fetch(number)
+        patience = HEAL_ELECTIONS + 2 * len(cluster.oracle.changes) + 8 * bool(self.world.churn)
+        for tick in range(patience * ELECTION_TICKS):
+            self._pass(1)
             if tick % ELECTION_TICKS == 0:
-                for number in cluster.hosts:
+                for number in [n for n, host in cluster.members().items() if host.up]:
                     self._read += 1
                     cluster.propose(number, last)
                     cluster.read(number, self._read)
-            if all(last in host.frames() for host in cluster.hosts.values()):
+            arrived = all(last in host.frames() for host in cluster.members().values())
+            if arrived and not self.churn.is_under_way():
                 break
         else:
-            raise AssertionError(f"healed for {HEAL_ELECTIONS} election time-outs: {self._story()}")
-        cluster.run(2 * ELECTION_TICKS)
+            raise AssertionError(f"healed for {patience} election time-outs: {self._story()}")
+        self._pass(2 * ELECTION_TICKS)
         leaders = cluster.leaders()
         if len(leaders) != 1:
             raise AssertionError(f"leaders after healing: {leaders}: {self._story()}")
-        for number in cluster.hosts:
+        for number in cluster.members():
             self._read += 1
             cluster.read(number, self._read)
-            cluster.run(1)
+            self._pass(1)
             if cluster.hosts[number].reads.get(self._read) is None:
                 raise AssertionError(f"no read at host {number} after healing: {self._story()}")
-        cluster.run(2 * ELECTION_TICKS)
-        logs = {tuple(host.applied) for host in cluster.hosts.values()}
+        self._pass(2 * ELECTION_TICKS)
+        logs = {tuple(host.applied) for host in cluster.members().values()}
         if len(logs) != 1 or cluster.leaders() != leaders:
             raise AssertionError(f"not one log, or another leader, after healing: {self._story()}")
+
+    def _pass(self, ticks: int) -> None:
+        """Calm ticks: whoever needs a snapshot gets it, whoever is awaited is met."""
+        for _ in range(ticks):
+            self.cluster.run(1)
+            for number in self.cluster.hosts:
+                self.cluster.fetch(number)
+            self.churn.settle()
 
     def _story(self) -> str:
         return "; ".join(

@@ -7,9 +7,10 @@ arrive, in which order, and who crashes; the :class:`~tests.unit.paxos.oracle.Or
 
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from paxos_rsm.paxos.changes import Change
 from paxos_rsm.paxos.membership import Configuration, Member
 from paxos_rsm.paxos.messages import Envelope, Message
 from paxos_rsm.paxos.node import Node
@@ -58,6 +59,12 @@ class Host:
         self.writing: list[Turn] = []
         self.applied: list[tuple[Slot, Entry]] = []
         self.reads: dict[int, Slot | None] = {}
+        self.change_replies: dict[int, tuple[str, int]] = {}
+        """What became of the changes that were asked for here."""
+        self.claims = 100 + number
+        """The member that its operator started it as."""
+        self.stopped = False
+        """It was removed, and has gone for good."""
         self.wants: tuple[int, Slot] | None = None
         """A peer whose snapshot this node has asked for, and of which slot at least."""
         self.node = self._boot()
@@ -110,6 +117,8 @@ class Cluster:
         self.cut: set[tuple[int, int]] = set()
         self.observers: list[Callable[[int, Ready], None]] = []
         self.hold_writes: set[int] = set()
+        self.stops_removed = True
+        """Whether a server stops that was removed, and is not needed any more."""
         if met:
             for host in self.hosts.values():
                 host.node.meet(self.configuration)
@@ -137,7 +146,12 @@ class Cluster:
             if grant.index is not None:
                 self.oracle.read_granted(number, grant.read_id, grant.index)
         host.wants = ready.fetch_snapshot or host.wants
-        if number not in self.hold_writes:
+        for reply in ready.change_replies:
+            host.change_replies[reply.request_id] = reply.refusal, reply.reason
+        if host.node.removed and self.stops_removed:
+            self.crash(number)
+            host.stopped = True
+        elif number not in self.hold_writes:
             self.sync(number)
 
     def sync(self, number: int, turns: int | None = None) -> None:
@@ -168,9 +182,40 @@ class Cluster:
         """Starts a host again from its disk."""
         host = self.hosts[number]
         host.restart()
-        if meet:
+        if meet and number in self.configuration.nodes:
             host.node.meet(self.configuration)
         self.turn(number)
+
+    def add(self, number: int, claims: int = 0) -> Host:
+        """Starts a server with an empty directory, as the member that the configuration names so or is to."""
+        host = self.hosts[number] = Host(number, 0, self.hosts[min(self.hosts)].settings)
+        host.claims = claims or host.claims
+        return host
+
+    def introduce(self, number: int) -> None:
+        """A host meets the processes that say they are members which have yet to join."""
+        configuration = self.node(number).configuration
+        for member in configuration.members if configuration is not None else ():
+            for host in self.hosts.values():
+                if not member.incarnation and host.up and host.claims == member.member_id:
+                    self.node(number).joined(replace(member, incarnation=host.number))
+        self.turn(number)
+
+    def change(self, number: int, request_id: int, change: Change) -> None:
+        """Somebody asks a host for a change of the members."""
+        self.node(number).change(request_id, change)
+        self.turn(number)
+
+    def hand_over(self, number: int, to: int | None = None) -> int | None:
+        """A host hands its leadership over."""
+        heir = self.node(number).hand_over(to)
+        self.turn(number)
+        return heir
+
+    def members(self) -> dict[int, Host]:
+        """The hosts that the newest chosen configuration names."""
+        everybody = self.oracle.governing(1 << 62).everybody
+        return {n: host for n, host in self.hosts.items() if n in everybody}
 
     def snapshot(self, number: int, keep: int = 0) -> None:
         """A host makes a durable snapshot of what it has applied, and forgets all but the last ``keep`` slots of it."""

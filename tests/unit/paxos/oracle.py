@@ -1,8 +1,9 @@
 """What must hold in every world, whatever the schedule: the rules of docs/PROTOCOL.md as a spectator would check them.
 
 The oracle sees what no server sees: every disk, every message that leaves, every entry applied. It shares no code with
-the protocol, and keeps its own count of durable votes: an entry is *chosen* once a phase-2 quorum has held votes of one
-ballot for it on disk (slot 1: every member). Each method raises :class:`Broken` with the rule that was broken.
+the protocol, and keeps its own count of durable votes: an entry is *chosen* once a phase-2 quorum of the members that
+govern its slot has held votes of one ballot for it on disk (slot 1: every member). Each method raises
+:class:`Broken` with the rule that was broken.
 """
 
 from collections import defaultdict
@@ -19,7 +20,7 @@ from paxos_rsm.paxos.ready import (
     WriteDecidedThrough,
     WritePromise,
 )
-from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Entry, Slot
+from paxos_rsm.paxos.types import NO_BALLOT, Ballot, ConfigChange, Entry, Slot
 
 
 class Broken(AssertionError):
@@ -85,18 +86,32 @@ class Disk:
 
 
 class Oracle:
-    """See the module's docstring."""
+    """See the module's docstring.
+
+    Slots are judged in their order: which configuration governs a slot is known once all below it are chosen (rule 10).
+    A quorum that gathered for a leader which took another one to govern, because it had proposed something else where
+    a change was chosen, is void: that leader cannot have counted it.
+    """
 
     def __init__(self, configuration: Configuration) -> None:
         self.configuration = configuration
+        """The founders."""
         self.chosen: dict[Slot, Entry] = {}
+        self.changes: list[tuple[Slot, Configuration]] = []
+        """The configurations that were chosen, each with its slot."""
+        self._requests: set[int] = set()
         self._chosen_in: dict[Slot, Ballot] = {}
+        self._decided_by: set[Ballot] = set()
+        """Ballots in which an entry was chosen."""
         self.applied_through: Slot = 0
         """The highest slot that any server has ever applied: what a client may have seen."""
         self.ballots: dict[Ballot, tuple[int, int]] = {}
         """Who prepared a ballot: host and boot."""
         self._proposed: dict[tuple[Ballot, Slot], Entry] = {}
-        self._votes: defaultdict[tuple[Slot, Ballot], set[int]] = defaultdict(set)
+        self._last_change: dict[Ballot, Slot] = {}
+        """The highest slot in which a ballot has proposed a change."""
+        self._votes: defaultdict[Slot, defaultdict[Ballot, set[int]]]
+        self._votes = defaultdict(lambda: defaultdict(set))
         self._reads: dict[int, Slot] = {}
         self._named: dict[Ballot, Slot] = {}
         """The highest watermark that each ballot has named."""
@@ -108,28 +123,61 @@ class Oracle:
         marked = disk.decided_through
         disk.write(write)
         if isinstance(write, WriteAccepted):
-            voters = self._votes[write.slot, write.ballot]
-            voters.add(host)
-            if self._is_quorum(write.slot, voters):
-                self._choose(write.slot, write.ballot, write.entry)
+            self._votes[write.slot][write.ballot].add(host)
+            if self._proposed.setdefault((write.ballot, write.slot), write.entry) != write.entry:
+                raise Broken(f"rule 2: two entries voted for in slot {write.slot} of ballot {write.ballot}")
+            self._judge(write.slot, write.ballot)
         elif isinstance(write, WriteDecided):
             self._expect_chosen(host, write.slot, write.entry)
         elif isinstance(write, WriteDecidedThrough):
             for slot in range(marked + 1, write.slot + 1):
                 self._expect_chosen(host, slot, disk.votes[slot][1])
 
-    def _is_quorum(self, slot: Slot, voters: set[int]) -> bool:
+    def governing(self, slot: Slot) -> Configuration:
+        """The configuration that governs ``slot``, below which all are chosen."""
+        for changed_in, configuration in reversed(self.changes):
+            if changed_in < slot:
+                return configuration
+        return self.configuration
+
+    def _judge(self, slot: Slot, ballot: Ballot) -> None:
+        """Whether this vote makes its entry chosen, and others above it."""
+        if slot > 1 and slot - 1 not in self.chosen:
+            if 1 not in self.chosen and len(self._votes[slot][ballot]) >= self.configuration.quorum.phase2:
+                raise Broken(f"rule 9: slot {slot} is chosen before the genesis entry")
+            return
+        if not self._is_quorum(slot, ballot):
+            return
+        self._choose(slot, ballot, self._proposed[ballot, slot])
+        while slot + 1 not in self.chosen:
+            slot += 1
+            quorums = [b for b in sorted(self._votes[slot]) if self._is_quorum(slot, b)]
+            if not quorums:
+                return
+            for other in quorums:
+                self._choose(slot, other, self._proposed[other, slot])
+
+    def _is_quorum(self, slot: Slot, ballot: Ballot) -> bool:
+        voters = self._votes[slot][ballot]
         if slot == 1:
-            return voters == set(self.configuration.nodes)
-        return len(voters) >= self.configuration.quorum.phase2
+            return voters >= {m.incarnation for m in self.configuration.members}
+        configuration = self.governing(slot)
+        members = {m.incarnation for m in configuration.members if not m.learner}
+        if len(voters & members) < configuration.quorum.phase2:
+            return False
+        changes = [s for s, _ in self.changes if s < slot]
+        return all(self._proposed.get((ballot, s), self.chosen[s]) == self.chosen[s] for s in changes)
 
     def _choose(self, slot: Slot, ballot: Ballot, entry: Entry) -> None:
-        if slot > 1 and 1 not in self.chosen:
-            raise Broken(f"rule 9: slot {slot} is chosen before the genesis entry")
+        self._decided_by.add(ballot)
         if slot in self.chosen:
             if self.chosen[slot] != entry:
                 raise Broken(f"rule 1: slot {slot} is chosen twice: {self.chosen[slot]} and {entry}")
             return
+        if isinstance(entry, ConfigChange):
+            if self.changes:
+                self._succeeds(self.changes[-1][1], entry.configuration)
+            self.changes.append((slot, entry.configuration))
         self.chosen[slot] = entry
         self._chosen_in[slot] = ballot
         for (other, at), proposed in self._proposed.items():
@@ -137,6 +185,25 @@ class Oracle:
                 raise Broken(
                     f"rule 5: {other} proposed {proposed} in slot {slot}, and {ballot} chose {entry}"
                 )
+
+    def _succeeds(self, before: Configuration, after: Configuration) -> None:
+        """A change changes one voter at most, and takes nobody's name for another (rules 9 and 10)."""
+        voters = [{m.incarnation for m in c.members if not m.learner} for c in (before, after)]
+        if len(voters[0] ^ voters[1]) > 1:
+            raise Broken(f"rule 10: from {voters[0]} to {voters[1]} in one change")
+        sizes = after.quorum
+        if sizes.phase1 + sizes.phase2 <= len(voters[1]) or max(sizes.phase1, sizes.phase2) > len(voters[1]):
+            raise Broken(f"rule 10: quorums {sizes} among {voters[1]}")
+        were = {m.member_id: m.incarnation for m in before.members if m.incarnation}
+        now = {m.member_id: m.incarnation for m in after.members if m.incarnation}
+        if any(now.get(member_id, node) != node for member_id, node in were.items()):
+            raise Broken(f"rule 9: a member is another process: {were} becomes {now}")
+        gone = set(were.values()) - set(now.values())
+        if not gone | set(before.removed) == set(after.removed) or set(now.values()) & set(after.removed):
+            raise Broken(f"rule 9: {gone} were removed, and {after.removed} are said to be")
+        if after.changes[-1] in self._requests:
+            raise Broken(f"rule 11: the request {after.changes[-1]} is carried out again")
+        self._requests.add(after.changes[-1])
 
     def _expect_chosen(self, host: int, slot: Slot, entry: Entry) -> None:
         if slot not in self.chosen:
@@ -204,7 +271,7 @@ class Oracle:
             raise Broken(f"rule 4: host {host} says it promised {message.ballot}, its disk {disk.promised}")
         for slot, ballot, _ in message.accepted:
             # The vote may have been replaced since, by what the same turn learned to be decided.
-            if host not in self._votes.get((slot, ballot), ()):
+            if host not in self._votes[slot][ballot]:
                 raise Broken(f"rule 4: host {host} reports a vote in slot {slot} that was never on its disk")
         for slot, entry in message.decided:
             self._expect_chosen(host, slot, entry)
@@ -213,7 +280,7 @@ class Oracle:
         if disk.promised < message.ballot:
             raise Broken(f"rule 4: host {host} voted in {message.ballot}, its disk promised {disk.promised}")
         for slot in message.slots:
-            if host in self._votes.get((slot, message.ballot), ()):
+            if host in self._votes[slot][message.ballot]:
                 continue
             # A slot known on disk to be decided is voted for without being written again.
             ballot, entry = disk.votes.get(slot, (NO_BALLOT, None))
@@ -224,6 +291,7 @@ class Oracle:
     def _proposes(self, host: int, boot: int, message: Accept) -> None:
         ballot, slot = message.ballot, message.slot
         self._owns(host, boot, ballot)
+        self._keeps_order(ballot, slot, message.entry)
         if self._proposed.setdefault((ballot, slot), message.entry) != message.entry:
             raise Broken(f"rule 2: two entries proposed in slot {slot} of ballot {ballot}")
         if slot > 1 and 1 not in self.chosen:
@@ -232,6 +300,22 @@ class Oracle:
             raise Broken(
                 f"rule 5: {ballot} proposes {message.entry} in slot {slot}, {self.chosen[slot]} is chosen"
             )
+
+    def _keeps_order(self, ballot: Ballot, slot: Slot, entry: Entry) -> None:
+        """Rule 10: a change goes alone, and a new one after an entry of its own ballot."""
+        last = self._last_change.get(ballot, 0)
+        if last < slot and last > 0 and last not in self.chosen:
+            raise Broken(
+                f"rule 10: {ballot} proposes slot {slot} beyond a change in {last} that is not chosen"
+            )
+        if slot == 1 or not isinstance(entry, ConfigChange):
+            return
+        self._last_change[ballot] = max(last, slot)
+        if slot - 1 not in self.chosen:
+            raise Broken(f"rule 10: {ballot} proposes a change in slot {slot}, {slot - 1} is not chosen")
+        is_new = all(at != slot or b >= ballot or e != entry for (b, at), e in self._proposed.items())
+        if is_new and ballot not in self._decided_by:
+            raise Broken(f"rule 10: {ballot} proposes a change in slot {slot} and has decided nothing")
 
     def _watermark(self, ballot: Ballot, through: Slot) -> None:
         """Rule 6: every slot is decided, and those that the ballot proposed with what it proposed."""
