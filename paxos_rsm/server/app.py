@@ -25,7 +25,6 @@ import contextlib
 import gc
 import logging
 import os
-import random
 import resource
 import secrets
 import signal
@@ -36,34 +35,26 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 
 from paxos_rsm._version import __version__
-from paxos_rsm.codec.frames import FrameCodec
 from paxos_rsm.codec.kv import KvCodec
 from paxos_rsm.config import ServerConfig
-from paxos_rsm.errors import ConfigError, PaxosRsmError, RefusedByCluster
+from paxos_rsm.errors import ConfigError, PaxosRsmError
 from paxos_rsm.machines.base import StateMachine
 from paxos_rsm.machines.kv.machine import KeyValueMachine
-from paxos_rsm.machines.sessions import SessionMachine
-from paxos_rsm.paxos.membership import Base, Member
-from paxos_rsm.paxos.node import Node
-from paxos_rsm.paxos.settings import Settings
-from paxos_rsm.replica.forming import InitialCluster
 from paxos_rsm.replica.loop import ReplicaLoop
-from paxos_rsm.replica.replica import Replica, ReplicaSettings
-from paxos_rsm.replica.snapshots import SnapshotKeeper, sound_snapshot
 from paxos_rsm.server import admin_service, session_service
 from paxos_rsm.server.admin_service import AdminService, ServerIdentity
+from paxos_rsm.server.assembly import make_replica
 from paxos_rsm.server.etcd_services import EtcdServices
 from paxos_rsm.server.gateway import make_gateway
 from paxos_rsm.server.health import HealthService, enable_reflection
+from paxos_rsm.server.joining import identified
 from paxos_rsm.server.listening import client_server, require_free
 from paxos_rsm.server.logging import configure_logging
 from paxos_rsm.server.machine_loading import check_machine, load_machine
 from paxos_rsm.server.session_service import SessionLimits, SessionService
 from paxos_rsm.storage.directory import DataDirectory
 from paxos_rsm.storage.files import RealFiles
-from paxos_rsm.storage.identity import IDENTITY_NAME, Identity
-from paxos_rsm.storage.writer import StorageThread
-from paxos_rsm.transport import Hello, Refusal, Transport, TransportOptions
+from paxos_rsm.storage.identity import Identity
 
 if TYPE_CHECKING:
     from paxos_rsm.server.gateway_http import HttpGateway
@@ -72,15 +63,11 @@ __all__ = ["Server", "run_server"]
 
 log = logging.getLogger(__name__)
 
-RETRANSMIT_MS = 200
-RESEND_MS = 1_000
 LINGER_S = 0.05
 CALLS_END_S = 0.5
 STOP_TIMEOUT_S = 10.0
 """For what may hang in the end: a disk that does not answer must not keep a failed process alive."""
 
-STALL_ELECTIONS = 3
-"""A leader whose disk has not answered for so many election time-outs gives up its place."""
 LEADERLESS_ELECTIONS = 2
 """Requests wait for a leader so many election time-outs: through one that fails, not longer."""
 
@@ -139,8 +126,9 @@ class Server:
             raise
 
     async def _bring_up(self) -> None:
-        config = self.config
-        config.validate()
+        self.config.validate()
+        # From here on it has the ids that it goes by.
+        config = self.config = await identified(self.config)
         require_free(config.listen_client_urls, "--listen-client-urls", "clients")
         require_free(config.listen_peer_urls, "--listen-peer-urls", "peers")
         require_free(config.listen_http_urls, "--listen-http-urls", "HTTP")
@@ -152,7 +140,7 @@ class Server:
             # The thread cannot be stopped, and what it opens has to be closed.
             self._directory = await opening
             raise
-        self._replica = await self._make_replica(directory, machine)
+        self._replica = await make_replica(config, directory, machine)
         handlers = self._make_services(self._replica, machine, directory.identity)
         self._grpc = client_server(config.listen_client_urls, config.tuning, handlers)
         ours = [name for name in self._etcd.names if name.startswith("paxos_rsm.")] if self._etcd else []
@@ -198,11 +186,6 @@ class Server:
 
     def _open_directory(self) -> DataDirectory:
         config = self.config
-        if config.initial_cluster_state == "existing" and not (config.directory / IDENTITY_NAME).exists():
-            raise ConfigError(
-                "--initial-cluster-state existing: this version cannot add a member to a cluster that runs yet; a "
-                "member that was there from the start comes back with the data directory that it had"
-            )
         return DataDirectory.open(
             config.directory,
             RealFiles(),
@@ -211,90 +194,7 @@ class Server:
             name=config.name,
             draw_bits=secrets.randbits,
             segment_bytes=config.tuning.log_segment_bytes,
-        )
-
-    async def _make_replica(self, directory: DataDirectory, machine: StateMachine) -> ReplicaLoop:
-        config, tuning = self.config, self.config.tuning
-        identity, recovered = directory.identity, directory.recovered
-        base = await asyncio.to_thread(sound_snapshot, directory.snapshots, recovered.compacted_through)
-        if base is None and recovered.compacted_through:
-            log.error(
-                "no snapshot holds what the log was compacted for; this server waits for one of another member",
-                extra={"data_dir": directory.path, "compacted_slot": recovered.compacted_through},
-            )
-        settings = Settings(
-            heartbeat_ticks=tuning.heartbeat_ticks,
-            election_ticks=tuning.election_timeout_ticks,
-            retransmit_ticks=max(1, RETRANSMIT_MS // tuning.tick_ms),
-            window_slots=tuning.window_entries,
-            entry_bytes_max=tuning.entry_bytes_max,
-            waiting_bytes_max=tuning.pending_bytes_max,
-        )
-        node = Node(
-            identity.incarnation,
-            settings,
-            random.Random(secrets.randbits(64)),
-            promised=recovered.promised,
-            votes=recovered.slots,
-            decided_through=recovered.decided_through,
-            compacted_through=recovered.compacted_through,
-            base=Base(base.slot, base.changed_in, base.configuration) if base is not None else None,
-        )
-        replica = Replica(
-            node,
-            SessionMachine(machine, FrameCodec()),
-            ReplicaSettings(
-                tick_ms=tuning.tick_ms,
-                resend_ticks=max(1, RESEND_MS // tuning.tick_ms),
-                stall_ticks=STALL_ELECTIONS * settings.election_ticks,
-                frame_bytes_max=tuning.frame_bytes_max,
-                pending_bytes_max=tuning.pending_bytes_max,
-                session_timeout_ms=tuning.session_timeout_ms,
-                snapshot_log_bytes=tuning.snapshot_log_bytes,
-                snapshot_rate_bytes_per_s=tuning.snapshot_rate_bytes_per_s,
-            ),
-            lambda: secrets.randbits(64),
-        )
-        me = Member(
-            identity.incarnation, identity.member_id, identity.name, config.peer_url, config.client_urls
-        )
-        initial = InitialCluster(
-            config.cluster_id, list(config.member_ids.values()), me, tuning.phase2_quorum
-        )
-        keeper = SnapshotKeeper(replica, directory.snapshots, config.cluster_id)
-        loop = ReplicaLoop(replica, initial, lambda: directory.log.bytes_on_disk, keeper)
-
-        def hello() -> Hello:
-            formed = node.configuration is not None
-            return Hello(config.cluster_id, me, identity.boot_count, loop.durable_promise, formed)
-
-        def refused(refusal: Refusal) -> None:
-            if refusal.fatal:
-                loop.on_failed(RefusedByCluster(refusal.message))
-
-        ids = config.member_ids
-        loop.network = Transport(
-            hello=hello,
-            peers={ids[name]: config.peer_dial.get(name, url) for name, url in config.members.items()},
-            listen_urls=config.listen_peer_urls,
-            on_messages=loop.on_messages,
-            on_peer_up=loop.on_peer_up,
-            on_peer_down=loop.on_peer_down,
-            on_refused=refused,
-            on_failed=loop.on_failed,
-            dial=lambda member: config.dial_url(member.name, member.peer_url),
-            options=self._transport_options(),
-        )
-        loop.writer = StorageThread(directory.log, loop.on_durable, loop.on_storage_failure)
-        return loop
-
-    def _transport_options(self) -> TransportOptions:
-        tuning = self.config.tuning
-        # A promise or a catch-up is a chunk, or one entry where that is longer.
-        message_bytes_max = max(TransportOptions().message_bytes_max, 2 * tuning.entry_bytes_max)
-        return TransportOptions(
-            message_bytes_max=message_bytes_max,
-            queue_bytes_max=max(tuning.peer_queue_bytes_max, message_bytes_max),
+            joined=config.joins,
         )
 
     def _make_services(

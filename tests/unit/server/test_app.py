@@ -270,7 +270,7 @@ async def test_what_makes_no_sense_is_refused(place: Place) -> None:
     assert "no state machine" in await fails(Server(place.config(), machine=wrong), ConfigError)
     assert "no module 'no_such'" in await fails(Server(place.config(machine="no_such:A")), ConfigError)
     existing = place.config(initial_cluster_state="existing")
-    assert "cannot add a member" in await fails(Server(existing), ConfigError)
+    assert "there is nobody to ask" in await fails(Server(existing), ConfigError)
     assert not existing.directory.exists()
 
 

@@ -1,0 +1,61 @@
+"""How a server that joins a cluster which runs comes to know who it is, and whom to dial.
+
+The ids of a cluster's first members follow from their flags (config.py). Whoever comes later is told its ids by the
+members that are there: an operator has added it under its peer URL, and by that it finds itself among them. What it
+was told stands in its data directory from then on.
+
+Until it has learned the configuration by the log or by a snapshot, it dials those that the members name to it, at each
+start anew; after that, those of the configuration.
+"""
+
+import asyncio
+from collections.abc import Mapping
+
+from paxos_rsm.config import ServerConfig
+from paxos_rsm.storage.files import RealFiles, storage_error
+from paxos_rsm.storage.identity import read_identity
+from paxos_rsm.transport import Description, describe, join_identity
+
+__all__ = ["identified", "peers_to_dial"]
+
+
+async def identified(config: ServerConfig) -> ServerConfig:
+    """``config``, with the ids that this server goes by.
+
+    Raises ConfigError where nobody answers, RefusedByCluster where no member waits for it, StorageError for an identity
+    that does not hold.
+    """
+    try:
+        identity = await asyncio.to_thread(read_identity, RealFiles(), str(config.directory))
+    except OSError as error:
+        raise storage_error(
+            error, f"looking into the data directory {config.directory} (--data-dir)"
+        ) from error
+    if identity is not None:
+        # One of the first members that comes back under other addresses has ids that do not follow from them any more.
+        ours = (identity.cluster_id, identity.member_id) == (config.cluster_id, config.member_id)
+        if identity.joined or (config.joins and not ours):
+            return config.joined_as(identity.cluster_id, identity.member_id)
+        return config
+    if not config.joins:
+        return config
+
+    def mine(description: Description) -> tuple[int, int]:
+        return join_identity(description, config.name, config.peer_url)
+
+    return config.joined_as(*mine(await describe(config.urls_to_ask, check=mine)))
+
+
+async def peers_to_dial(config: ServerConfig, *, formed: bool) -> Mapping[int, str]:
+    """Member id to URL, of those to begin with; the configuration, once it is known, says who they are.
+
+    Raises ConfigError and RefusedByCluster as :func:`~paxos_rsm.transport.describe` does.
+    """
+    if config.joined_ids is None:
+        ids = config.member_ids
+        return {ids[name]: config.peer_dial.get(name, url) for name, url in config.members.items()}
+    if formed:
+        return {}
+    configuration = (await describe(config.urls_to_ask)).configuration
+    members = configuration.members if configuration is not None else ()
+    return {member.member_id: config.dial_url(member.name, member.peer_url) for member in members}

@@ -1,0 +1,87 @@
+"""A replica that is put together from a directory: what it starts from. That it runs is shown in test_app.py."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from random import Random
+
+from paxos_rsm.config import ServerConfig
+from paxos_rsm.paxos.membership import Configuration, Member
+from paxos_rsm.paxos.quorum import QuorumSizes
+from paxos_rsm.paxos.ready import WriteCompacted, WriteDecided, WriteDecidedThrough
+from paxos_rsm.paxos.types import ConfigChange, Noop
+from paxos_rsm.replica.loop import ReplicaLoop
+from paxos_rsm.server.assembly import make_replica
+from paxos_rsm.storage.directory import DataDirectory
+from paxos_rsm.storage.memory import MemoryFiles
+from paxos_rsm.storage.snapshots import SnapshotMeta
+from tests.unit.replica.harness import Journal
+
+CONFIG = ServerConfig(name="n1")
+
+
+@contextmanager
+def opened(files: MemoryFiles) -> Iterator[DataDirectory]:
+    directory = DataDirectory.open(
+        "/data",
+        files,
+        cluster_id=CONFIG.cluster_id,
+        member_id=CONFIG.member_id,
+        name="n1",
+        draw_bits=Random(1).getrandbits,
+    )
+    try:
+        yield directory
+    finally:
+        directory.close()
+
+
+def grow(directory: DataDirectory) -> None:
+    """Six decided slots, a snapshot of the fifth, and a log that starts after the second."""
+    me = Member(directory.identity.incarnation, CONFIG.member_id, "n1", CONFIG.peer_url)
+    configuration = Configuration(CONFIG.cluster_id, (me,), QuorumSizes.majority(1))
+    log = directory.log
+    log.append(
+        [WriteDecided(1, ConfigChange(configuration)), *(WriteDecided(s, Noop()) for s in range(2, 7))]
+    )
+    log.append([WriteDecidedThrough(6)])
+    log.sync()
+    writer = directory.snapshots.begin(SnapshotMeta(CONFIG.cluster_id, 5, 1, configuration))
+    writer.write(b"state")
+    writer.finish()
+    log.append([WriteCompacted(2)])
+    log.sync()
+
+
+async def made(files: MemoryFiles) -> ReplicaLoop:
+    with opened(files) as directory:
+        loop = await make_replica(CONFIG, directory, Journal())
+        loop.writer.close()
+        return loop
+
+
+async def test_an_empty_directory_makes_a_server_that_has_yet_to_form() -> None:
+    loop = await made(MemoryFiles())
+    assert loop.replica.node.role == "forming"
+    assert loop.replica.node.decided_through == 0
+
+
+async def test_it_starts_from_the_newest_snapshot_that_holds() -> None:
+    files = MemoryFiles()
+    with opened(files) as directory:
+        grow(directory)
+    node = (await made(files)).replica.node
+    assert (node.decided_through, node.compacted_through, node.log.held) == (6, 2, False)
+    assert [slot for slot, _ in node.ready().decided] == [6]
+    assert node.configuration is not None
+
+
+async def test_without_one_it_waits_for_that_of_another() -> None:
+    files = MemoryFiles()
+    with opened(files) as directory:
+        grow(directory)
+        path = directory.snapshots.infos()[0].path
+    files.open(path).pwrite(b"\xff\xff", files.open(path).size() // 2)
+    node = (await made(files)).replica.node
+    assert node.log.held
+    assert node.ready().decided == []
+    assert not node.may_campaign

@@ -1,0 +1,93 @@
+"""Who a server is that joins; whether real ones do is for the integration tests."""
+
+from pathlib import Path
+
+import pytest
+
+from paxos_rsm.config import ServerConfig
+from paxos_rsm.errors import LogDamaged
+from paxos_rsm.paxos.membership import Configuration, Member
+from paxos_rsm.paxos.quorum import QuorumSizes
+from paxos_rsm.server import joining
+from paxos_rsm.storage.files import RealFiles
+from paxos_rsm.storage.identity import IDENTITY_NAME, Identity, write_identity
+from paxos_rsm.transport import Description
+
+INITIAL = "n1=http://h1:1,n2=http://h2:2"
+CONFIGURATION = Configuration(
+    77,
+    (Member(11, 101, "n1", "http://h1:1"), Member(0, 102, "", "http://h2:2", learner=True)),
+    QuorumSizes.majority(1),
+)
+
+
+def config(directory: Path, state: str = "existing") -> ServerConfig:
+    return ServerConfig(
+        name="n2",
+        data_dir=str(directory),
+        initial_cluster=INITIAL,
+        initial_cluster_state=state,
+        initial_advertise_peer_urls=("http://h2:2",),
+    )
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Whom the cluster was asked of; it answers with CONFIGURATION."""
+    calls: list[list[str]] = []
+
+    async def describe(urls: list[str], **options: object) -> Description:
+        calls.append(urls)
+        return Description(77, CONFIGURATION)
+
+    monkeypatch.setattr(joining, "describe", describe)
+    return calls
+
+
+async def test_one_of_the_first_members_asks_nobody(tmp_path: Path, asked: list[list[str]]) -> None:
+    first = config(tmp_path, "new")
+    assert await joining.identified(first) is first
+    peers = await joining.peers_to_dial(first, formed=False)
+    assert peers == {first.member_ids["n1"]: "http://h1:1", first.member_ids["n2"]: "http://h2:2"}
+    assert asked == []
+
+
+async def test_who_joins_finds_itself_by_its_peer_url(tmp_path: Path, asked: list[list[str]]) -> None:
+    found = await joining.identified(config(tmp_path))
+    assert (found.cluster_id, found.member_id) == (77, 102)
+    assert asked == [["http://h1:1"]]
+
+
+@pytest.mark.parametrize("state", ["new", "existing"])
+async def test_who_has_joined_is_what_its_directory_says(
+    tmp_path: Path, asked: list[list[str]], state: str
+) -> None:
+    write_identity(RealFiles(), str(tmp_path), Identity(88, 103, "n2", 5, joined=True))
+    found = await joining.identified(config(tmp_path, state))
+    assert (found.cluster_id, found.member_id) == (88, 103)
+    assert asked == []
+
+
+async def test_a_first_member_may_come_back_to_a_cluster_that_has_changed(
+    tmp_path: Path, asked: list[list[str]]
+) -> None:
+    write_identity(RealFiles(), str(tmp_path), Identity(88, 103, "n2", 5))
+    assert (await joining.identified(config(tmp_path))).member_id == 103
+    assert (await joining.identified(config(tmp_path, "new"))).joined_ids is None
+    assert asked == []
+
+
+async def test_whom_to_dial_is_asked_until_the_configuration_is_known(
+    tmp_path: Path, asked: list[list[str]]
+) -> None:
+    joined = config(tmp_path).joined_as(77, 102)
+    assert await joining.peers_to_dial(joined, formed=False) == {101: "http://h1:1", 102: "http://h2:2"}
+    assert len(asked) == 1
+    assert await joining.peers_to_dial(joined, formed=True) == {}
+    assert len(asked) == 1
+
+
+async def test_an_identity_that_does_not_hold_is_refused(tmp_path: Path) -> None:
+    (tmp_path / IDENTITY_NAME).write_bytes(b"?")
+    with pytest.raises(LogDamaged):
+        await joining.identified(config(tmp_path))
