@@ -33,8 +33,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-integration test-long test-etcd sim model fuzz mutants chaos bench docs \
-        check lint types floors check-gen fmt gen hooks build clean distclean
+.PHONY: help setup demo test test-unit test-integration test-long test-etcd sim model fuzz mutants crash-images chaos bench \
+        docs check lint types floors check-gen fmt gen hooks build clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ model: $(STAMP) ## the key-value machine beside a naive model of etcd's rules: 1
 
 mutants: $(STAMP) ## plant bugs, each of which the simulator must find (MUTANTS_ARGS='--only NAME --limit 500')
 	$(BIN)/python -m tests.mutants --workers 2 $(MUTANTS_ARGS)
+
+crash-images: $(STAMP) ## 10,000 disks as a crash leaves them, 2,500 with a flipped bit: each must start or say why not
+	CRASH_IMAGES=$${CRASH_IMAGES:-10000} $(BIN)/pytest -q -s tests/unit/storage/test_crash_images.py $(PYTEST_ARGS)
 
 chaos: $(STAMP) ## break real servers for five minutes and check every answer (CHAOS_ARGS='--only leader-kill --times 50')
 	$(BIN)/paxos-rsm chaos $(CHAOS_ARGS)
