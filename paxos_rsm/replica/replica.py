@@ -33,7 +33,7 @@ from paxos_rsm.replica.api import SessionHandle, SessionSink
 from paxos_rsm.replica.expiry import Expiry
 from paxos_rsm.replica.local_sessions import LocalSession, LocalSessions, expired_sentence
 from paxos_rsm.replica.timers import Timers
-from paxos_rsm.replica.transfer import SnapshotTask, Transfer
+from paxos_rsm.replica.transfer import PART_BYTES, SnapshotTask, Transfer
 
 __all__ = ["Effects", "Replica", "ReplicaSettings"]
 
@@ -57,6 +57,8 @@ class ReplicaSettings:
     """Of entries applied, after which a snapshot is due; or as many as the last snapshot had, where that is more."""
     snapshot_rate_bytes_per_s: int = 32 << 20
     """How fast a snapshot is sent to peers that need one."""
+    snapshot_part_bytes: int = PART_BYTES
+    """How much of one is asked for and sent at once: the same on all servers."""
 
 
 @dataclass(slots=True)
@@ -114,7 +116,9 @@ class Replica:
         self._expiry = Expiry(settings.tick_ms)
         self._timers = Timers(settings.tick_ms)
         self.transfer = Transfer(
-            settings.snapshot_rate_bytes_per_s * settings.tick_ms // 1000, settings.resend_ticks
+            settings.snapshot_rate_bytes_per_s * settings.tick_ms // 1000,
+            settings.resend_ticks,
+            settings.snapshot_part_bytes,
         )
         self._bytes_applied = 0
         """Of entries, since the state was that of a snapshot."""

@@ -23,7 +23,7 @@ from paxos_rsm.errors import DiskFull, InvariantViolation, SnapshotDamaged, Unav
 from paxos_rsm.paxos.membership import Base
 from paxos_rsm.paxos.types import Slot
 from paxos_rsm.replica.replica import Replica
-from paxos_rsm.replica.transfer import PART_BYTES, FinishFetch, ReadPart, SnapshotTask, WritePart
+from paxos_rsm.replica.transfer import FinishFetch, ReadPart, SnapshotTask, WritePart
 from paxos_rsm.storage.snapshots import SnapshotFetch, SnapshotInfo, SnapshotMeta, SnapshotStore
 
 __all__ = ["SnapshotKeeper", "sound_snapshot"]
@@ -157,7 +157,8 @@ class SnapshotKeeper:
 
     def _read_part(self, task: ReadPart) -> tuple[int, bytes]:
         info = next((each for each in self._store.infos() if each.slot == task.slot), None)
-        data = self._store.read_range(task.slot, task.offset, PART_BYTES) if info is not None else None
+        part_bytes = self._replica.settings.snapshot_part_bytes
+        data = self._store.read_range(task.slot, task.offset, part_bytes) if info is not None else None
         return (info.bytes, data) if info is not None and data is not None else (0, b"")
 
     async def _write(self, task: WritePart) -> None:

@@ -81,8 +81,9 @@ class _Fetch:
 class Transfer:
     """Both ends of it, of one server. Time is in ticks."""
 
-    def __init__(self, rate_bytes_per_tick: int, patience_ticks: int) -> None:
+    def __init__(self, rate_bytes_per_tick: int, patience_ticks: int, part_bytes: int = PART_BYTES) -> None:
         self._rate = rate_bytes_per_tick
+        self._part = part_bytes
         self._patience = patience_ticks
         self._now = 0
         # as the one that fetches
@@ -134,7 +135,7 @@ class Transfer:
                 fetch.progress_at = self._now
                 self._ask()
         if self._questions:
-            self._budget = min(self._budget + self._rate, max(self._rate, WINDOW_PARTS * PART_BYTES))
+            self._budget = min(self._budget + self._rate, max(self._rate, WINDOW_PARTS * self._part))
             self._serve()
         for node in [n for n, (_, at) in self._sent.items() if self._now - at > 20 * self._patience]:
             del self._sent[node]
@@ -172,9 +173,9 @@ class Transfer:
         if not fetch.slot:
             self._send(fetch.peer, FetchSnapshot(self._at_least, 0))
             return
-        while fetch.asked < fetch.size and fetch.asked < fetch.written + WINDOW_PARTS * PART_BYTES:
+        while fetch.asked < fetch.size and fetch.asked < fetch.written + WINDOW_PARTS * self._part:
             self._send(fetch.peer, FetchSnapshot(fetch.slot, fetch.asked))
-            fetch.asked = min(fetch.asked + PART_BYTES, fetch.size)
+            fetch.asked = min(fetch.asked + self._part, fetch.size)
 
     def chunk(self, sender: NodeId, message: SnapshotChunk) -> None:
         """A part has come, or word that there is none."""
@@ -259,7 +260,7 @@ class Transfer:
             slot, offset = questions.popleft()
             if questions:
                 self._questions[to] = questions
-            self._budget -= PART_BYTES
+            self._budget -= self._part
             self._sent[to] = slot, self._now
             self._tasks.append(ReadPart(to, slot, offset))
 
