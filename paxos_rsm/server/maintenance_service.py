@@ -7,20 +7,14 @@ lists none: there are none in this version (a server with a full disk stops voti
 does nothing: the state lies in memory, and no file of ours has holes. *Hash* is over the whole state of this server as
 it is, *HashKV* over the key-value store up to a revision (see ``kv_hash.py``).
 
-*Snapshot* streams the state as of one moment after the request, in blobs of at most 64 KiB::
-
-    head (512 bytes) | what the state machine's snapshot() gave | zero bytes to the next 512 | SHA-256 of all before
-
-The head is ``paxos_rsm snapshot 1`` and, on the next line, a JSON object (``bytes``: how many belong to the snapshot;
-``cluster_id``, ``member_id``, ``machine``, ``applied_slot``, ``revision``), then spaces and a newline. All is padded
-because etcd's tools take a file for complete only where it has 32 bytes after a multiple of 512. ``etcdctl snapshot
-save`` stores it; its ``snapshot status`` and ``restore`` expect etcd's own database file, and cannot read it.
+*Snapshot* streams the state as of one moment after the request, in blobs of at most 64 KiB: a backup, as
+``storage/backup_format.py`` has it, of any state machine. ``etcdctl snapshot save`` stores it; its ``snapshot status``
+and ``restore`` expect etcd's own database file, and cannot read it: ``paxos-rsm snapshot`` can.
 """
 
 import asyncio
 import hashlib
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from itertools import chain
 
 import grpc
@@ -34,6 +28,7 @@ from paxos_rsm.server.etcd_calls import NO_LEADER, status_of
 from paxos_rsm.server.headers import Headers
 from paxos_rsm.server.kv_hash import hash_at, hash_of, revision_error, snapshot_of
 from paxos_rsm.server.rpc import Context, StatusError, parse, service_handler, unary_handler, watch_handler
+from paxos_rsm.storage.backup_format import END, SLICE_HEAD, BackupHead, encode_head, padding
 
 __all__ = ["ETCD_VERSION", "SERVICES", "MaintenanceService"]
 
@@ -43,9 +38,8 @@ ETCD_VERSION = "3.4.0"
 """The etcd whose API this is. Tools decide by it what they may ask; our own version is in Admin.Status."""
 
 BLOB_BYTES = 64 * 1024
-HEAD_BYTES = 512
-BLOCK_BYTES = 512
-HEAD_MAGIC = b"paxos_rsm snapshot 1\n"
+
+SLICE_BYTES_MAX = 1 << 31
 
 SNAPSHOTS_MAX = 4
 """At once. Each holds a view of the state, and an old view keeps what has been overwritten since in memory."""
@@ -166,37 +160,48 @@ class MaintenanceService:
     async def _stream(self, context: Context) -> None:
         # Two views of one moment: how long the whole is must be said before its first byte, and to keep it until it
         # is sent would take the memory of the store a second time.
-        header, measured, state = self._headers.make(), snapshot_of(self._machine), snapshot_of(self._machine)
+        machine = self._machine
+        header, measured, state = self._headers.make(), snapshot_of(machine), snapshot_of(machine)
+        keys = len(machine) if isinstance(machine, KeyValueMachine) else None
         applied_slot = self._replica.status().applied_slot
-        state_bytes = 0
+        state_bytes = len(END)
         for piece in measured:
-            state_bytes += len(piece)
+            state_bytes += SLICE_HEAD.size + len(piece) if piece else 0
             await asyncio.sleep(0)
-        head = self._head(state_bytes, applied_slot, header.revision)
-        padding = bytes(-state_bytes % BLOCK_BYTES)
-        remaining = len(head) + state_bytes + len(padding)
+        head = encode_head(
+            BackupHead(
+                state_bytes,
+                self._headers.cluster_id,
+                self._headers.member_id,
+                applied_slot,
+                header.revision,
+                _name_of(machine),
+                keys,
+            )
+        )
+        end = END + padding(state_bytes)
+        remaining = len(head) + state_bytes + len(end) - len(END)
         hashed = hashlib.sha256()
-        async for blob in _blobs(chain((head,), state, (padding,))):
+        async for blob in _blobs(chain((head,), _framed(state), (end,))):
             hashed.update(blob)
             remaining -= len(blob)
-            await _write(context, pb.SnapshotResponse(header=header, remaining_bytes=remaining, blob=blob))
+            await _write(
+                context, pb.SnapshotResponse(header=header, remaining_bytes=max(0, remaining), blob=blob)
+            )
         if remaining:
             raise PaxosRsmError(
-                f"the state machine {_name_of(self._machine)} gave two snapshots of one state that differ by "
+                f"the state machine {_name_of(machine)} gave two snapshots of one state that differ by "
                 f"{-remaining} bytes; what was sent is not to be used"
             )
         await _write(context, pb.SnapshotResponse(header=header, blob=hashed.digest()))
 
-    def _head(self, state_bytes: int, applied_slot: int, revision: int) -> bytes:
-        told = {
-            "bytes": state_bytes,
-            "cluster_id": self._headers.cluster_id,
-            "member_id": self._headers.member_id,
-            "applied_slot": applied_slot,
-            "revision": revision,
-            "machine": _name_of(self._machine)[:200],
-        }
-        return (HEAD_MAGIC + json.dumps(told).encode()).ljust(HEAD_BYTES - 1) + b"\n"
+
+def _framed(slices: Iterable[bytes]) -> Iterator[bytes]:
+    """The slices, each after its length; where one is empty, others have their turn."""
+    for each in slices:
+        if len(each) >= SLICE_BYTES_MAX:
+            raise PaxosRsmError(f"a slice of {len(each)} bytes: give slices of at most some megabytes")
+        yield SLICE_HEAD.pack(len(each)) + each if each else each
 
 
 async def _blobs(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:

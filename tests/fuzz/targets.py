@@ -1,6 +1,7 @@
 """Every target, by name."""
 
 from tests.fuzz import (
+    targets_backups,
     targets_clients,
     targets_disk,
     targets_etcd,
@@ -26,6 +27,7 @@ TARGETS: dict[str, Target] = {
         targets_disk,
         targets_storage,
         targets_snapshots,
+        targets_backups,
         targets_settings,
     )
     for target in module.TARGETS

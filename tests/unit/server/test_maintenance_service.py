@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -21,10 +20,11 @@ from paxos_rsm.server.headers import Headers
 from paxos_rsm.server.maintenance_service import (
     BLOB_BYTES,
     ETCD_VERSION,
-    HEAD_BYTES,
     SERVICES,
     MaintenanceService,
 )
+from paxos_rsm.storage.backup_format import BackupHead, check_backup, read_slices
+from paxos_rsm.storage.memory import MemoryFiles
 from tests.unit.server.fakes import FakeReplica, etcd_calls, serving
 
 Code = grpc.StatusCode
@@ -140,6 +140,15 @@ async def test_a_hash_at_a_revision_that_is_not_there_is_refused_in_etcds_words(
     ]
 
 
+def backup_in(data: bytes) -> tuple[BackupHead, list[bytes]]:
+    """The head and the slices of a whole backup."""
+    files = MemoryFiles()
+    file = files.create("/backup", 0)
+    file.pwrite(data, 0)
+    backup = check_backup(file, "/backup")
+    return backup.head, list(read_slices(file, backup))
+
+
 @pytest.mark.parametrize("service", SERVICES)
 async def test_a_snapshot_restores_and_ends_with_its_hash(service: str) -> None:
     async with staged() as stage:
@@ -158,13 +167,11 @@ async def test_a_snapshot_restores_and_ends_with_its_hash(service: str) -> None:
         left -= len(each.blob)
         assert each.remaining_bytes == left
     assert last.remaining_bytes == left == 0
-    magic, told, _ = whole[:HEAD_BYTES].split(b"\n")
-    assert magic == b"paxos_rsm snapshot 1"
-    head = json.loads(told)
-    assert head["revision"] == blobs[0].header.revision == 2_001
-    assert head["cluster_id"] == 0xC1
+    head, slices = backup_in(whole + last.blob)
+    assert (head.revision, head.keys) == (blobs[0].header.revision, 2_000) == (2_001, 2_000)
+    assert (head.cluster_id, head.version) == (0xC1, 2)
     restored = KeyValueMachine(KvCodec())
-    restored.restore([whole[HEAD_BYTES : HEAD_BYTES + head["bytes"]]])
+    restored.restore(slices)
     assert restored.digest() == expected
 
 
@@ -179,10 +186,8 @@ async def test_what_is_written_while_a_snapshot_is_read_is_not_in_it() -> None:
         stage.machine.execute(Put(b"key1", b"changed"))
         while (data := await call.read()) is not grpc.aio.EOF:
             whole += pb.SnapshotResponse.FromString(data).blob
-    size = json.loads(whole[:HEAD_BYTES].split(b"\n")[1])["bytes"]
-    assert hashlib.sha256(whole[:-32]).digest() == whole[-32:]
     restored = KeyValueMachine(KvCodec())
-    restored.restore([whole[HEAD_BYTES : HEAD_BYTES + size]])
+    restored.restore(backup_in(whole)[1])
     assert restored.digest() == expected
 
 
@@ -237,7 +242,8 @@ async def test_another_state_machine_has_everything_but_revisions() -> None:
         assert code == Code.UNIMPLEMENTED
         assert "Counter" in words
         whole = b"".join(each.blob for each in await stage.snapshot())
-        assert whole[HEAD_BYTES : HEAD_BYTES + 2] == b"1\0"
+        head, slices = backup_in(whole)
+        assert (slices, head.keys, head.machine) == ([b"1"], None, f"{__name__}:Counter")
         await stage.call("Status")
 
 

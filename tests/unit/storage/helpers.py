@@ -1,12 +1,14 @@
 """What the tests of the storage share: small writes, a log in memory, and what it remembers as one value."""
 
 from collections.abc import Iterable
+from hashlib import sha256
 from random import Random
 
 from paxos_rsm.paxos.membership import Configuration, Member
 from paxos_rsm.paxos.quorum import QuorumSizes
 from paxos_rsm.paxos.ready import Write, WriteAccepted
 from paxos_rsm.paxos.types import Ballot, Batch
+from paxos_rsm.storage.backup_format import END, SLICE_HEAD, BackupHead, encode_head, padding
 from paxos_rsm.storage.base import Recovered
 from paxos_rsm.storage.headers import segment_name
 from paxos_rsm.storage.memory import MemoryFiles
@@ -81,3 +83,12 @@ def take(store: SnapshotStore, slot: int, slices: list[bytes] | None = None) -> 
     for each in state(slot) if slices is None else slices:
         writer.write(each)
     return writer.finish()
+
+
+def backup_bytes(slices: list[bytes], machine: str = "m:M") -> bytes:
+    """A whole backup file."""
+    state = b"".join(SLICE_HEAD.pack(len(each)) + each for each in slices) + END
+    data = (
+        encode_head(BackupHead(len(state), 0xC1, 0x31, 17, 9, machine, keys=3)) + state + padding(len(state))
+    )
+    return data + sha256(data).digest()
