@@ -43,6 +43,8 @@ from paxos_rsm.machines.kv.types import (
     Range,
     RangeResult,
     Result,
+    SetQuota,
+    SetQuotaResult,
     Txn,
     TxnResult,
 )
@@ -69,6 +71,7 @@ Request: TypeAlias = (
     | pb.LeaseGrantRequest
     | pb.LeaseRevokeRequest
     | pb.LeaseKeepAliveRequest
+    | pb.SetQuotaRequest
 )
 Response: TypeAlias = (
     pb.RangeResponse
@@ -79,6 +82,7 @@ Response: TypeAlias = (
     | pb.LeaseGrantResponse
     | pb.LeaseRevokeResponse
     | pb.LeaseKeepAliveResponse
+    | pb.SetQuotaResponse
 )
 
 # Tags, as protobuf writes them: field number << 3 | 2 (length-delimited). In KvCommand: range = 1, put = 2; in
@@ -203,6 +207,10 @@ def _lease_keep_alive(m: pb.LeaseKeepAliveRequest) -> LeaseKeepAlive:
     return LeaseKeepAlive(m.ID)
 
 
+def _set_quota(m: pb.SetQuotaRequest) -> SetQuota:
+    return SetQuota(m.quota_bytes)
+
+
 # The field of each CompareTarget's operand, by its number.
 _OPERAND_FIELDS = ("version", "create_revision", "mod_revision", "value", "lease")
 
@@ -224,6 +232,7 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "lease_grant": _lease_grant,
     "lease_revoke": _lease_revoke,
     "lease_keep_alive": _lease_keep_alive,
+    "set_quota": _set_quota,
     "request_put": _put,
     "request_range": _range,
     "request_delete_range": _delete_range,
@@ -239,6 +248,7 @@ _REQUEST_DECODERS: dict[type, Callable[[Any], Any]] = {
     pb.LeaseGrantRequest: _lease_grant,
     pb.LeaseRevokeRequest: _lease_revoke,
     pb.LeaseKeepAliveRequest: _lease_keep_alive,
+    pb.SetQuotaRequest: _set_quota,
 }
 
 
@@ -260,6 +270,7 @@ _COMMAND_TAGS: dict[type, bytes] = {
         ("lease_grant", pb.LeaseGrantRequest),
         ("lease_revoke", pb.LeaseRevokeRequest),
         ("lease_keep_alive", pb.LeaseKeepAliveRequest),
+        ("set_quota", pb.SetQuotaRequest),
     )
 }
 
@@ -301,6 +312,8 @@ def _request(command: Command) -> Request:
         return pb.LeaseRevokeRequest(ID=command.id)
     if isinstance(command, LeaseKeepAlive):
         return pb.LeaseKeepAliveRequest(ID=command.id)
+    if isinstance(command, SetQuota):
+        return pb.SetQuotaRequest(quota_bytes=command.quota_bytes)
     return pb.CompactionRequest(revision=command.revision, physical=command.physical)
 
 
@@ -352,6 +365,8 @@ def encode_result(result: Result) -> bytes:
         _fill_lease(message.lease_grant, result)
     elif isinstance(result, LeaseRevokeResult):
         message.lease_revoke.header.revision = result.revision
+    elif isinstance(result, SetQuotaResult):
+        _fill_quota(message.set_quota, result)
     else:
         message.error.code, message.error.message = result
     return message.SerializeToString()
@@ -380,6 +395,8 @@ def result_to_pb(result: Result | bytes) -> Response | KvError:
         return _fill_lease(pb.LeaseGrantResponse(), result)
     if isinstance(result, LeaseRevokeResult):
         return pb.LeaseRevokeResponse(header=pb.ResponseHeader(revision=result.revision))
+    if isinstance(result, SetQuotaResult):
+        return _fill_quota(pb.SetQuotaResponse(), result)
     return result
 
 
@@ -436,6 +453,11 @@ LeaseMessage = TypeVar("LeaseMessage", pb.LeaseGrantResponse, pb.LeaseKeepAliveR
 
 def _fill_lease(message: LeaseMessage, result: LeaseGrantResult | LeaseKeepAliveResult) -> LeaseMessage:
     message.header.revision, message.ID, message.TTL = result
+    return message
+
+
+def _fill_quota(message: pb.SetQuotaResponse, result: SetQuotaResult) -> pb.SetQuotaResponse:
+    message.header.revision, message.state_bytes = result
     return message
 
 

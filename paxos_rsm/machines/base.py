@@ -13,6 +13,9 @@ the digest of such a one from its ``dump`` and ``load``; ``examples/counter.py``
 Machines on a hot path may also offer the methods of :class:`BatchStateMachine`: a whole frame in one call, and
 results that are encoded only on the one server whose client waits for them.
 
+A machine that can say cheaply what it has lately done to its state offers the method of :class:`CheckedStateMachine`:
+servers compare it, and find the one among them that has gone wrong.
+
 A machine that has deadlines (leases, time-outs of its own) offers those of :class:`TimedStateMachine`. It still knows
 no clock: it *arms* timers, the leader watches them on its monotonic clock, and that one has run out is a step of the
 log like any other.
@@ -28,6 +31,7 @@ from paxos_rsm.machines.slices import cut
 
 __all__ = [
     "BatchStateMachine",
+    "CheckedStateMachine",
     "Position",
     "SimpleMachine",
     "StateMachine",
@@ -64,6 +68,9 @@ class StateMachine(Protocol):
     def snapshot(self) -> Iterable[bytes]:
         """The whole state, in slices that later applies do not change.
 
+        An empty slice is no part of it: others have their turn, since the next one takes long. What the view holds on
+        to is let go when the iterator ends, or by its ``close`` if it has one, or with it.
+
         The view is taken by the call, not when the first slice is asked for. A method that is itself a generator
         (one with ``yield`` in it) cannot do that; it is tolerated, and run to its end at once.
         """
@@ -95,6 +102,19 @@ class BatchStateMachine(StateMachine, Protocol):
 
     def encode_result(self, result: Any) -> bytes:
         """The bytes that :meth:`StateMachine.apply` would have returned, for a result that is not bytes."""
+        ...
+
+
+@runtime_checkable
+class CheckedStateMachine(StateMachine, Protocol):
+    """A state machine that can be compared all the time."""
+
+    def running_digest(self) -> bytes:
+        """A hash of what was done to the state since the last call: equal logs, equal hashes.
+
+        Called at the same slots on every server, and cheap: what is due since the last call must not take long.
+        What it has not covered yet is part of the snapshot, though not of :meth:`StateMachine.digest`.
+        """
         ...
 
 

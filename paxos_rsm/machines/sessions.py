@@ -28,20 +28,40 @@ of the replicated state, not a setting: servers that disagree on it would diverg
 **Positions.** ``Position.index`` counts every command in the well-formed frames of the slot, executed or not: it says
 where a command stands in the log, and does not depend on the state of sessions.
 
+**Running digest.** At every slot that is a multiple of :data:`DIGEST_SLOTS`, what has happened since the last such slot
+is hashed into a chain: the sessions, and what the machine says of itself (``CheckedStateMachine``), or where it says
+nothing, its results (all of them where they are bytes, else the last one). :meth:`SessionMachine.digests` has the last
+of these: servers that differ at one slot have parted between it and the one before. A digest of the whole state costs
+as much as a snapshot; this costs next to nothing. The chain is part of the snapshot; it starts afresh now and then, so
+that a server whose snapshot does not have it yet can be compared again some time.
+
+**Snapshots** (``session_snapshots.py``) copy a list of the sessions. Each session is copied when it changes for the
+first time while a view is open: what was there is kept for the view.
+
 **Failure.** An exception out of the user's ``apply`` would happen on every server alike. It becomes MachineFailed, the
 slot counts as not applied, and this object refuses all further work: half a slot must reach neither a reader nor a
 snapshot.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from struct import Struct
 from typing import Any
+from weakref import WeakSet
+from zlib import crc32
 
 from paxos_rsm.errors import InvariantViolation, MachineFailed
-from paxos_rsm.machines.base import BatchStateMachine, Position, StateMachine, TimedStateMachine, Timer
+from paxos_rsm.machines.base import (
+    BatchStateMachine,
+    CheckedStateMachine,
+    Position,
+    StateMachine,
+    TimedStateMachine,
+    Timer,
+)
 from paxos_rsm.machines.frames import (
     BadFrame,
     Ended,
@@ -56,9 +76,23 @@ from paxos_rsm.machines.frames import (
     Registered,
     TimedOut,
 )
-from paxos_rsm.machines.slices import SliceReader, sealed
+from paxos_rsm.machines.session_snapshots import (
+    HEADER,
+    LENGTH,
+    MAGIC,
+    MAGIC_1,
+    RUNNING,
+    SLOT_MAX,
+    Session,
+    SessionsView,
+    machine_slices,
+    packed,
+    pieces,
+    read_session,
+)
+from paxos_rsm.machines.slices import SliceReader, Slices, sealed
 
-__all__ = ["SESSION_RESULTS_MAX", "SessionInfo", "SessionMachine", "registration_slot"]
+__all__ = ["DIGEST_SLOTS", "SESSION_RESULTS_MAX", "SessionInfo", "SessionMachine", "registration_slot"]
 
 SESSION_RESULTS_MAX = 65_536
 """Results that one session may leave unreceived. A client keeps fewer commands than this in flight."""
@@ -66,17 +100,14 @@ SESSION_RESULTS_MAX = 65_536
 FRAME_INDEX_BITS = 16
 FRAME_INDEX_MAX = (1 << FRAME_INDEX_BITS) - 1
 
-# The snapshot: MAGIC, HEADER, then for each session SESSION and each of its results after its LENGTH; then each slice
-# of the machine's own snapshot after its LENGTH, and a LENGTH of END. Sealed (see slices.py).
-MAGIC = b"paxos_rsm sessions 1\n"
-HEADER = Struct(">QQQ")  # applied slot, session_results_max, sessions
-SESSION = Struct(">QQQQII")  # number, next_seq, received_below, last active slot, timeout_ms, results
-LENGTH = Struct(">I")
-END = 0xFFFF_FFFF
+DIGEST_SLOTS = 64
+"""A constant of the replicated state, as are the next two."""
+CHAIN_SLOTS = 1 << 16
+"""At every slot that is a multiple of this the chain of digests starts afresh."""
+DIGESTS_MAX = 256
+CHAIN_START = bytes(16)
 
-SLOT_MAX = 1 << 47
-SEQ_MAX = (1 << 63) - 1
-"""Of a snapshot that is believed: no log and no client gets there, and what comes after still fits its field."""
+LINK = Struct(">QQQI")  # slot, sessions, tally, checksum
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +123,6 @@ class SessionInfo:
     """The last slot that held a frame of this session."""
 
 
-class _Session:
-    __slots__ = ("last_active_slot", "next_seq", "received_below", "results", "timeout_ms")
-
-    def __init__(self, timeout_ms: int, slot: int) -> None:
-        self.timeout_ms = timeout_ms
-        self.last_active_slot = slot
-        self.next_seq = 1
-        self.received_below = 1
-        # Invariant: one for each seq with received_below <= seq < next_seq.
-        self.results: list[Any] = []
-
-
 class SessionMachine:
     """A state machine, fed slot by slot, that executes each command of each session once. Not thread-safe."""
 
@@ -113,9 +132,19 @@ class SessionMachine:
         self._machine = machine
         self._decode = decoder.decode
         self._results_max = session_results_max
-        self._sessions: dict[int, _Session] = {}
+        self._sessions: dict[int, Session] = {}
         self._applied_slot = 0
         self._failure = ""
+        self._views: WeakSet[SessionsView] = WeakSet()
+        self._views_made = 0
+        # The running digest: its chain (None: not known), and what goes into its next link.
+        self._chain: bytes | None = CHAIN_START
+        self._tally = 0
+        self._checksum = 0
+        # The last result, where results must be encoded: only the one that stands there at the link is.
+        self._sample: list[Any] = []
+        self._digests: deque[tuple[int, bytes]] = deque(maxlen=DIGESTS_MAX)
+        self._running = machine.running_digest if isinstance(machine, CheckedStateMachine) else None
         self._apply_batch: Callable[[Sequence[bytes], Position], list[Any]]
         self._encode: Callable[[Any], bytes] | None = None
         if isinstance(machine, BatchStateMachine):
@@ -182,6 +211,8 @@ class SessionMachine:
             else:
                 outcomes.append(self._govern(frame, slot, frame_index, index))
             index += len(frame.commands)
+        if not slot % DIGEST_SLOTS:
+            self._link(slot)
         self._applied_slot = slot
         self._failure = ""
         return outcomes
@@ -212,6 +243,8 @@ class SessionMachine:
         first_seq = frame.first_seq
         if session is None:
             return Expired(frame.session, first_seq)
+        if session.seen != self._views_made:
+            self._keep(frame.session, session)
         session.last_active_slot = slot
         next_seq = session.next_seq
         if frame.received_below > session.received_below:
@@ -234,6 +267,7 @@ class SessionMachine:
             results = self._run(commands[known:] if known else commands, Position(slot, index + known))
             session.results += results
             session.next_seq = end_seq
+            self._tally += len(session.results)
         if first_seq < next_seq:
             first_seq = max(first_seq, session.received_below)
             start = first_seq - session.received_below
@@ -252,7 +286,7 @@ class SessionMachine:
                     f"a session is registered by one of the first {FRAME_INDEX_MAX + 1} frames of a slot"
                 )
             number = slot << FRAME_INDEX_BITS | frame_index
-            self._sessions[number] = _Session(register.timeout_ms, slot)
+            self._sessions[number] = Session(register.timeout_ms, slot, self._views_made)
             return Registered(number, register.nonce, register.timeout_ms)
         if expire is None:
             raise InvariantViolation("a frame without Register and Expire is executed: a bug in paxos_rsm")
@@ -290,6 +324,11 @@ class SessionMachine:
             raise self._failed(at, len(commands), f"raised {type(error).__name__}: {error}") from error
         if len(results) != len(commands):
             raise self._failed(at, len(commands), f"gave {len(results)} results for {len(commands)} commands")
+        if self._running is None:
+            if self._encode is None:
+                self._checksum = crc32(b"".join(results), self._checksum)
+            else:
+                self._sample = results[-1:]
         return results
 
     def _apply_each(self, commands: Sequence[bytes], at: Position) -> list[Any]:
@@ -327,7 +366,7 @@ class SessionMachine:
         return f"{type(self._machine).__module__}.{type(self._machine).__qualname__}"
 
     @staticmethod
-    def _info(number: int, session: _Session) -> SessionInfo:
+    def _info(number: int, session: Session) -> SessionInfo:
         return SessionInfo(
             number,
             session.next_seq - 1,
@@ -336,42 +375,71 @@ class SessionMachine:
             session.last_active_slot,
         )
 
+    # ---- the running digest ------------------------------------------------------------------------------
+
+    def digests(self) -> Sequence[tuple[int, bytes]]:
+        """(slot, digest) at the last slots that have one, oldest first: equal logs, equal digests.
+
+        None after a snapshot that did not have the chain, until it starts afresh; after any other, one.
+        """
+        return tuple(self._digests)
+
+    def _link(self, slot: int) -> None:
+        """Hashes what has happened up to ``slot`` into the chain."""
+        said = b""
+        if self._running is not None:
+            try:
+                said = bytes(self._running())
+            except Exception as error:
+                what = f"raised {type(error).__name__}: {error} out of running_digest, after that command"
+                raise self._failed(Position(slot, 0), 1, what) from error
+        if not slot % CHAIN_SLOTS:
+            self._chain = CHAIN_START
+        elif self._chain is not None:
+            link = LINK.pack(slot, len(self._sessions), self._tally, self._sampled())
+            self._chain = blake2b(self._chain + link + said, digest_size=16).digest()
+            self._digests.append((slot, self._chain))
+        self._tally = self._checksum = 0
+        self._sample = []
+
+    def _sampled(self) -> int:
+        return crc32(b"".join(self.encode_results(self._sample))) if self._sample else self._checksum
+
     # ---- snapshots ---------------------------------------------------------------------------------------
 
-    def snapshot(self) -> Iterator[bytes]:
-        """Sessions, the user's state and the applied slot, as of this call, in slices.
+    def snapshot(self) -> Slices:
+        """Sessions, the user's state and the applied slot, as of this call, in slices, some of them empty.
 
-        The call itself costs a shallow copy of the table of sessions and what the machine's own ``snapshot`` costs;
-        results are encoded as the slices are taken. Raises MachineFailed where the machine has failed before.
+        The call itself costs a list of the sessions and what the machine's own ``snapshot`` costs; results are
+        encoded as the slices are taken. Raises MachineFailed where the machine has failed before.
         """
         self._require_sound()
-        view = [
-            (_packed(number, session), list(session.results)) for number, session in self._sessions.items()
-        ]
-        header = MAGIC + HEADER.pack(self._applied_slot, self._results_max, len(view))
+        self._views_made += 1
+        view = SessionsView(self._views_made, list(self._sessions.items()))
+        self._views.add(view)
+        known, chain = self._chain is not None, self._chain or CHAIN_START
+        header = HEADER.pack(self._applied_slot, self._results_max, len(view.sessions))
+        header += RUNNING.pack(known, chain, self._tally, self._sampled())
         slices = self._machine.snapshot()
         if inspect.isgeneratorfunction(self._machine.snapshot):
             # Nothing of it has run yet, and later applies would show in what it gives.
             slices = list(slices)
-        return sealed(self._pieces(header, view, slices))
 
-    def _pieces(
-        self, header: bytes, view: list[tuple[bytes, list[Any]]], slices: Iterable[bytes]
-    ) -> Iterator[bytes]:
-        yield header
-        for packed, results in view:
-            yield packed
-            for result in self.encode_results(results):
-                yield LENGTH.pack(len(result))
-                yield result
-        for each in slices:
-            if len(each) >= END:
-                raise MachineFailed(
-                    f"a snapshot slice of {self._name()} has {len(each)} bytes: give slices of at most some megabytes"
-                )
-            yield LENGTH.pack(len(each))
-            yield each
-        yield LENGTH.pack(END)
+        def close() -> None:
+            view.close()
+            if (close_machine := getattr(slices, "close", None)) is not None:
+                close_machine()
+
+        return Slices(sealed(pieces(MAGIC + header, view, self.encode_results, slices, self._name())), close)
+
+    def _keep(self, number: int, session: Session) -> None:
+        """Keeps what a session is for the views that were taken since it has last changed: it is about to."""
+        kept: tuple[bytes, list[Any]] | None = None
+        for view in self._views:
+            if view.number > session.seen and view.sessions:
+                kept = kept or (packed(number, session), list(session.results))
+                view.changed[number] = kept
+        session.seen = self._views_made
 
     def restore(self, chunks: Iterable[bytes]) -> None:
         """Replaces everything by what :meth:`snapshot` gave; how ``chunks`` are cut does not matter.
@@ -381,8 +449,13 @@ class SessionMachine:
         object then refuses all further work.
         """
         reader = SliceReader(chunks, "the sessions and the state machine")
-        reader.expect(MAGIC, "it is not one of this version of paxos_rsm")
+        magic = reader.read(len(MAGIC))
+        if magic not in (MAGIC, MAGIC_1):
+            raise reader.damaged("it is not one of this version of paxos_rsm")
         applied_slot, results_max, count = HEADER.unpack(reader.read(HEADER.size))
+        running = (False, CHAIN_START, 0, 0)
+        if magic == MAGIC:
+            running = RUNNING.unpack(reader.read(RUNNING.size))
         if applied_slot < self._applied_slot:
             raise InvariantViolation(
                 f"a snapshot of slot {applied_slot} was to replace the state of slot {self._applied_slot}: "
@@ -394,12 +467,14 @@ class SessionMachine:
             )
         if applied_slot > SLOT_MAX:
             raise reader.damaged(f"it is of slot {applied_slot}, which no log reaches")
-        sessions: dict[int, _Session] = {}
+        sessions: dict[int, Session] = {}
         for _ in range(count):
-            number, session = self._read_session(reader)
+            number, session = read_session(reader)
             registered_slot = number >> FRAME_INDEX_BITS
             if number in sessions or not 1 <= registered_slot <= session.last_active_slot <= applied_slot:
                 raise reader.damaged(f"session {number} cannot stand in a snapshot of slot {applied_slot}")
+            # Views that are still open are of other sessions, of these numbers or not.
+            session.seen = self._views_made
             sessions[number] = session
         self._failure = (
             "a snapshot was restored in part only; restore one whole, or start with an empty machine"
@@ -407,21 +482,17 @@ class SessionMachine:
         self._restore_machine(reader)
         self._sessions = sessions
         self._applied_slot = applied_slot
+        is_known, chain, self._tally, self._checksum = running
+        self._chain = chain if is_known else None
+        self._sample = []
+        self._digests.clear()
+        linked = applied_slot - applied_slot % DIGEST_SLOTS
+        if is_known and linked % CHAIN_SLOTS:
+            self._digests.append((linked, chain))
         self._failure = ""
 
-    @staticmethod
-    def _read_session(reader: SliceReader) -> tuple[int, _Session]:
-        number, next_seq, received_below, slot, timeout_ms, kept = SESSION.unpack(reader.read(SESSION.size))
-        if not 1 <= received_below <= next_seq <= SEQ_MAX or next_seq - received_below != kept:
-            raise reader.damaged(f"session {number} does not hold the results that it says")
-        session = _Session(timeout_ms, slot)
-        session.next_seq = next_seq
-        session.received_below = received_below
-        session.results = [reader.read(LENGTH.unpack(reader.read(4))[0]) for _ in range(kept)]
-        return number, session
-
     def _restore_machine(self, reader: SliceReader) -> None:
-        slices = self._machine_slices(reader)
+        slices = machine_slices(reader)
         try:
             self._machine.restore(slices)
         except MachineFailed:
@@ -433,18 +504,13 @@ class SessionMachine:
             pass
         reader.finish()
 
-    @staticmethod
-    def _machine_slices(reader: SliceReader) -> Iterator[bytes]:
-        while (length := LENGTH.unpack(reader.read(4))[0]) != END:
-            yield reader.read(length)
-
     def digest(self) -> bytes:
         """A hash of 16 bytes over the applied slot, the sessions with their results, and the user's state."""
         self._require_sound()
         digest = blake2b(digest_size=16)
         digest.update(HEADER.pack(self._applied_slot, self._results_max, len(self._sessions)))
         for number, session in self._sessions.items():
-            digest.update(_packed(number, session))
+            digest.update(packed(number, session))
             for result in self.encode_results(session.results):
                 digest.update(LENGTH.pack(len(result)))
                 digest.update(result)
@@ -455,14 +521,3 @@ class SessionMachine:
 def registration_slot(session: int) -> int:
     """The slot that registered the session of this number."""
     return session >> FRAME_INDEX_BITS
-
-
-def _packed(number: int, session: _Session) -> bytes:
-    return SESSION.pack(
-        number,
-        session.next_seq,
-        session.received_below,
-        session.last_active_slot,
-        session.timeout_ms,
-        len(session.results),
-    )

@@ -4,25 +4,34 @@ A snapshot is written as many small pieces; :func:`cut` lays them end to end and
 even size, neither so small that each costs a call nor so large that one stalls the server. Storage and transport may
 cut it differently again: :class:`SliceReader` reads a number of bytes at a time, wherever the cuts are.
 
+A slice may be *empty*: it is no part of the snapshot, but a moment at which whoever takes the slices can do other
+things, since making the next one takes long. Which of them come, and how many, may differ between equal snapshots.
+
 :func:`sealed` ends the stream with the CRC-32 of everything before it, and :meth:`SliceReader.finish` demands that
 and the end of the stream. So a snapshot that is cut short, too long, or changed is refused and never half believed.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from zlib import crc32
 
 from paxos_rsm.errors import MachineFailed
 
-__all__ = ["SLICE_BYTES", "SliceReader", "cut", "sealed"]
+__all__ = ["SLICE_BYTES", "SliceReader", "Slices", "cut", "sealed"]
 
 SLICE_BYTES = 256 * 1024
 
 
 def cut(pieces: Iterable[bytes], slice_bytes: int = SLICE_BYTES) -> Iterator[bytes]:
-    """The pieces end to end, in slices of ``slice_bytes`` bytes (the last may be shorter, none is empty)."""
+    """The pieces end to end, in slices of ``slice_bytes`` bytes; the last may be shorter.
+
+    An empty piece makes an empty slice, at once.
+    """
     waiting: list[bytes] = []
     size = 0
     for piece in pieces:
+        if not piece:
+            yield piece
+            continue
         waiting.append(piece)
         size += len(piece)
         if size >= slice_bytes:
@@ -45,6 +54,32 @@ def sealed(pieces: Iterable[bytes], slice_bytes: int = SLICE_BYTES) -> Iterator[
     yield checksum.to_bytes(4, "big")
 
 
+class Slices(Iterator[bytes]):
+    """A snapshot that is being read. What its view holds on to is let go at its end, by :meth:`close`, or with it."""
+
+    __slots__ = ("_close", "_slices")
+
+    def __init__(self, slices: Iterator[bytes], close: Callable[[], None]) -> None:
+        """``close`` may be called more than once."""
+        self._slices = slices
+        self._close = close
+
+    def __next__(self) -> bytes:
+        slice_ = next(self._slices, None)
+        if slice_ is None:
+            self.close()
+            raise StopIteration
+        return slice_
+
+    def close(self) -> None:
+        """Ends the reading: there are no more slices."""
+        self._slices = iter(())
+        self._close()
+
+    def __del__(self) -> None:
+        self._close()
+
+
 class SliceReader:
     """Reads a sealed stream; ``name`` says in errors what it is the snapshot of.
 
@@ -65,6 +100,15 @@ class SliceReader:
         data = self._take(size)
         self._checksum = crc32(data, self._checksum)
         return data
+
+    def waiting(self) -> tuple[bytes, int]:
+        """A chunk and where in it the next byte stands: to be read there, and then :meth:`skip`-ped."""
+        return self._here, self._at
+
+    def skip(self, to: int) -> None:
+        """Counts what :meth:`waiting` gave as read, up to ``to``."""
+        self._checksum = crc32(memoryview(self._here)[self._at : to], self._checksum)
+        self._at = to
 
     def expect(self, data: bytes, what: str) -> None:
         """Reads as many bytes as ``data`` has, and demands that they are those."""

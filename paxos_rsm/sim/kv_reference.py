@@ -2,7 +2,8 @@
 
 A bug in the store that every server has alike leaves all of them equal: only something else that knows the rules of
 revisions and transactions sees it. This is that something: a dictionary of the keys that exist, and nothing faster.
-It keeps no history, so of a read at an older revision it knows nothing.
+It keeps no history, so of a read at an older revision it knows nothing; only the sizes of what a store must keep, since
+a quota may be set on them.
 """
 
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ from paxos_rsm.machines.kv.types import (
     LEASE_EXISTS,
     LEASE_NOT_FOUND,
     LEASE_TTL_TOO_LARGE,
+    NO_SPACE,
     Command,
     Compact,
     CompactResult,
@@ -39,6 +41,8 @@ from paxos_rsm.machines.kv.types import (
     Range,
     RangeResult,
     Result,
+    SetQuota,
+    SetQuotaResult,
     Txn,
     TxnResult,
 )
@@ -46,6 +50,7 @@ from paxos_rsm.machines.kv.types import (
 __all__ = ["Ended", "KvReference", "NotModelled"]
 
 TTL_MIN_S, TTL_MAX_S = 2, 9_000_000_000
+RECORD_BYTES, LEASE_BYTES = 300, 600
 
 
 class NotModelled(ValueError):
@@ -76,16 +81,26 @@ class KvReference:
         self.ended: list[Ended] = []
         """Every lease that has ended, in the order in which they did."""
         self._armings = 0
+        self._quota = 0
+        # Of each key, (revision, bytes, whether it was there then) of every write and deletion that is kept.
+        self._sizes: dict[bytes, list[tuple[int, int, bool]]] = {}
 
     def execute(self, command: Command) -> Result:
         """Executes a well-formed command. Raises NotModelled for filters, sorting, and reads of the past."""
         if isinstance(command, Compact):
             return self._compact(command)
+        if isinstance(command, SetQuota):
+            self._quota = command.quota_bytes
+            return SetQuotaResult(self.revision, self._state_bytes())
+        if self._quota and self._grows(command) and self._state_bytes() >= self._quota:
+            return NO_SPACE
         if isinstance(command, LeaseGrant | LeaseRevoke | LeaseKeepAlive):
             return self._of_leases(command)
         keys, revision = dict(self._keys), self.revision
         try:
-            return self._run(command, keys, revision + 1)
+            result = self._run(command, keys, revision + 1)
+            self._measure(keys)
+            return result
         except _Refused as refused:
             self._keys, self.revision = keys, revision
             refusal: KvError = refused.args[0]
@@ -123,10 +138,12 @@ class KvReference:
 
     def _end(self, lease: int) -> None:
         del self.leases[lease]
+        before = dict(self._keys)
         gone = sorted(key for key, kv in self._keys.items() if kv.lease == lease)
         for key in gone:
             del self._keys[key]
         self.revision += bool(gone)
+        self._measure(before)
         self.ended.append(Ended(lease, self.revision, gone))
 
     def _compact(self, command: Compact) -> CompactResult | KvError:
@@ -135,7 +152,31 @@ class KvReference:
         if command.revision > self.revision:
             return FUTURE_REVISION
         self._compacted = command.revision
+        for key, sizes in list(self._sizes.items()):
+            settled = [each for each in sizes if each[0] <= command.revision][-1:]
+            kept = [each for each in settled if each[2]] + [s for s in sizes if s[0] > command.revision]
+            self._sizes[key] = kept
         return CompactResult(self.revision)
+
+    def _measure(self, before: dict[bytes, KeyValue]) -> None:
+        """Notes what a command has made of the keys that were there ``before``.
+
+        A key that it writes twice is noted once: plain commands do not, and of others nothing is known here.
+        """
+        for key in before.keys() | self._keys.keys():
+            kv = self._keys.get(key)
+            if kv is not before.get(key):
+                size = RECORD_BYTES + len(key) + (len(kv.value) if kv is not None else 0)
+                self._sizes.setdefault(key, []).append((self.revision, size, kv is not None))
+
+    def _state_bytes(self) -> int:
+        kept = sum(size for sizes in self._sizes.values() for _, size, _ in sizes)
+        return kept + LEASE_BYTES * len(self.leases)
+
+    def _grows(self, operation: Operation | LeaseGrant | LeaseRevoke | LeaseKeepAlive) -> bool:
+        if isinstance(operation, Txn):
+            return any(map(self._grows, operation.success + operation.failure))
+        return isinstance(operation, Put | LeaseGrant)
 
     def _run(self, operation: Operation, before: dict[bytes, KeyValue], revision: int) -> OperationResult:
         """One operation, and those within it; conditions are asked of the state ``before`` the whole command."""

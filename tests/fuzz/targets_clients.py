@@ -43,7 +43,7 @@ def _decode_frame(data: bytes) -> Frame:
 
 
 def _make_command(rng: Random) -> tuple[kv.Command, bytes]:
-    command = values.command(rng)
+    command = values.logged_command(rng)
     return command, codec.encode_command(command)
 
 
@@ -175,7 +175,7 @@ def _make_result(rng: Random) -> tuple[Any, bytes]:
     machine = KeyValueMachine(codec.KvCodec())
     for _ in range(4):
         machine.execute(kv.Put(values.key(rng), values.blob(rng), prev_kv=True))
-    data = codec.encode_result(machine.execute(values.command(rng)))
+    data = codec.encode_result(machine.execute(values.logged_command(rng)))
     return codec.response_from_bytes(data), data
 
 

@@ -8,6 +8,7 @@ from paxos_rsm import config
 from paxos_rsm.cli.options import parse_duration_s, parse_endpoint
 from paxos_rsm.client.endpoints import parse_endpoints
 from paxos_rsm.errors import ConfigError, InvalidArgument
+from paxos_rsm.machines.kv.autocompaction import AutoCompaction, CompactionMode, parse_retention
 from tests.fuzz import values
 from tests.fuzz.target import Target, require
 
@@ -34,6 +35,18 @@ def _parse_cluster(data: bytes) -> dict[str, str]:
     for name, url in members.items():
         config.member_id_of(name, url, "token")
     return members
+
+
+def _make_retention(rng: Random) -> tuple[int, bytes]:
+    minutes, seconds = rng.randint(1, 99), rng.randint(0, 59)
+    return (minutes * 60 + seconds) * 1000, f"{minutes}m{seconds}s".encode()
+
+
+def _parse_retention(data: bytes) -> int:
+    retention = parse_retention(CompactionMode.PERIODIC, _text(data))
+    if retention:
+        AutoCompaction(CompactionMode.PERIODIC, retention)
+    return retention
 
 
 def _make_endpoints(rng: Random) -> tuple[list[str], bytes]:
@@ -138,6 +151,16 @@ TARGETS = (
         ("config:load_config",),
         _make_environment,
         _parse_environment,
+        (ConfigError,),
+        is_proto=False,
+        repeats_input=True,
+        blows_up=False,
+    ),
+    Target(
+        "setting-retention",
+        ("machines.kv.autocompaction:parse_retention",),
+        _make_retention,
+        _parse_retention,
         (ConfigError,),
         is_proto=False,
         repeats_input=True,

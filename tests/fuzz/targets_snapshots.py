@@ -7,9 +7,12 @@ from zlib import crc32
 from paxos_rsm.codec.frames import FrameCodec, encode_frame, register_frame
 from paxos_rsm.codec.kv import KvCodec, encode_command
 from paxos_rsm.errors import MachineFailed
+from paxos_rsm.machines import session_snapshots
 from paxos_rsm.machines.frames import Frame
-from paxos_rsm.machines.kv.machine import MAGIC as KV_MAGIC
+from paxos_rsm.machines.kv import snapshots
 from paxos_rsm.machines.kv.machine import KeyValueMachine
+from paxos_rsm.machines.kv.snapshots import MAGIC as KV_MAGIC
+from paxos_rsm.machines.kv.types import SetQuota
 from paxos_rsm.machines.sessions import SessionMachine
 from paxos_rsm.machines.slices import SliceReader, cut, sealed
 from tests.fuzz import values
@@ -32,12 +35,19 @@ def _sealed_again(data: bytes) -> bytes:
 def _store(rng: Random) -> KeyValueMachine:
     machine = KeyValueMachine(KvCodec())
     for _ in range(rng.choice((0, 3, 12))):
-        machine.execute(values.command(rng))
+        machine.execute(values.logged_command(rng))
     return machine
 
 
 def _make_store(rng: Random) -> tuple[bytes, bytes]:
     machine = _store(rng)
+    if rng.random() < 0.2:
+        # As the version before wrote it: it had no quota.
+        machine.execute(SetQuota(0))
+        data = b"".join(machine.snapshot())
+        more = len(snapshots.MAGIC) + snapshots.HEADER.size
+        older = snapshots.MAGIC_2 + data[len(snapshots.MAGIC) : more] + data[more + snapshots.MORE.size :]
+        return machine.digest(), _sealed_again(older)
     return machine.digest(), b"".join(machine.snapshot())
 
 
@@ -63,11 +73,17 @@ def _make_sessions(rng: Random) -> tuple[bytes, bytes]:
     for slot in range(2, rng.randint(2, 5)):
         frames = []
         for each in machine.sessions():
-            commands = [encode_command(values.command(rng)) for _ in range(rng.randint(0, 3))]
+            commands = [encode_command(values.logged_command(rng)) for _ in range(rng.randint(0, 3))]
             received = rng.randint(each.received_below, each.last_seq + 1)
             frames.append(encode_frame(Frame(each.session, each.last_seq + 1, received, commands)))
         machine.apply_slot(slot, frames)
-    return machine.digest(), b"".join(machine.snapshot())
+    data = b"".join(machine.snapshot())
+    if rng.random() < 0.2:
+        # As the version before wrote it.
+        running = len(session_snapshots.MAGIC) + session_snapshots.HEADER.size
+        head = session_snapshots.MAGIC_1 + data[len(session_snapshots.MAGIC) : running]
+        data = _sealed_again(head + data[running + session_snapshots.RUNNING.size :])
+    return machine.digest(), data
 
 
 def _mend_sessions(data: bytes) -> bytes:
@@ -116,7 +132,11 @@ def _read_stream(data: bytes) -> list[bytes]:
 TARGETS = (
     Target(
         "kv-snapshot",
-        ("machines.kv.machine:KeyValueMachine.restore", "machines.kv.machine:_records"),
+        (
+            "machines.kv.machine:KeyValueMachine.restore",
+            "machines.kv.snapshots:read",
+            "machines.kv.snapshots:_records",
+        ),
         _make_store,
         _restore_store,
         (MachineFailed,),
@@ -125,7 +145,7 @@ TARGETS = (
     ),
     Target(
         "session-snapshot",
-        ("machines.sessions:SessionMachine.restore", "machines.sessions:SessionMachine._read_session"),
+        ("machines.sessions:SessionMachine.restore", "machines.session_snapshots:read_session"),
         _make_sessions,
         _restore_sessions,
         (MachineFailed,),

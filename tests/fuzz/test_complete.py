@@ -50,7 +50,7 @@ NOT_FROM_OUTSIDE = {
     "machines.base:StateMachine.restore": "a Protocol",
     "machines.frames:FrameDecoder.decode": "a Protocol",
     "machines.kv.machine:CommandCodec.decode": "a Protocol",
-    "machines.sessions:SessionMachine._machine_slices": "fed by restore",
+    "machines.session_snapshots:machine_slices": "fed by restore",
     "machines.sessions:SessionMachine._restore_machine": "fed by restore",
 }
 """What the search finds and no target names; each with the reason."""

@@ -285,8 +285,17 @@ def command(rng: Random) -> kv.Command:
     return drawn
 
 
+def logged_command(rng: Random) -> kv.Command:
+    """One that may stand in the log, though no client asks for it."""
+    return _set_quota(rng) if rng.random() < 0.1 else command(rng)
+
+
 def _compact(rng: Random) -> kv.Compact:
     return kv.Compact(revision(rng), rng.random() < 0.5)
+
+
+def _set_quota(rng: Random) -> kv.SetQuota:
+    return kv.SetQuota(rng.choice((0, 1, 1000, 2**63, 2**64 - 1)))
 
 
 # ---- disk ----------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from paxos_rsm.machines.kv.types import (
     Operation,
     Put,
     Range,
+    SetQuota,
     Txn,
 )
 
@@ -37,6 +38,7 @@ __all__ = [
     "LEASE_IDS",
     "PLAIN_PUTS",
     "PUTS",
+    "QUOTAS",
     "RANGES",
     "REVOKES",
     "TXNS",
@@ -161,6 +163,10 @@ LEASE_IDS = st.sampled_from([7, 8, 9, -1])
 GRANTS = st.tuples(st.sampled_from(TTLS_S), LEASE_IDS).map(lambda drawn: LeaseGrant(*drawn))
 REVOKES = LEASE_IDS.map(LeaseRevoke)
 KEEP_ALIVES = LEASE_IDS.map(LeaseKeepAlive)
+
+
+# Some hundred bytes is what one version counts for.
+QUOTAS = st.sampled_from([0, 0, 0, 1, 1500, 3000, 6000, 12_000]).map(SetQuota)
 
 
 @st.composite

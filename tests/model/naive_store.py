@@ -18,10 +18,12 @@ __all__ = ["Event", "NaiveStore", "Refused"]
 Event = tuple[bytes, int, int, int, bytes, int]
 """(key, create revision, mod revision, version, value, lease); version 0 is a deletion."""
 
-INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, OUT_OF_RANGE = 3, 5, 9, 11
+INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED, FAILED_PRECONDITION, OUT_OF_RANGE = 3, 5, 8, 9, 11
 
 LEASE_TTL_MIN_S = 2
 LEASE_TTL_MAX_S = 9_000_000_000
+
+RECORD_BYTES, LEASE_BYTES = 300, 600
 
 
 class Refused(Exception):
@@ -47,6 +49,7 @@ class NaiveStore:
         self.events: list[Event] = []
         self.leases: dict[int, int] = {}
         """The seconds that each was granted."""
+        self.quota = 0
 
     # ---- what there is -----------------------------------------------------------------------------------
 
@@ -67,6 +70,24 @@ class NaiveStore:
     def replaced(self, event: Event) -> t.KeyValue | None:
         """The version that was there before the transaction of ``event``; none for what it has created."""
         return None if event[3] == 1 else self.at(event[0], event[2] - 1)
+
+    def state_bytes(self) -> int:
+        """What every version counts for that a read of a revision from the compaction on can see, and deletions."""
+        total = LEASE_BYTES * len(self.leases)
+        for key, versions in self.versions.items():
+            kept = [kv for kv in versions if kv.mod_revision > self.compacted]
+            seen = self.at(key, self.compacted)
+            kept += [seen] if seen is not None else []
+            total += sum(len(kv.key) + len(kv.value) + RECORD_BYTES for kv in kept)
+        return total
+
+    def _room_for(self, command: t.Command) -> None:
+        """etcd's: what could write a key, or makes a lease, is refused where the space is used up."""
+        grows = isinstance(command, t.LeaseGrant) or any(
+            isinstance(each, t.Put) for each in everything(command)
+        )
+        if grows and 0 < self.quota <= self.state_bytes():
+            raise Refused(RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded")
 
     def readable(self) -> range:
         """The revisions that may be read."""
@@ -89,7 +110,11 @@ class NaiveStore:
     def _command(self, command: t.Command) -> t.Result:
         if isinstance(command, t.Compact):
             return self._compact(command.revision)
+        if isinstance(command, t.SetQuota):
+            self.quota = command.quota_bytes
+            return t.SetQuotaResult(self.revision, self.state_bytes())
         if isinstance(command, t.LeaseGrant):
+            self._room_for(command)
             return self._grant(command)
         if isinstance(command, t.LeaseKeepAlive):
             return t.LeaseKeepAliveResult(self.revision, command.id, self.leases.get(command.id, 0))
@@ -100,10 +125,12 @@ class NaiveStore:
         well_formed(command)
         if isinstance(command, t.Txn):
             no_key_is_written_twice(command)
+            self._room_for(command)
             plan = self._plan(command)
             self._refuse_planned(plan)
             return self._run_planned(plan, self.revision + 1)
         if isinstance(command, t.Put):
+            self._room_for(command)
             self._lease_exists(command.lease)
             self._old_version_exists(command)
         result: t.Result = self._run(command, self.revision + 1)
@@ -257,6 +284,13 @@ def in_range(key: bytes, first: bytes, range_end: bytes) -> bool:
 def relation(result: int, mine: Any, theirs: Any) -> bool:
     """``mine`` against the operand: equal, greater, less, not equal."""
     return bool([mine == theirs, mine > theirs, mine < theirs, mine != theirs][result])
+
+
+def everything(operation: Any) -> list[Any]:
+    """An operation and all that are in it, of both branches."""
+    if not isinstance(operation, t.Txn):
+        return [operation]
+    return [each for op in operation.success + operation.failure for each in everything(op)]
 
 
 def flat(plan: tuple[bool, list[Any]]) -> list[Any]:

@@ -40,6 +40,7 @@ from tests.model.commands import (
     LEASE_IDS,
     PLAIN_PUTS,
     PUTS,
+    QUOTAS,
     RANGES,
     REVOKES,
     TXNS,
@@ -162,6 +163,17 @@ class MachineBesideModel(RuleBasedStateMachine):
             assert answer in (NOT_A_QUERY, refused)
             assert isinstance(answer, KvError)
 
+    # ---- the size of the state ---------------------------------------------------------------------------
+
+    @rule(command=QUOTAS)
+    def set_quota(self, command: Command) -> None:
+        self.execute(command)
+
+    @rule(records_max=st.integers(0, 4))
+    def tidy(self, records_max: int) -> None:
+        """What nobody sees; how much a frame drops by itself depends on how much there is."""
+        self.machine.tidy(records_max)
+
     # ---- leases ------------------------------------------------------------------------------------------
 
     @rule(command=GRANTS)
@@ -231,6 +243,9 @@ class MachineBesideModel(RuleBasedStateMachine):
         assert self.machine.revision == self.model.revision
         assert self.machine.compacted_revision == self.model.compacted
         assert self.machine.lease_ids() == sorted(self.model.leases)
+        assert self.machine.quota_bytes == self.model.quota
+        assert self.machine.state_bytes == self.model.state_bytes()
+        assert self.machine.is_over_quota == (0 < self.model.quota <= self.model.state_bytes())
         self.machine._store.require_invariants()
 
     def teardown(self) -> None:

@@ -35,12 +35,13 @@ from paxos_rsm.machines.kv.types import (
     Operation,
     Put,
     Range,
+    SetQuota,
     SortOrder,
     SortTarget,
     Txn,
 )
 
-__all__ = ["TXN_DEPTH_MAX", "TXN_OPS_MAX", "check", "is_read_only"]
+__all__ = ["TXN_DEPTH_MAX", "TXN_OPS_MAX", "check", "is_read_only", "needs_room"]
 
 TXN_OPS_MAX = 128
 """Conditions, or operations of one branch; a nested transaction may have what the one around it has left over."""
@@ -58,7 +59,7 @@ def check(command: Command) -> KvError | None:
     """The error that the command is refused with, or None: it may still meet one that depends on the state."""
     if isinstance(command, LeaseGrant):
         return None if command.id else LEASE_WITHOUT_ID
-    if isinstance(command, Compact | LeaseRevoke | LeaseKeepAlive):
+    if isinstance(command, Compact | LeaseRevoke | LeaseKeepAlive | SetQuota):
         return None
     if isinstance(command, Txn):
         return _check_txn(command)
@@ -70,6 +71,16 @@ def is_read_only(command: Command | Operation) -> bool:
     if isinstance(command, Txn):
         return all(map(is_read_only, command.success)) and all(map(is_read_only, command.failure))
     return isinstance(command, Range)
+
+
+def needs_room(command: Command | Operation) -> bool:
+    """Whether the command may make the state grow: it is refused where that is over its quota.
+
+    As in etcd a transaction counts for what either of its branches may put, whichever will be taken.
+    """
+    if isinstance(command, Txn):
+        return any(map(needs_room, command.success)) or any(map(needs_room, command.failure))
+    return isinstance(command, Put | LeaseGrant)
 
 
 def _check_txn(txn: Txn) -> KvError | None:

@@ -10,26 +10,30 @@ them encodes them.
 Reads do not go through the log: :meth:`KeyValueMachine.query` (bytes) and :meth:`KeyValueMachine.execute_query`
 (typed, for the unary services of a server) answer from the state as it is.
 
-**Snapshots.** The leases, the records at the last compaction, by key, then the log after it: equal states give equal
-bytes. Taking the view copies references to every key and to every version that is kept, and nothing else runs
-meanwhile: 50 ms for a million keys, 200 ms where a fifth of them have older versions. The encoding is done slice by
-slice, as the slices are taken, 1.5 µs a record and some 10 ms a slice; but one slice may take 500 ms for each million
-keys that were written since the last compaction, since it walks over them. Restoring costs 4 µs a record.
+**Snapshots** (``snapshots.py``) cost nothing to take and are read a piece at a time while commands go on. While one is
+open, what it shows stays in memory: close it (its iterator has ``close``), or let go of it.
+
+**The quota** on the size of the state is a command of the log like any other, SetQuota, so that every server refuses
+the same puts. Deletes, compactions and the end of leases are allowed always, and where they have made room, puts are
+taken again by themselves.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
-from struct import Struct
 from typing import Any, Protocol
 
 from paxos_rsm.errors import InvariantViolation
 from paxos_rsm.machines.base import Position, Timeout, Timer
-from paxos_rsm.machines.kv.check import check, is_read_only
-from paxos_rsm.machines.kv.leases import Lease, Leases
-from paxos_rsm.machines.kv.store import MultiVersionStore, Record
+from paxos_rsm.machines.kv import snapshots
+from paxos_rsm.machines.kv.check import check, is_read_only, needs_room
+from paxos_rsm.machines.kv.leases import Lease
+from paxos_rsm.machines.kv.records import Record
+from paxos_rsm.machines.kv.running import RunningHash
+from paxos_rsm.machines.kv.store import MultiVersionStore
 from paxos_rsm.machines.kv.txn import execute_txn
 from paxos_rsm.machines.kv.types import (
     LEASE_NOT_FOUND,
+    NO_SPACE,
     NOT_A_QUERY,
     Command,
     Compact,
@@ -45,24 +49,18 @@ from paxos_rsm.machines.kv.types import (
     Range,
     RangeResult,
     Result,
+    SetQuota,
+    SetQuotaResult,
     Txn,
     TxnResult,
 )
-from paxos_rsm.machines.slices import SliceReader, sealed
+from paxos_rsm.machines.kv.view import StoreView
+from paxos_rsm.machines.slices import SliceReader, Slices, sealed
 
 __all__ = ["CommandCodec", "KeyValueMachine"]
 
-# The snapshot: MAGIC, HEADER, a LEASE for each lease, the records at the compaction, END, those of the log, END. Sealed
-# (see slices.py).
-MAGIC = b"paxos_rsm key-value 2\n"
-HEADER = Struct(">qqQQ")  # revision, compacted revision, armings of leases so far, leases
-LEASE = Struct(">qqQ")  # id, ttl_s, arming
-RECORD = Struct(
-    ">IIqqqq"
-)  # bytes of the key and the value, which follow; create and mod revision, version, lease
-REVISION_MAX = 1 << 62
-"""Of a snapshot that is believed: no store gets there, and the revisions after it still fit 64 bits."""
-END = bytes(RECORD.size)  # no record has mod revision 0
+TIDY_RECORDS = 1000
+"""Of what compactions have freed, so much is dropped with each frame, beside one for each of its commands."""
 
 
 class CommandCodec(Protocol):
@@ -78,11 +76,12 @@ class CommandCodec(Protocol):
 
 
 class KeyValueMachine:
-    """A BatchStateMachine with timers. Its results are those of types.py."""
+    """A BatchStateMachine with timers and a running digest. Its results are those of types.py."""
 
     def __init__(self, codec: CommandCodec) -> None:
         self._codec = codec
         self._store = MultiVersionStore()
+        self._running = RunningHash()
         self._compacting: Callable[[int], None] | None = None
 
     @property
@@ -94,6 +93,21 @@ class KeyValueMachine:
     def compacted_revision(self) -> int:
         """Reads below it are refused; -1 before the first compaction."""
         return self._store.compacted_revision
+
+    @property
+    def state_bytes(self) -> int:
+        """What the state is taken to cost: the same on every server."""
+        return self._store.state_bytes
+
+    @property
+    def quota_bytes(self) -> int:
+        """What the state may grow to; 0: there is no limit."""
+        return self._store.quota_bytes
+
+    @property
+    def is_over_quota(self) -> bool:
+        """Whether puts are refused with NO_SPACE now."""
+        return self._store.room <= 0
 
     def __len__(self) -> int:
         """Keys that exist."""
@@ -130,12 +144,15 @@ class KeyValueMachine:
 
     def apply_batch(self, commands: Sequence[bytes], at: Position) -> list[Any]:
         """Executes commands in order. Gives a Result for each."""
-        decode, put, execute = self._codec.decode, self._store.put, self.execute
+        store = self._store
+        decode, put, execute = self._codec.decode, store.put, self.execute
+        if store.is_untidy:
+            store.tidy(TIDY_RECORDS + len(commands))
         results: list[Result] = []
         for data in commands:
             command = decode(data)
             # A put that could not fail any check is by far the most common command.
-            if type(command) is Put and command[0] and not (command[4] or command[5]):
+            if type(command) is Put and command[0] and not (command[4] or command[5]) and store.room > 0:
                 results.append(put(command))
             elif isinstance(command, KvError):
                 results.append(command)
@@ -149,6 +166,8 @@ class KeyValueMachine:
         if error is not None:
             return error
         store = self._store
+        if store.room <= 0 and needs_room(command):
+            return NO_SPACE
         if isinstance(command, Put):
             return store.put(command)
         if isinstance(command, Range):
@@ -158,9 +177,14 @@ class KeyValueMachine:
         if isinstance(command, Txn):
             return execute_txn(store, command)
         if isinstance(command, Compact):
-            if self._compacting is not None and store.compacted_revision < command.revision <= store.revision:
-                self._compacting(command.revision)
+            if store.compacted_revision < command.revision <= store.revision:
+                self._running.count(store.log)
+                if self._compacting is not None:
+                    self._compacting(command.revision)
             return store.compact(command)
+        if isinstance(command, SetQuota):
+            store.set_quota(command.quota_bytes)
+            return SetQuotaResult(store.revision, store.state_bytes)
         return self._execute_of_leases(command)
 
     def _execute_of_leases(self, command: Command) -> Result:
@@ -171,7 +195,7 @@ class KeyValueMachine:
                 store.revision, command.id, renewed.ttl_s if renewed is not None else 0
             )
         if isinstance(command, LeaseGrant):
-            granted = store.leases.grant(command.id, command.ttl_s)
+            granted = store.grant(command.id, command.ttl_s)
             return (
                 granted
                 if isinstance(granted, KvError)
@@ -225,56 +249,45 @@ class KeyValueMachine:
 
     # ---- the whole state ---------------------------------------------------------------------------------
 
-    def snapshot(self) -> Iterator[bytes]:
-        """The state as of this call, in slices. What it costs is told at the head of the module."""
-        revision, compacted, base, log = self._store.view()
-        leases = self._store.leases.view()
-        header = HEADER.pack(revision, compacted, self._store.leases.armings, len(leases))
-        return sealed(_pieces(header + b"".join(LEASE.pack(*each) for each in leases), base, log))
+    def snapshot(self) -> Slices:
+        """The state as of this call, in slices, some of them empty: see :mod:`paxos_rsm.machines.kv.snapshots`."""
+        store, running = self._store, self._running
+        return self._slices(store.quota_bytes, running.uncounted(store.log), running.checksum)
+
+    def _slices(self, *more: int) -> Slices:
+        store = self._store
+        view, leases = store.view(), store.leases
+        pieces = snapshots.pieces(view, leases.view(), leases.armings, snapshots.MORE.pack(*more))
+        return Slices(sealed(pieces), view.close)
 
     def restore(self, chunks: Iterable[bytes]) -> None:
         """Replaces the state, all or nothing. Raises MachineFailed where the chunks are damaged."""
-        reader = SliceReader(chunks, "the key-value store")
-        reader.expect(MAGIC, "it is not one of this version of paxos_rsm")
-        revision, compacted, armings, lease_count = HEADER.unpack(reader.read(HEADER.size))
-        if not (1 <= revision <= REVISION_MAX and -1 <= compacted <= revision):
-            raise reader.damaged(f"revision {revision}, compacted at {compacted}, cannot be")
-        try:
-            leases = Leases.from_view(
-                armings, (LEASE.unpack(reader.read(LEASE.size)) for _ in range(lease_count))
-            )
-            store = MultiVersionStore.from_view(
-                revision, compacted, leases, _records(reader), _records(reader)
-            )
-        except ValueError as error:
-            raise reader.damaged(str(error)) from error
-        reader.finish()
-        self._store = store
+        restored = snapshots.read(SliceReader(chunks, "the key-value store"))
+        self._store = store = restored.store
+        self._running = RunningHash(store.log.end - restored.uncounted, restored.checksum)
 
-    def view(self) -> tuple[int, int, Iterator[Record], list[Record]]:
+    def tidy(self, records_max: int) -> bool:
+        """Drops what compactions have freed and no frame has dropped yet: gives whether there was anything.
+
+        For a server that has nothing else to do. Nothing that anybody can ask for depends on it.
+        """
+        return self._store.tidy(records_max)
+
+    def view(self) -> StoreView:
         """See :meth:`MultiVersionStore.view`: what a hash of the store is made from."""
         return self._store.view()
 
     def digest(self) -> bytes:
         """A hash of 16 bytes over every version that is kept. Costs as much as a whole snapshot."""
         digest = blake2b(digest_size=16)
-        for each in self.snapshot():
+        # Without the running hash: when it was last taken shows in no answer.
+        for each in self._slices(self._store.quota_bytes, 0, 0):
             digest.update(each)
         return digest.digest()
 
-
-def _pieces(header: bytes, base: Iterable[Record], log: Iterable[Record]) -> Iterator[bytes]:
-    yield MAGIC + header
-    pack = RECORD.pack
-    for records in (base, log):
-        for key, create, mod, version, value, lease in records:
-            yield pack(len(key), len(value), create, mod, version, lease)
-            yield key
-            yield value
-        yield END
-
-
-def _records(reader: SliceReader) -> Iterator[Record]:
-    while (head := reader.read(RECORD.size)) != END:
-        key_bytes, value_bytes, create, mod, version, lease = RECORD.unpack(head)
-        yield reader.read(key_bytes), create, mod, version, reader.read(value_bytes), lease
+    def running_digest(self) -> bytes:
+        """See ``CheckedStateMachine``."""
+        store = self._store
+        leases = store.leases
+        sums = (len(store), len(leases), leases.armings, store.state_bytes, store.quota_bytes)
+        return self._running.take(store.log, (store.revision, store.compacted_revision), sums)

@@ -1,39 +1,56 @@
 """Keys, and every version of them since the last compaction.
 
-**Records.** Each write and each deletion is one record, a tuple with the fields of KeyValue; a deletion is one with
-version 0. It stands in up to three places, never copied:
+**Records.** Each write and each deletion is one record (``records.py``). It stands in up to three places, never copied:
 
 - ``_newest``: key -> record, of the keys that exist. A read of the newest version is one look-up.
 - ``_older``: key -> its records before that, oldest first; for a key that is deleted, the deletion comes last.
 - ``_log``: every record since the last compaction, in the order of revisions, and within one in the order of the
-  transaction's operations. Compaction walks it; a watch can be served from it.
+  transaction's operations (``changes.py``). Compaction walks it; a watch can be served from it.
 
 **Order.** Two sorted lists of keys: ``_live``, those that exist, and ``_dead``, those that were deleted and still have
 versions. So a range over the present never meets a deleted key, and counts in O(log n).
 
+**Compaction** at C is done at once as far as anybody can see: reads below C are refused, and the size of the state is
+what it will be. What it frees is dropped behind its back, a piece at a time (:meth:`MultiVersionStore.tidy`): from the
+front of the log, each record drops the version that it has replaced, and itself where it is a deletion. Work is
+proportional to the part of the log that is dropped, not to the keys in the store. How far this has come is no
+part of the state: no answer depends on it. It halts before what an open view still shows (``view.py``).
+
 **Invariants.** ``_live`` holds the keys of ``_newest``. ``_older[key]`` is never empty; its mod revisions never go
 down, and two are equal only where one transaction has written a key twice. A lease holds the keys whose newest
-record names it, and those only. Of each key at most one record, and no
-deletion, is at or below ``compacted_revision``; the log is what is above it. So the two together are the whole state.
+record names it, and those only. The log holds every change above ``compacted_revision``, and perhaps some below it; of
+each key at most one record, and no deletion, is not in it.
 
-**Compaction** at C walks the log up to C: only keys that were written since the last compaction can have a version to
-drop. Work is proportional to the part of the log that is dropped, not to the keys in the store.
-
-Records are exact tuples, not KeyValues: the garbage collector stops looking at a tuple of bytes and integers,
-but never at one of a subclass, and a store has millions of them. Results have KeyValues.
+**Size.** ``state_bytes`` counts every version that is kept: those in the log above the compaction, and of each key the
+one at it. It follows from the log of commands alone. At ``quota_bytes`` there is no *room* for another put.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from heapq import merge
 from itertools import islice
-from operator import itemgetter
-from typing import Any, Final, TypeAlias
+from weakref import WeakSet
 
 from sortedcontainers import SortedList
 
 from paxos_rsm.errors import InvariantViolation
-from paxos_rsm.machines.kv.leases import Leases
+from paxos_rsm.machines.kv.changes import ChangeLog
+from paxos_rsm.machines.kv.leases import Lease, Leases
+from paxos_rsm.machines.kv.records import (
+    CREATE,
+    KEY,
+    LEASE,
+    LEASE_BYTES,
+    MOD,
+    RECORD_BYTES,
+    VALUE,
+    VERSION,
+    Record,
+    bytes_of,
+    mod_of,
+)
+from paxos_rsm.machines.kv.selection import is_in_order, selected
 from paxos_rsm.machines.kv.types import (
     ALL_FROM,
     COMPACTED,
@@ -50,43 +67,32 @@ from paxos_rsm.machines.kv.types import (
     PutResult,
     Range,
     RangeResult,
-    SortOrder,
-    SortTarget,
 )
+from paxos_rsm.machines.kv.view import StoreView
 
 __all__ = ["CREATE", "KEY", "LEASE", "MOD", "VALUE", "VERSION", "MultiVersionStore", "Record"]
 
-Record: TypeAlias = tuple[bytes, int, int, int, bytes, int]
-"""(key, create_revision, mod_revision, version, value, lease), as in KeyValue."""
-
-KEY: Final = 0
-CREATE: Final = 1
-MOD: Final = 2
-VERSION: Final = 3
-VALUE: Final = 4
-LEASE: Final = 5
-
-_mod_of: Callable[[Record], int] = itemgetter(MOD)
-
-# What a range is sorted by, for each SortTarget.
-_SORT_KEYS: dict[int, Callable[[KeyValue], Any]] = {
-    SortTarget.KEY: itemgetter(KEY),
-    SortTarget.VERSION: itemgetter(VERSION),
-    SortTarget.CREATE: itemgetter(CREATE),
-    SortTarget.MOD: itemgetter(MOD),
-    SortTarget.VALUE: itemgetter(VALUE),
-}
-
-# The tail of a Range that asks for nothing special: from keys_only on, and from min_mod_revision on.
+# The tail of a Range that asks for nothing special, from keys_only on.
 _PLAIN = Range(b"")[7:]
-_UNFILTERED = Range(b"")[9:]
-
-# Plain integers: to look up a member of an enumeration costs more than to compare it.
-_BY_KEY = int(SortTarget.KEY)
-_DESCEND = int(SortOrder.DESCEND)
 
 # A named tuple's own constructor checks its arguments, which costs more than the rest of a put.
 _new: Callable[..., object] = tuple.__new__
+
+_UNLIMITED = 1 << 62
+"""Of bytes, where there is no quota."""
+
+TIDY_RECORDS = 8192
+"""Of the log, which a compaction drops at once: some milliseconds. The rest waits for ``tidy``."""
+
+
+class _Records(dict[bytes, Record]):
+    """A dictionary that the garbage collector never stops looking at.
+
+    It does stop at a plain one, when all values are such that it need not look at them, and begins again with the next
+    that is written: with the youngest, so that soon after each full collection comes a short one that takes as long.
+    """
+
+    __slots__ = ()
 
 
 class MultiVersionStore:
@@ -95,7 +101,20 @@ class MultiVersionStore:
     The operations of one transaction are given the revision that they write; without it, each is its own transaction.
     """
 
-    __slots__ = ("_dead", "_live", "_log", "_newest", "_older", "compacted_revision", "leases", "revision")
+    __slots__ = (
+        "_dead",
+        "_live",
+        "_log",
+        "_newest",
+        "_older",
+        "_tidy_to",
+        "_views",
+        "compacted_revision",
+        "leases",
+        "quota_bytes",
+        "revision",
+        "room",
+    )
 
     def __init__(self) -> None:
         self.revision = 1
@@ -103,14 +122,31 @@ class MultiVersionStore:
         self.compacted_revision = -1
         """Reads below it are refused; -1 before the first compaction, as in etcd."""
         self.leases = Leases()
-        self._newest: dict[bytes, Record] = {}
+        self._newest: dict[bytes, Record] = _Records()
         self._older: dict[bytes, list[Record]] = {}
-        self._log: list[Record] = []
+        self._log = ChangeLog()
         self._live = SortedList()
         self._dead = SortedList()
+        self.quota_bytes = 0
+        """What the state may grow to; 0: there is no limit."""
+        self.room = _UNLIMITED
+        """Bytes up to the quota, where none are left puts are refused: so it is below 0 by one command at most."""
+        # The position in the log up to which it is compacted.
+        self._tidy_to = 0
+        self._views: WeakSet[StoreView] = WeakSet()
 
     def __len__(self) -> int:
         return len(self._newest)
+
+    @property
+    def log(self) -> ChangeLog:
+        """To be read only."""
+        return self._log
+
+    @property
+    def change_count(self) -> int:
+        """Changes since the last compaction."""
+        return self._log.end - self._log.after(self.compacted_revision)
 
     # ---- writing -----------------------------------------------------------------------------------------
 
@@ -128,11 +164,13 @@ class MultiVersionStore:
         if not revision:
             revision = self.revision + 1
         self.revision = revision
+        log = self._log
         if old is None:
             record = (key, revision, revision, 1, value, lease)
             self._live.add(key)
             if key in self._older:
                 self._dead.remove(key)
+            log.freed.append(0)
         else:
             record = (key, old[CREATE], revision, old[VERSION] + 1, value, lease)
             older = self._older.get(key)
@@ -140,12 +178,14 @@ class MultiVersionStore:
                 self._older[key] = [old]
             else:
                 older.append(old)
+            log.freed.append(len(key) + len(old[VALUE]) + RECORD_BYTES)
             if old[LEASE]:
                 self.leases.detach(old[LEASE], key)
         if lease:
             self.leases.attach(lease, key)
         self._newest[key] = record
-        self._log.append(record)
+        self.room -= len(key) + len(value) + RECORD_BYTES
+        log.records.append(record)
         prev_kv = KeyValue._make(old) if wants_prev and old is not None else None
         return _new(PutResult, (revision, prev_kv))  # type: ignore[return-value]
 
@@ -181,7 +221,10 @@ class MultiVersionStore:
         deletion: Record = (key, 0, revision, 0, b"", 0)
         old = self._newest.pop(key)
         self._older.setdefault(key, []).extend((old, deletion))
-        self._log.append(deletion)
+        log = self._log
+        self.room -= bytes_of(deletion)
+        log.records.append(deletion)
+        log.freed.append(bytes_of(old) + bytes_of(deletion))
         self._live.remove(key)
         self._dead.add(key)
 
@@ -194,7 +237,27 @@ class MultiVersionStore:
         for key in found.keys:
             self._delete(key, revision)
         self.leases.drop(lease)
+        self.room += LEASE_BYTES
         return True
+
+    def grant(self, lease: int, ttl_s: int) -> Lease | KvError:
+        """Makes a lease."""
+        granted = self.leases.grant(lease, ttl_s)
+        if isinstance(granted, Lease):
+            self.room -= LEASE_BYTES
+        return granted
+
+    # ---- size --------------------------------------------------------------------------------------------
+
+    @property
+    def state_bytes(self) -> int:
+        """What the state is taken to cost: keys, values, and a constant for each version and each lease."""
+        return (self.quota_bytes or _UNLIMITED) - self.room
+
+    def set_quota(self, quota_bytes: int) -> None:
+        """Sets what the state may grow to; 0: no limit."""
+        self.room += (quota_bytes or _UNLIMITED) - (self.quota_bytes or _UNLIMITED)
+        self.quota_bytes = quota_bytes
 
     # ---- reading -----------------------------------------------------------------------------------------
 
@@ -224,23 +287,23 @@ class MultiVersionStore:
             if error is not None:
                 return error
         limit = command.limit
-        is_page = limit > 0 and not command.count_only and _is_by_key(command) and command[9:] == _UNFILTERED
+        is_page = limit > 0 and not command.count_only and is_in_order(command)
         if 0 < at < self.revision:
             if is_page:
                 return self._page(command, self._scan_at(command.key, command.range_end, at), at)
-            return self._select(command, list(self._scan_at(command.key, command.range_end, at)))
+            return selected(command, self.revision, list(self._scan_at(command.key, command.range_end, at)))
         if not command.range_end and not command.count_only:
             record = self._newest.get(command.key)
             if record is None:
                 return RangeResult(self.revision, (), False, 0)
             if command[7:] == _PLAIN:
                 return RangeResult(self.revision, (KeyValue._make(record),), False, 1)
-            return self._select(command, [record])
+            return selected(command, self.revision, [record])
         if command.count_only:
             return RangeResult(self.revision, (), False, self._count(command.key, command.range_end))
         if is_page:
             return self._page(command, self.scan(command.key, command.range_end), self.revision)
-        return self._select(command, list(self.scan(command.key, command.range_end)))
+        return selected(command, self.revision, list(self.scan(command.key, command.range_end)))
 
     def _page(self, command: Range, records: Iterator[Record], at: int) -> RangeResult:
         """The common form of paging: what lies beyond the limit is counted, not read."""
@@ -251,27 +314,6 @@ class MultiVersionStore:
         if command.keys_only:
             kvs = tuple(kv._replace(value=b"") for kv in kvs)
         return RangeResult(self.revision, kvs, count > limit, count)
-
-    def _select(self, command: Range, found: list[Record]) -> RangeResult:
-        """Filters, sorts and cuts what a range has found."""
-        count = len(found)
-        if command.count_only:
-            return RangeResult(self.revision, (), False, count)
-        kvs = list(map(KeyValue._make, found))
-        if command[9:] != _UNFILTERED:
-            kvs = _filtered(command, kvs)
-        if not _is_by_key(command):
-            if not command.sort_order and command.limit > 0 and command[9:] == _UNFILTERED:
-                # etcd's rule: where no order is asked for, the first keys are sorted, and not the first taken of all.
-                del kvs[command.limit + 1 :]
-            # Ties stay in the order of keys, also where the order is reversed.
-            kvs.sort(key=_SORT_KEYS[command.sort_target], reverse=command.sort_order == _DESCEND)
-        more = 0 < command.limit < len(kvs)
-        if more:
-            del kvs[command.limit :]
-        if command.keys_only:
-            kvs = [kv._replace(value=b"") for kv in kvs]
-        return RangeResult(self.revision, tuple(kvs), more, count)
 
     def _keys(self, key: bytes, range_end: bytes, keys: SortedList | None = None) -> Iterator[bytes]:
         """The keys of a range, among those that exist or those given."""
@@ -294,8 +336,8 @@ class MultiVersionStore:
         count = self._count(key, range_end)
         if revision >= self.revision:
             return count
-        start = bisect_right(self._log, revision, key=_mod_of)
-        changed = {record[KEY] for record in islice(self._log, start, None)}
+        log = self._log
+        changed = {record[KEY] for record in log.between(log.after(revision), log.end)}
         for each in changed:
             inside = (
                 each == key if not range_end else each >= key and (range_end == ALL_FROM or each < range_end)
@@ -316,7 +358,7 @@ class MultiVersionStore:
         if record is not None and record[MOD] <= revision:
             return record
         older = self._older.get(key, ())
-        at = bisect_right(older, revision, key=_mod_of)
+        at = bisect_right(older, revision, key=mod_of)
         if at and older[at - 1][VERSION]:
             return older[at - 1]
         return None
@@ -331,14 +373,7 @@ class MultiVersionStore:
             raise ValueError(
                 f"revision {first_revision} is compacted: {self.compacted_revision} is the last that is"
             )
-        log = self._log
-        start = bisect_left(log, first_revision, key=_mod_of)
-        end = start + records_max
-        if end < len(log):
-            # Up to the last revision that ends within, or where none does, all of the first.
-            cut = bisect_left(log, log[end][MOD], lo=start, key=_mod_of)
-            end = cut if cut > start else bisect_right(log, log[start][MOD], lo=start, key=_mod_of)
-        return log[start:end]
+        return self._log.page(first_revision, records_max)
 
     def previous(self, record: Record) -> Record | None:
         """What was there before the transaction that wrote ``record``; None where that created it, or it is compacted.
@@ -348,7 +383,7 @@ class MultiVersionStore:
         if record[VERSION] == 1:
             return None
         older = self._older.get(record[KEY], ())
-        at = bisect_left(older, record[MOD], key=_mod_of)
+        at = bisect_left(older, record[MOD], key=mod_of)
         return older[at - 1] if at and older[at - 1][VERSION] else None
 
     # ---- compaction --------------------------------------------------------------------------------------
@@ -361,70 +396,83 @@ class MultiVersionStore:
         if revision > self.revision:
             return FUTURE_REVISION
         self.compacted_revision = revision
-        end = bisect_right(self._log, revision, key=_mod_of)
-        # Each key once. The order does not matter here, but that of a set would differ between servers.
-        touched = dict.fromkeys([record[KEY] for record in self._log[:end]])
-        del self._log[:end]
-        for key in touched:
-            self._drop_versions(key, revision)
+        end = self._log.after(revision)
+        self.room += self._log.freed_between(self._tidy_to, end)
+        self._tidy_to = end
+        self.tidy(TIDY_RECORDS)
         return CompactResult(self.revision)
 
-    def _drop_versions(self, key: bytes, revision: int) -> None:
-        older = self._older.get(key)
-        if older is None:
-            return
-        newest = self._newest.get(key)
-        if newest is not None and newest[MOD] <= revision:
-            del self._older[key]
-            return
-        seen = bisect_right(older, revision, key=_mod_of)
-        if seen and older[seen - 1][VERSION]:
-            seen -= 1
-        del older[:seen]
-        if not older:
-            del self._older[key]
-            if newest is None:
-                self._dead.remove(key)
+    @property
+    def is_untidy(self) -> bool:
+        """Whether a compaction has left something to be dropped."""
+        return self._log.first < self._tidy_to
+
+    def tidy(self, records_max: int) -> bool:
+        """Drops what compactions have freed: about ``records_max`` records of the log and what they have replaced.
+
+        Gives whether anything was done. Nothing that anybody can ask for depends on it.
+        """
+        end = min((view.first for view in self._views if not view.is_closed), default=self._tidy_to)
+        gone = self._log.drop(max(0, min(records_max, min(end, self._tidy_to) - self._log.first)))
+        # How many of the oldest records of each key have been replaced: one by each record that did not create it, and
+        # a deletion goes too. The order does not matter here, but that of a set would differ between servers.
+        replaced: dict[bytes, int] = {}
+        for record in gone:
+            version = record[VERSION]
+            if version != 1:
+                key = record[KEY]
+                replaced[key] = replaced.get(key, 0) + (1 if version else 2)
+        for key, count in replaced.items():
+            older = self._older[key]
+            del older[:count]
+            if not older:
+                del self._older[key]
+                if key not in self._newest:
+                    self._dead.remove(key)
+        return bool(gone)
 
     # ---- the whole state ---------------------------------------------------------------------------------
 
-    def view(self) -> tuple[int, int, Iterator[Record], list[Record]]:
-        """(revision, compacted revision, records at or below it by key, the log), as of this call.
-
-        Later changes do not show in it. The call copies references only: one for each key (the records and, in
-        order, the keys), each key with older versions, and each record of the log.
-        """
-        compacted = self.compacted_revision
-        superseded = [records[0] for records in self._older.values() if records[0][MOD] <= compacted]
-        return (
-            self.revision,
-            compacted,
-            _base(compacted, list(self._live), self._newest.copy(), superseded),
-            self._log.copy(),
+    def view(self) -> StoreView:
+        """The records as of this call. Later changes do not show in it, and nothing is copied."""
+        view = StoreView(
+            self.revision, self.compacted_revision, self._log, (self._live, self._dead), self._version_at
         )
+        self._views.add(view)
+        return view
 
     def require_invariants(self) -> None:
         """Raises InvariantViolation where one of those at the head of the module does not hold. Slow: for tests."""
         compacted = self.compacted_revision
         newest, older = self._newest, self._older
-        log = [record for records in older.values() for record in records] + list(newest.values())
-        log = [record for record in log if record[MOD] > compacted]
+        log = self._log.between(self._log.first, self._log.end)
+        every = Counter([record for records in older.values() for record in records] + list(newest.values()))
+        base = every - Counter(log)
         dead = [key for key, records in older.items() if key not in newest]
+        kept = [record for record in log if record[MOD] > compacted]
+        kept += [
+            record
+            for key in {record[KEY] for record in every}
+            if (record := self._version_at(key, compacted))
+        ]
         held = {
             "live keys are those that exist": list(self._live) == sorted(newest),
             "dead keys are those with versions that do not exist": list(self._dead) == sorted(dead),
-            "the log is what is above the compaction": sorted(self._log) == sorted(log),
-            "the log is in the order of revisions": self._log == sorted(self._log, key=_mod_of),
-            "no revision is ahead of the store": all(record[MOD] <= self.revision for record in self._log),
-            "every change is in the log": not self._log or self._log[-1][MOD] == self.revision,
+            "what is in the log is kept": not Counter(log) - every,
+            "the log is what is above the compaction": all(record[MOD] <= compacted for record in base),
+            "one version of a key is below the log": len({r[KEY] for r in base}) == base.total(),
+            "no deletion is below the log": all(record[VERSION] for record in base),
+            "the log is in the order of revisions": log == sorted(log, key=mod_of),
+            "no revision is ahead of the store": all(record[MOD] <= self.revision for record in log),
+            "every change is in the log": not log or log[-1][MOD] == self.revision,
+            "the size is that of what is kept": self.state_bytes
+            == sum(map(bytes_of, kept)) + LEASE_BYTES * len(self.leases),
         }
         for key, records in older.items():
             versions = [*records, newest[key]] if key in newest else records
-            settled = [record for record in versions if record[MOD] <= compacted]
             held[f"{key!r} has older versions"] = bool(records)
-            held[f"{key!r} is in the order of revisions"] = versions == sorted(versions, key=_mod_of)
+            held[f"{key!r} is in the order of revisions"] = versions == sorted(versions, key=mod_of)
             held[f"{key!r} ends as it should"] = (key in newest) == bool(versions[-1][VERSION])
-            held[f"{key!r} is compacted"] = len(settled) <= 1 and all(record[VERSION] for record in settled)
         attached = [(record[LEASE], key) for key, record in newest.items() if record[LEASE]]
         held["a lease holds the keys that name it"] = sorted(attached) == [
             (lease, key) for lease in self.leases.ids() for key in self._keys_of(lease)
@@ -443,32 +491,29 @@ class MultiVersionStore:
         revision: int,
         compacted_revision: int,
         leases: Leases,
-        base: Iterator[Record],
-        log: Iterator[Record],
+        base: Iterable[Record],
+        log: Iterable[Record],
     ) -> "MultiVersionStore":
-        """The store that :meth:`view` was taken of. Raises ValueError where the records cannot be one.
+        """The store whose records these are. Raises ValueError where they cannot be one.
 
-        ``leases`` are those of the view, which do not hold their keys yet.
+        ``leases`` are those of the moment of the view, which do not hold their keys yet.
         """
         store = cls()
         store.compacted_revision = compacted_revision
+        newest, older = store._newest, store._older
         for record in base:
             key, create, mod, version, _, _ = record
-            if not (version >= 1 < create <= mod <= compacted_revision and key) or key in store._newest:
+            if not (version >= 1 < create <= mod <= compacted_revision and key) or key in newest:
                 raise ValueError(f"key {_shown(key)} has a record that cannot stand below the compaction")
-            store._newest[key] = record
-        store._live.update(store._newest)
-        # Every revision after the first, or after the compaction, has changed something: none is left out.
-        last = start = max(compacted_revision, 1)
-        for record in log:
-            if not max(last, start + 1) <= record[MOD] <= last + 1:
-                raise ValueError(f"the log's revisions are out of order at key {_shown(record[KEY])}")
-            last = record[MOD]
-            store._replay(record)
-        if last != revision:
-            raise ValueError(f"the log ends with revision {last}, and the store is at {revision}")
+            newest[key] = record
+        base_bytes = sum(map(bytes_of, newest.values()))
+        log_bytes = store._replay(log, revision)
+        store.room = _UNLIMITED - base_bytes - log_bytes - LEASE_BYTES * len(leases)
         store.revision = revision
-        for record in store._newest.values():
+        # All at once: one by one it would take longer than the rest.
+        store._live.update(newest)
+        store._dead.update([key for key in older if key not in newest])
+        for record in newest.values():
             if record[LEASE]:
                 if record[LEASE] not in leases:
                     raise ValueError(
@@ -478,58 +523,40 @@ class MultiVersionStore:
         store.leases = leases
         return store
 
-    def _replay(self, record: Record) -> None:
-        key = record[KEY]
-        old = self._newest.get(key)
-        if not record[VERSION]:
-            if old is None or record != (key, 0, record[MOD], 0, b"", 0):
-                raise ValueError(f"key {_shown(key)} is deleted without having been there")
-            # Leases are as they were in the end: who held the key before is not known to them.
-            self._remove(key, record[MOD])
-            return
-        version, create = (1, record[MOD]) if old is None else (old[VERSION] + 1, old[CREATE])
-        if record[VERSION] != version or record[CREATE] != create or not key:
-            raise ValueError(f"key {_shown(key)} lacks a version")
-        if old is not None:
-            self._older.setdefault(key, []).append(old)
-        else:
-            self._live.add(key)
-            if key in self._older:
-                self._dead.remove(key)
-        self._newest[key] = record
-        self._log.append(record)
+    def _replay(self, records: Iterable[Record], revision: int) -> int:
+        """The log of a store that holds its base, up to ``revision``: gives what it counts for. Leases are left out."""
+        newest, older = self._newest, self._older
+        append, append_freed = self._log.records.append, self._log.freed.append
+        log_bytes = 0
+        # Every revision after the first, or after the compaction, has changed something: none is left out.
+        last = start = max(self.compacted_revision, 1)
+        for record in records:
+            key, create, mod, version, value, _ = record
+            if not max(last, start + 1) <= mod <= last + 1:
+                raise ValueError(f"the log's revisions are out of order at key {_shown(key)}")
+            last = mod
+            log_bytes += len(key) + len(value) + RECORD_BYTES
+            old = newest.get(key)
+            if not version:
+                if old is None or record != (key, 0, mod, 0, b"", 0):
+                    raise ValueError(f"key {_shown(key)} is deleted without having been there")
+                older.setdefault(key, []).extend((old, record))
+                del newest[key]
+                append_freed(bytes_of(old) + bytes_of(record))
+            else:
+                expected = (1, mod) if old is None else (old[VERSION] + 1, old[CREATE])
+                if (version, create) != expected or not key:
+                    raise ValueError(f"key {_shown(key)} lacks a version")
+                if old is not None:
+                    older.setdefault(key, []).append(old)
+                append_freed(bytes_of(old) if old is not None else 0)
+                newest[key] = record
+            append(record)
+        if last != revision:
+            raise ValueError(f"the log ends with revision {last}, and the store is at {revision}")
+        return log_bytes
 
 
 def _shown(key: bytes) -> str:
     """A key in an error: not all of a megabyte."""
     return repr(key[:64]) + ("..." if len(key) > 64 else "")
-
-
-def _is_by_key(command: Range) -> bool:
-    """Whether the order asked for is the one in which keys are found."""
-    return command.sort_target == _BY_KEY and command.sort_order != _DESCEND
-
-
-def _filtered(command: Range, kvs: list[KeyValue]) -> list[KeyValue]:
-    """Those that pass the filters on revisions; each is off where it is 0."""
-    min_mod, max_mod = command.min_mod_revision, command.max_mod_revision
-    min_create, max_create = command.min_create_revision, command.max_create_revision
-    return [
-        kv
-        for kv in kvs
-        if (not min_mod or kv.mod_revision >= min_mod)
-        and (not max_mod or kv.mod_revision <= max_mod)
-        and (not min_create or kv.create_revision >= min_create)
-        and (not max_create or kv.create_revision <= max_create)
-    ]
-
-
-def _base(
-    compacted: int, keys: list[bytes], newest: dict[bytes, Record], superseded: list[Record]
-) -> Iterator[Record]:
-    """First the keys that still have the version they had then, then the others."""
-    for key in keys if compacted > 0 else ():
-        record = newest[key]
-        if record[MOD] <= compacted:
-            yield record
-    yield from sorted(superseded)

@@ -28,6 +28,7 @@ __all__ = [
     "LEASE_TTL_TOO_LARGE",
     "LEASE_WITHOUT_ID",
     "NOT_A_QUERY",
+    "NO_SPACE",
     "REQUEST_TOO_LARGE",
     "TOO_DEEP",
     "TOO_MANY_OPS",
@@ -56,6 +57,8 @@ __all__ = [
     "Range",
     "RangeResult",
     "Result",
+    "SetQuota",
+    "SetQuotaResult",
     "SortOrder",
     "SortTarget",
     "Txn",
@@ -213,10 +216,19 @@ class LeaseKeepAlive(NamedTuple):
     id: int
 
 
+class SetQuota(NamedTuple):
+    """Sets what the whole state may grow to; the log says so, since every server must refuse the same puts."""
+
+    quota_bytes: int
+    """0: there is no limit."""
+
+
 Operation: TypeAlias = Union[Range, Put, DeleteRange, Txn, None]  # noqa: UP007 (it names itself: Txn)
 """What a transaction is made of. None stands for an operation that is empty or unknown to this version."""
 
-Command: TypeAlias = Range | Put | DeleteRange | Txn | Compact | LeaseGrant | LeaseRevoke | LeaseKeepAlive
+Command: TypeAlias = (
+    Range | Put | DeleteRange | Txn | Compact | LeaseGrant | LeaseRevoke | LeaseKeepAlive | SetQuota
+)
 
 
 # ---- results -------------------------------------------------------------------------------------------------
@@ -288,6 +300,14 @@ class LeaseKeepAliveResult(NamedTuple):
     """0: there is no such lease (any more)."""
 
 
+class SetQuotaResult(NamedTuple):
+    """The quota was set."""
+
+    revision: int
+    state_bytes: int
+    """What the state has come to."""
+
+
 class KvError(NamedTuple):
     """The command was refused and has changed nothing."""
 
@@ -299,13 +319,14 @@ class KvError(NamedTuple):
 
 OperationResult: TypeAlias = RangeResult | PutResult | DeleteRangeResult | TxnResult
 LeaseResult: TypeAlias = LeaseGrantResult | LeaseRevokeResult | LeaseKeepAliveResult
-Result: TypeAlias = OperationResult | CompactResult | LeaseResult | KvError
+Result: TypeAlias = OperationResult | CompactResult | LeaseResult | SetQuotaResult | KvError
 
 
 # ---- errors --------------------------------------------------------------------------------------------------
 
 INVALID_ARGUMENT = 3
 NOT_FOUND = 5
+RESOURCE_EXHAUSTED = 8
 FAILED_PRECONDITION = 9
 OUT_OF_RANGE = 11
 
@@ -319,6 +340,7 @@ INVALID_SORT = KvError(INVALID_ARGUMENT, "etcdserver: invalid sort option")
 REQUEST_TOO_LARGE = KvError(INVALID_ARGUMENT, "etcdserver: request is too large")
 COMPACTED = KvError(OUT_OF_RANGE, "etcdserver: mvcc: required revision has been compacted")
 FUTURE_REVISION = KvError(OUT_OF_RANGE, "etcdserver: mvcc: required revision is a future revision")
+NO_SPACE = KvError(RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded")
 LEASE_NOT_FOUND = KvError(NOT_FOUND, "etcdserver: requested lease not found")
 LEASE_EXISTS = KvError(FAILED_PRECONDITION, "etcdserver: lease already exists")
 LEASE_TTL_TOO_LARGE = KvError(OUT_OF_RANGE, "etcdserver: too large lease TTL")

@@ -62,7 +62,7 @@ STORE = (
         old="            self._delete(key, revision)\n        return",
         new="""
             self._delete(key, revision)
-        self._log.sort(key=lambda record: (record[MOD], id(record[KEY])))
+        self._log.records.sort(key=lambda record: (record[MOD], id(record[KEY])))
         return
 """,
         rule="equal logs, equal states",

@@ -206,7 +206,7 @@ def test_the_common_commands_take_the_short_way(monkeypatch: pytest.MonkeyPatch)
 def test_garbage_and_what_a_later_version_may_say() -> None:
     assert decode_command(b"") == BAD_COMMAND
     assert decode_command(b"\xff" * 9) == BAD_COMMAND
-    assert decode_command(b"\x4a\x02\x0a\x00") == BAD_COMMAND  # a ninth kind of request
+    assert decode_command(b"\x52\x02\x0a\x00") == BAD_COMMAND  # a tenth kind of request
     later_op = pb.KvCommand(txn=pb.TxnRequest(success=[pb.RequestOp()])).SerializeToString()
     assert decode_command(later_op) == Txn((), (None,))
     assert check(Txn((), (None,))) == KEY_NOT_FOUND

@@ -1,5 +1,6 @@
 """Sessions, the user's state and the applied slot as one: in a snapshot, in a digest, on every server."""
 
+import gc
 import json
 import os
 import subprocess
@@ -14,8 +15,11 @@ from hypothesis import strategies as st
 
 from paxos_rsm.codec.frames import commands_frame, expire_frame, register_frame
 from paxos_rsm.errors import InvariantViolation, MachineFailed
+from paxos_rsm.machines import sessions
 from paxos_rsm.machines.frames import Executed
-from paxos_rsm.machines.sessions import HEADER, MAGIC, SESSION, SESSION_RESULTS_MAX
+from paxos_rsm.machines.session_snapshots import HEADER, MAGIC, MAGIC_1, RESULTS_AT_ONCE, RUNNING, SESSION
+from paxos_rsm.machines.sessions import DIGEST_SLOTS, DIGESTS_MAX, SESSION_RESULTS_MAX
+from paxos_rsm.machines.slices import Slices
 from tests.unit.machines.helpers import BatchDiary, Diary, Log
 
 ROOT = Path(__file__).parents[3]
@@ -106,7 +110,7 @@ def test_a_machine_gets_its_slices_as_it_gave_them_however_the_snapshot_is_cut()
         machine = Fussy()
         copy = Log(machine)
         copy.sessions.restore([stream[at : at + size] for at in range(0, len(stream), size)])
-        assert machine.got == [b"one", b"", b"three"]
+        assert machine.got == [b"one", b"three"]
 
 
 def test_a_machine_that_reads_only_a_part_of_its_snapshot_is_restored_all_the_same() -> None:
@@ -167,6 +171,7 @@ SOUND = (
 def snapshot_of(applied_slot: int, sessions: list[tuple[int, ...]]) -> bytes:
     """A snapshot of these sessions around an empty machine, sound or not, with the right checksum."""
     data = MAGIC + HEADER.pack(applied_slot, SESSION_RESULTS_MAX, len(sessions))
+    data += RUNNING.pack(True, bytes(16), 0, 0)
     data += b"".join([SESSION.pack(*session) for session in sessions]) + b"\xff" * 4
     return data + crc32(data).to_bytes(4, "big")
 
@@ -306,3 +311,184 @@ def test_the_state_does_not_depend_on_the_seed_of_hashes() -> None:
     }
     assert len(digests) == 1
     assert len(digests.pop().strip()) == 32
+
+
+# ---- views of sessions that go on ------------------------------------------------------------------------------
+
+
+def test_views_show_their_moment_however_late_and_slowly_they_are_read() -> None:
+    log = Log(BatchDiary())
+    registered = [log.register() for _ in range(3)]
+    views = []
+    seqs = dict.fromkeys(registered, 1)
+    for turn in range(12):
+        for session in registered[: 1 + turn % 3]:
+            log.submit(session, seqs[session], b"x", received_below=max(1, seqs[session] - 2))
+            seqs[session] += 1
+        if turn % 2:
+            views.append((log.sessions.snapshot(), b"".join(log.sessions.snapshot())))
+        if turn == 6:
+            last = registered.pop()
+            log.expire(last, seqs[last] - 1)
+            log.register()
+    for view, expected in reversed(views):
+        assert b"".join(view) == expected
+
+
+def test_a_view_of_what_was_there_before_a_restore_is_not_touched_by_what_comes_after() -> None:
+    old, session = storied(BatchDiary())
+    new, _ = storied(BatchDiary())
+    for _ in range(4):
+        new.slot()
+    expected = b"".join(old.sessions.snapshot())
+    view = old.sessions.snapshot()
+    old.sessions.restore(new.sessions.snapshot())
+    old.submit(session, 5, b"other")
+    assert b"".join(view) == expected
+
+
+def test_what_a_view_holds_is_let_go_with_it() -> None:
+    class Closing(Diary):
+        closed = 0
+
+        def snapshot(self) -> Slices:
+            return Slices(iter([b"one", b"two"]), self.close)
+
+        def close(self) -> None:
+            self.closed += 1
+
+    machine = Closing()
+    log, session = storied(machine)
+    ended, closed, dropped = (log.sessions.snapshot() for _ in range(3))
+    next(closed)
+    next(dropped)
+    assert len(list(ended)) == 2
+    closed.close()
+    assert list(closed) == []
+    del dropped
+    gc.collect()
+    assert machine.closed >= 3
+    log.submit(session, 5, b"e")
+    assert not any(view.sessions for view in log.sessions._views)
+
+
+def test_many_results_come_in_many_slices_with_pauses_between() -> None:
+    log = Log(BatchDiary())
+    session = log.register()
+    log.submit(session, 1, *[b"x"] * (5 * RESULTS_AT_ONCE))
+    slices = list(log.sessions.snapshot())
+    assert slices.count(b"") == 5
+    copy = Log(BatchDiary())
+    copy.sessions.restore(slices)
+    assert copy.sessions.digest() == log.sessions.digest()
+
+
+# ---- the running digest ----------------------------------------------------------------------------------------
+
+
+class Checked(BatchDiary):
+    """Says how many pages were written since it was last asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def running_digest(self) -> bytes:
+        new, self.asked = self.pages[self.asked :], len(self.pages)
+        return repr(new).encode()
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        super().restore(chunks)
+        # Its snapshot is taken where nothing is uncounted.
+        self.asked = len(self.pages)
+
+
+def written(log: Log, session: int, slots: int, text: bytes = b"x") -> None:
+    info = log.sessions.session(session)
+    if info is None:
+        raise LookupError(session)
+    for seq in range(info.last_seq + 1, info.last_seq + 1 + slots):
+        log.submit(session, seq, text, received_below=max(1, seq - 3))
+
+
+@pytest.mark.parametrize("kind", [Diary, BatchDiary, Checked])
+def test_equal_logs_have_equal_digests_and_others_differ_from_there_on(kind: type[Diary]) -> None:
+    one, same, other = Log(kind()), Log(kind()), Log(kind())
+    for log in (one, same, other):
+        session = log.register()
+        written(log, session, 2 * DIGEST_SLOTS)
+        if log is other:
+            # Its state is another, though its log is the same.
+            other.sessions._machine.pages.append(("wrong", 0, 0))  # type: ignore[attr-defined]
+        written(log, session, 2 * DIGEST_SLOTS)
+    digests = dict(one.sessions.digests())
+    assert list(digests) == [DIGEST_SLOTS * nth for nth in (1, 2, 3, 4)]
+    assert same.sessions.digests() == one.sessions.digests()
+    wrong = dict(other.sessions.digests())
+    assert [slot for slot in digests if wrong[slot] != digests[slot]] == [3 * DIGEST_SLOTS, 4 * DIGEST_SLOTS]
+
+
+def test_slots_without_any_command_are_linked_too_and_few_links_are_kept() -> None:
+    log = Log(Diary())
+    for _ in range((DIGESTS_MAX + 3) * DIGEST_SLOTS):
+        log.slot()
+    digests = log.sessions.digests()
+    assert len(set(digests)) == len(digests) == DIGESTS_MAX
+    assert digests[-1][0] == (DIGESTS_MAX + 3) * DIGEST_SLOTS
+
+
+@pytest.mark.parametrize("kind", [Diary, BatchDiary])
+def test_a_snapshot_takes_the_chain_along(kind: type[Diary]) -> None:
+    one, copy = Log(kind()), Log(kind())
+    session = one.register()
+    written(one, session, DIGEST_SLOTS + 20)
+    copy.sessions.restore(one.sessions.snapshot())
+    assert copy.sessions.digests() == one.sessions.digests()[-1:]
+    for log in (one, copy):
+        log.slot()
+        written(log, session, DIGEST_SLOTS)
+    assert copy.sessions.digests() == one.sessions.digests()[-2:]
+    # And where nothing at all comes before the next link.
+    again = Log(kind())
+    again.sessions.restore(one.sessions.snapshot())
+    for log in (one, again):
+        for _ in range(DIGEST_SLOTS):
+            log.slot()
+    assert again.sessions.digests()[-1] == one.sessions.digests()[-1]
+
+
+def of_version_1(log: Log) -> bytes:
+    data = b"".join(log.sessions.snapshot())
+    running = len(MAGIC) + HEADER.size
+    data = MAGIC_1 + data[len(MAGIC) : running] + data[running + RUNNING.size : -4]
+    return data + crc32(data).to_bytes(4, "big")
+
+
+def test_after_a_snapshot_without_the_chain_it_is_known_again_when_it_starts_afresh(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sessions, "CHAIN_SLOTS", 4 * DIGEST_SLOTS)
+    one, copy = Log(Diary()), Log(Diary())
+    session = one.register()
+    written(one, session, DIGEST_SLOTS + 5)
+    copy.sessions.restore([of_version_1(one)])
+    assert copy.sessions.digest() == one.sessions.digest()
+    for log in (one, copy):
+        written(log, session, DIGEST_SLOTS)
+    assert (copy.sessions.digests(), len(one.sessions.digests())) == ((), 2)
+    for log in (one, copy):
+        written(log, session, 4 * DIGEST_SLOTS)
+    assert [slot // DIGEST_SLOTS for slot, _ in one.sessions.digests()] == [1, 2, 3, 5, 6]
+    assert copy.sessions.digests() == one.sessions.digests()[-2:]
+
+
+def test_a_machine_that_raises_when_it_is_asked_is_broken() -> None:
+    class Broken(Checked):
+        def running_digest(self) -> bytes:
+            raise ZeroDivisionError("the user's own mistake")
+
+    log = Log(Broken())
+    for _ in range(DIGEST_SLOTS - 1):
+        log.slot()
+    with pytest.raises(MachineFailed, match="out of running_digest"):
+        log.slot()

@@ -8,11 +8,11 @@ from paxos_rsm.machines.slices import SliceReader, cut, sealed
 PIECES = [b"abc", b"", b"defghij", b"k"]
 
 
-def test_pieces_are_cut_evenly_and_none_is_empty() -> None:
-    assert list(cut(PIECES, 4)) == [b"abcd", b"efgh", b"ijk"]
-    assert list(cut(PIECES, 11)) == [b"abcdefghijk"]
+def test_pieces_are_cut_evenly_and_an_empty_one_is_a_pause() -> None:
+    assert list(cut(PIECES, 4)) == [b"", b"abcd", b"efgh", b"ijk"]
+    assert list(cut([b"abc", b"defghij", b"k"], 11)) == [b"abcdefghijk"]
     assert list(cut([b"abcd"], 4)) == [b"abcd"]
-    assert list(cut([b"", b""], 4)) == []
+    assert list(cut([b"", b""], 4)) == [b"", b""]
 
 
 @given(st.lists(st.binary(max_size=9)), st.integers(1, 12), st.integers(1, 12), st.data())

@@ -32,6 +32,7 @@ from paxos_rsm.machines.kv.types import (
     PutResult,
     Range,
     RangeResult,
+    SetQuota,
     Txn,
     TxnResult,
 )
@@ -41,7 +42,7 @@ from paxos_rsm.sim.kv_reference import TTL_MAX_S, Ended, KvReference, NotModelle
 def drawn(rnd: random.Random, revision: int) -> Command:
     key = b"k%d" % rnd.randrange(4)
     end = rnd.choice([b"", b"", ALL_FROM, b"k3"])
-    kind = rnd.randrange(8)
+    kind = rnd.randrange(9)
     if kind < 2:
         lease = rnd.choice([0, 1, 2])
         return Put(key, b"v%d" % rnd.randrange(3), lease, prev_kv=rnd.random() < 0.5)
@@ -60,6 +61,8 @@ def drawn(rnd: random.Random, revision: int) -> Command:
             LeaseRevoke(lease),
         ]
         return rnd.choice(commands)
+    if kind == 6:
+        return SetQuota(rnd.choice([0, 1, 2000, 5000, 9000]))
     target = rnd.choice([CompareTarget.VERSION, CompareTarget.CREATE, CompareTarget.MOD, CompareTarget.VALUE])
     operand = b"v1" if target is CompareTarget.VALUE else rnd.randint(0, revision)
     compare = Compare(key, target, rnd.choice(list(CompareResult)), operand, end)

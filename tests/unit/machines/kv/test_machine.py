@@ -5,14 +5,16 @@ import pytest
 from paxos_rsm.codec.kv import KvCodec, encode_command, encode_result, response_from_bytes
 from paxos_rsm.errors import MachineFailed
 from paxos_rsm.machines.base import BatchStateMachine, Position
-from paxos_rsm.machines.kv.machine import HEADER, MAGIC, RECORD, CommandCodec, KeyValueMachine
-from paxos_rsm.machines.kv.store import Record
+from paxos_rsm.machines.kv.machine import CommandCodec, KeyValueMachine
+from paxos_rsm.machines.kv.records import LEASE_BYTES, PACKED, RECORD_BYTES, Record, packed
+from paxos_rsm.machines.kv.snapshots import HEADER, MAGIC, MORE
 from paxos_rsm.machines.kv.types import (
     ALL_FROM,
     BAD_COMMAND,
     EMPTY_KEY,
     FUTURE_REVISION,
     LEASE_PROVIDED,
+    NO_SPACE,
     NOT_A_QUERY,
     VALUE_PROVIDED,
     Command,
@@ -23,11 +25,18 @@ from paxos_rsm.machines.kv.types import (
     DeleteRangeResult,
     KeyValue,
     KvError,
+    LeaseGrant,
+    LeaseKeepAlive,
+    LeaseKeepAliveResult,
+    LeaseRevoke,
+    LeaseRevokeResult,
     Put,
     PutResult,
     Range,
     RangeResult,
     Result,
+    SetQuota,
+    SetQuotaResult,
     Txn,
     TxnResult,
 )
@@ -194,11 +203,9 @@ def test_a_damaged_snapshot_is_refused_and_the_state_stays(lived: KeyValueMachin
 
 def snapshot_of(revision: int, compacted: int, base: list[Record], log: list[Record]) -> bytes:
     """A snapshot of these records, sound or not, with the right checksum."""
-    data = MAGIC + HEADER.pack(revision, compacted, 0, 0)
+    data = MAGIC + HEADER.pack(revision, compacted, 0, 0) + MORE.pack(0, 0, 0)
     for records in (base, log):
-        for key, create, mod, version, value, lease in records:
-            data += RECORD.pack(len(key), len(value), create, mod, version, lease) + key + value
-        data += bytes(RECORD.size)
+        data += packed(records) + bytes(PACKED.size)
     return data + crc32(data).to_bytes(4, "big")
 
 
@@ -254,3 +261,61 @@ def test_any_codec_will_do() -> None:
     machine = KeyValueMachine(codec)
     assert machine.apply(b"put a 1", AT) == b"PutResult(revision=2, prev_kv=None)"
     assert b"value=b'1'" in machine.query(b"get a")
+
+
+# ---- the quota -------------------------------------------------------------------------------------------------
+
+
+def test_over_its_quota_the_store_refuses_what_would_grow_and_takes_what_shrinks(
+    machine: KeyValueMachine,
+) -> None:
+    one = 1 + 1 + RECORD_BYTES
+    assert apply(machine, SetQuota(2 * one), Put(b"a", b"1"), Put(b"b", b"2"), Put(b"c", b"3")) == [
+        SetQuotaResult(1, 0),
+        PutResult(2),
+        PutResult(3),
+        NO_SPACE,
+    ]
+    assert (machine.quota_bytes, machine.state_bytes, machine.is_over_quota) == (2 * one, 2 * one, True)
+    in_a_branch_not_taken = Txn((), (Range(b"a"),), (Txn((), (Put(b"x"),)),))
+    assert apply(machine, in_a_branch_not_taken, LeaseGrant(60, 1), Put(b"")) == [
+        NO_SPACE,
+        NO_SPACE,
+        EMPTY_KEY,
+    ]
+    assert apply(
+        machine, Txn((), (Range(b"a"), DeleteRange(b"b"))), Put(b"b"), Compact(4), Put(b"b", b"4")
+    ) == [
+        TxnResult(
+            4, True, (RangeResult(3, (KeyValue(b"a", 2, 2, 1, b"1"),), False, 1), DeleteRangeResult(4, 1))
+        ),
+        NO_SPACE,
+        CompactResult(4),
+        PutResult(5),
+    ]
+    assert machine.is_over_quota
+    assert apply(machine, SetQuota(0), Put(b"c", b"3")) == [SetQuotaResult(5, 2 * one), PutResult(6)]
+    assert not machine.is_over_quota
+
+
+def test_a_lease_that_ends_makes_room_though_nothing_may_be_put(machine: KeyValueMachine) -> None:
+    apply(machine, LeaseGrant(60, 7), Put(b"a", b"1", 7))
+    before = machine.state_bytes
+    assert before == LEASE_BYTES + 2 + RECORD_BYTES
+    apply(machine, SetQuota(1))
+    assert apply(machine, LeaseKeepAlive(7), LeaseRevoke(7), Put(b"b")) == [
+        LeaseKeepAliveResult(2, 7, 60),
+        LeaseRevokeResult(3),
+        NO_SPACE,
+    ]
+    # The deletion is a record too, until it is compacted.
+    assert machine.state_bytes == 2 + RECORD_BYTES + 1 + RECORD_BYTES
+    assert apply(machine, Compact(3), Put(b"b")) == [CompactResult(3), PutResult(4)]
+
+
+def test_one_command_may_go_over_the_quota_and_no_other(machine: KeyValueMachine) -> None:
+    apply(machine, SetQuota(400))
+    both = Txn((), (Put(b"a", bytes(1000)), Put(b"b", bytes(1000))))
+    assert isinstance(apply(machine, both)[0], TxnResult)
+    assert machine.state_bytes == 2 * (1001 + RECORD_BYTES)
+    assert apply(machine, both, Put(b"c")) == [NO_SPACE, NO_SPACE]

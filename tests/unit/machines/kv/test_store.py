@@ -1,12 +1,14 @@
 """etcd's rules of revisions and versions, one test each."""
 
 import random
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
 from paxos_rsm.errors import InvariantViolation
 from paxos_rsm.machines.kv.leases import Leases
+from paxos_rsm.machines.kv.records import Record
 from paxos_rsm.machines.kv.store import MultiVersionStore
 from paxos_rsm.machines.kv.types import (
     ALL_FROM,
@@ -46,6 +48,10 @@ def values(store: MultiVersionStore, command: Range) -> dict[bytes, bytes]:
 
 def keys(store: MultiVersionStore, command: Range) -> list[bytes]:
     return [kv.key for kv in found(store, command).kvs]
+
+
+def flat(batches: Iterable[list[Record]]) -> list[Record]:
+    return [record for batch in batches for record in batch]
 
 
 def fill(store: MultiVersionStore, *pairs: tuple[bytes, bytes]) -> None:
@@ -319,25 +325,25 @@ def test_what_compaction_keeps(store: MultiVersionStore) -> None:
     store.compact(Compact(6))
     store.require_invariants()
     assert [values(store, Range(b"\0", ALL_FROM, revision=revision)) for revision in range(6, 10)] == before
-    revision, compacted, base, log = store.view()
-    assert (revision, compacted) == (9, 6)
-    assert list(base) == [(b"old", 2, 2, 1, b"1", 0)]
-    assert log == [
+    view = store.view()
+    assert (view.revision, view.compacted_revision) == (9, 6)
+    assert flat(view.base()) == [(b"old", 2, 2, 1, b"1", 0)]
+    assert flat(view.log()) == [
         (b"back", 7, 7, 1, b"2", 0),
         (b"later", 8, 8, 1, b"1", 0),
         (b"later", 0, 9, 0, b"", 0),
     ]
     store.compact(Compact(9))
     store.require_invariants()
-    assert [record[0] for record in store.view()[2]] == [b"back", b"old"]
-    assert store.view()[3] == []
+    assert [record[0] for record in flat(store.view().base())] == [b"back", b"old"]
+    assert flat(store.view().log()) == []
 
 
 def test_compacting_at_the_newest_revision_leaves_one_version_of_each_key(store: MultiVersionStore) -> None:
     fill(store, (b"a", b"1"), (b"b", b"1"), (b"b", b"2"), (b"a", b"2"))
     store.compact(Compact(5))
     store.require_invariants()
-    assert list(store.view()[2]) == [(b"a", 2, 5, 2, b"2", 0), (b"b", 3, 4, 2, b"2", 0)]
+    assert flat(store.view().base()) == [(b"a", 2, 5, 2, b"2", 0), (b"b", 3, 4, 2, b"2", 0)]
 
 
 def test_a_key_that_was_compacted_away_can_come_back(store: MultiVersionStore) -> None:
@@ -356,12 +362,14 @@ def test_a_key_that_was_compacted_away_can_come_back(store: MultiVersionStore) -
 def test_a_view_is_of_the_moment_and_makes_the_same_store(five: MultiVersionStore) -> None:
     five.compact(Compact(5))
     five.delete_range(DeleteRange(b"c"))
-    revision, compacted, base, log = five.view()
+    view = five.view()
     expected = [values(five, Range(b"\0", ALL_FROM, revision=at)) for at in range(5, 11)]
     five.delete_range(DeleteRange(b"\0", ALL_FROM))
     five.put(Put(b"new"))
     five.compact(Compact(five.revision))
-    copy = MultiVersionStore.from_view(revision, compacted, Leases(), base, iter(log))
+    copy = MultiVersionStore.from_view(
+        view.revision, view.compacted_revision, Leases(), flat(view.base()), flat(view.log())
+    )
     copy.require_invariants()
     assert [values(copy, Range(b"\0", ALL_FROM, revision=at)) for at in range(5, 11)] == expected
     assert (copy.revision, copy.compacted_revision) == (10, 5)
@@ -406,6 +414,6 @@ def test_broken_invariants_are_found(five: MultiVersionStore) -> None:
     with pytest.raises(InvariantViolation, match="live keys are those that exist"):
         five.require_invariants()
     five._live.add(b"c")
-    five._log.pop()
+    five._log.records.pop()
     with pytest.raises(InvariantViolation, match="the log is what is above the compaction"):
         five.require_invariants()

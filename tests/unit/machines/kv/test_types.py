@@ -30,6 +30,7 @@ ETCD_ERRORS = {
     "FUTURE_REVISION": (11, "etcdserver: mvcc: required revision is a future revision"),
     "LEASE_EXISTS": (9, "etcdserver: lease already exists"),
     "LEASE_TTL_TOO_LARGE": (11, "etcdserver: too large lease TTL"),
+    "NO_SPACE": (8, "etcdserver: mvcc: database space exceeded"),
     "LEASE_NOT_FOUND": (5, "etcdserver: requested lease not found"),
 }
 
