@@ -84,7 +84,18 @@ class Outbox:
 class Core:
     """Shared by the parts of one node."""
 
-    __slots__ = ("_others", "_others_of", "configurations", "log", "me", "now", "out", "random", "settings")
+    __slots__ = (
+        "_others",
+        "_others_of",
+        "configurations",
+        "log",
+        "me",
+        "now",
+        "out",
+        "random",
+        "restored",
+        "settings",
+    )
 
     def __init__(self, me: NodeId, settings: Settings, random: Randomness) -> None:
         self.me = me
@@ -93,6 +104,8 @@ class Core:
         self.log = SlotLog()
         self.out = Outbox()
         self.configurations = ConfigurationHistory()
+        self.restored = False
+        """The state before slot 1 is not an empty one, and whoever does not have it needs more than the log."""
         self.now = 0
         """Ticks since the node was made."""
         self._others: list[NodeId] = []

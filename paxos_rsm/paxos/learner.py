@@ -7,6 +7,9 @@ the leader's ballot. Everybody else learns in one of two ways:
   watermark of ballot b as decided only where its own vote there is in b; every other it fetches;
 - by catching up: it asks a peer for decided entries, one request at a time, the next when the last is answered. What
   is fetched is stored as decided, without a ballot. Where the peer's log starts later, its snapshot has to come first.
+
+A cluster that was founded on a restored state has a log that does not say all: its first members have what comes
+before slot 1, nobody else has. To all others they answer as if slot 1 were compacted.
 """
 
 from collections.abc import Iterable, Mapping
@@ -142,9 +145,22 @@ class Learner:
     def answer(self, sender: NodeId, message: CatchUp, promised: Ballot) -> None:
         """Sends decided entries, a chunk of them."""
         log = self._core.log
-        entries = log.decided_from(message.first, message.last, self._core.settings.chunk_bytes_max)
-        reply = CatchUpReply(promised, entries, log.decided_through, log.compacted_through)
+        if self._core.restored and message.first == 1 and self._lacks_the_beginning(sender):
+            reply = CatchUpReply(promised, (), log.decided_through, max(1, log.compacted_through))
+        else:
+            entries = log.decided_from(message.first, message.last, self._core.settings.chunk_bytes_max)
+            reply = CatchUpReply(promised, entries, log.decided_through, log.compacted_through)
         self._core.out.send(sender, reply)
+
+    def _lacks_the_beginning(self, node: NodeId) -> bool:
+        """Whether a node is none of the first members, where slot 1 is decided and still here."""
+        genesis = self._core.log.get(1)
+        return (
+            genesis is not None
+            and genesis.decided
+            and type(genesis.entry) is ConfigChange
+            and node not in genesis.entry.configuration.everybody
+        )
 
     def caught(self, sender: NodeId, message: CatchUpReply) -> None:
         """Stores a chunk, and asks for the next where there is one.

@@ -45,6 +45,9 @@ class Node(NodeView):
     ``promised``, ``votes``, ``decided_through`` and ``compacted_through`` are what the log on disk held: a vote without
     a ballot (None) is a decision that was learned from others. ``base`` is what the state machine starts from; where
     the log was compacted and there is none that reaches as far, nothing is released before :meth:`install`.
+
+    ``restored``: the first members began with a state that was restored, not with an empty one. ``missing``: that state
+    is not here (any more), so nothing is released before :meth:`install` either, wherever the log starts.
     """
 
     def __init__(
@@ -58,15 +61,18 @@ class Node(NodeView):
         decided_through: Slot = 0,
         compacted_through: Slot = 0,
         base: Base | None = None,
+        restored: bool = False,
+        missing: bool = False,
     ) -> None:
         settings.validate()
         self._core = core = Core(me, settings, random)
+        core.restored = restored
         for slot, (ballot, entry) in (votes or {}).items():
             decided = ballot is None or slot <= decided_through
             core.log.put(slot, SlotState(NO_BALLOT if decided else ballot or NO_BALLOT, entry, decided))
         self.acceptor = Acceptor(core, promised)
         self.learner = Learner(core, decided_through)
-        self._start_from(base, decided_through, compacted_through)
+        self._start_from(base, decided_through, compacted_through, missing)
         self.learner.advance()
         if core.log.decided_through < decided_through:
             raise InvariantViolation(
@@ -101,7 +107,9 @@ class Node(NodeView):
             m.HandOver: self._hand_over,
         }
 
-    def _start_from(self, base: Base | None, decided_through: Slot, compacted_through: Slot) -> None:
+    def _start_from(
+        self, base: Base | None, decided_through: Slot, compacted_through: Slot, missing: bool
+    ) -> None:
         log = self._core.log
         if base is not None and base.slot >= compacted_through:
             if base.slot > decided_through:
@@ -114,6 +122,8 @@ class Node(NodeView):
         elif compacted_through:
             log.start(compacted_through, compacted_through)
             log.held = True
+        else:
+            log.held = missing
 
     # ---- what happens to it ----------------------------------------------------------------------------------
 
@@ -364,9 +374,10 @@ class Node(NodeView):
         peers = self.election.peers.items()
         known = [(n, p.decided_through) for n, p in peers if self.election.fresh(n)]
         if self._core.log.held:
-            ahead = [(through, n) for n, through in known if through >= self.compacted_through]
+            at_least = max(1, self.compacted_through)
+            ahead = [(through, n) for n, through in known if through >= at_least]
             if ahead:
-                self._core.out.fetch_snapshot(max(ahead)[1], self.compacted_through)
+                self._core.out.fetch_snapshot(max(ahead)[1], at_least)
         elif self.election.leader() is None and not self.proposer.leading:
             self.learner.ask(known)
 

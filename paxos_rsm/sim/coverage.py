@@ -73,6 +73,7 @@ _VIEW = "asked by a server's services only"
 _DEFENCE = "cannot come to pass; guards against a caller that asks for it"
 _RARE = "too rare to be asked of every campaign; a transcript in tests/scripts has it"
 _SHORTCUT = "a shortcut to what the line after it would say"
+_RESTORED = "no simulated cluster begins with a restored state"
 _HONEST = "every simulated server is honest, and so is every client"
 
 EXEMPT: Mapping[str, str] = MappingProxyType(
@@ -87,6 +88,9 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "paxos.election.Election.quorum_age_ticks: for age, node in sorted(": _VIEW,
         "paxos.election.Election.quorum_age_ticks: if configuration is None:": _VIEW,
         "paxos.election.Election.quorum_age_ticks: if configuration.is_phase2_quorum(heard):": _VIEW,
+        "paxos.learner.Learner._lacks_the_beginning": _RESTORED,
+        "paxos.learner.Learner.answer: "
+        "if self._core.restored and message.first == 1 and self._lacks_the_beginning(sender):": _RESTORED,
         "paxos.log.SlotLog.decide: if slot <= self.compacted_through:": _SNAPSHOTS,
         "paxos.log.SlotLog.decided_from: if state is None:": _SNAPSHOTS,
         "paxos.log.SlotLog.is_decided: if slot <= self.decided_through:": _SHORTCUT,
