@@ -148,6 +148,11 @@ class LogDamaged(StorageError):
 class SnapshotDamaged(StorageError):
     """A snapshot file is not what was written. No vote is lost: an older one or a peer's has the state."""
 
+    offset = 0
+    """Where the first damage is, in bytes."""
+    why = ""
+    """What is wrong there, as a phrase."""
+
 
 class LogIOError(StorageError):
     """A write or a sync of the log failed. Never retried (fsync errors are reported once)."""

@@ -31,11 +31,11 @@ from paxos_rsm.storage.recovery import has_segments
 from paxos_rsm.storage.segments import SEGMENT_BYTES, SegmentLog
 from paxos_rsm.storage.snapshots import SnapshotStore
 
-__all__ = ["DataDirectory"]
+__all__ = ["LOG_NAME", "SNAPSHOTS_NAME", "DataDirectory", "lock_directory"]
 
 _LOCK_NAME = "LOCK"
-_LOG_NAME = "log"
-_SNAPSHOTS_NAME = "snapshots"
+LOG_NAME = "log"
+SNAPSHOTS_NAME = "snapshots"
 _ADD_ANEW = "remove this member from the cluster and add it anew with an empty data directory"
 
 
@@ -93,10 +93,10 @@ class DataDirectory:
             identity = _identify(
                 files, directory, Identity(cluster_id, member_id, name, 0, joined=joined), draw_bits
             )
-            snapshots = SnapshotStore.open(files, f"{directory}/{_SNAPSHOTS_NAME}")
+            snapshots = SnapshotStore.open(files, f"{directory}/{SNAPSHOTS_NAME}")
             log, recovered = SegmentLog.open(
                 files,
-                f"{directory}/{_LOG_NAME}",
+                f"{directory}/{LOG_NAME}",
                 owner=identity.incarnation,
                 draw_bits=draw_bits,
                 create=identity.boot_count == 0,
@@ -144,9 +144,17 @@ class DataDirectory:
 
 def _lock(files: FileSystem, directory: str) -> Lock:
     """Makes the directory where it is missing, and locks it."""
-    path = f"{directory}/{_LOCK_NAME}"
     try:
         _make_directories(files, directory)
+    except OSError as error:
+        raise _unusable(directory, error) from error
+    return lock_directory(files, directory)
+
+
+def lock_directory(files: FileSystem, directory: str) -> Lock:
+    """Locks a directory that is there. Raises DirectoryLocked, DirectoryUnusable, DiskFull."""
+    path = f"{directory}/{_LOCK_NAME}"
+    try:
         return files.lock(path, f"{os.getpid()}\n".encode())
     except BlockingIOError as error:
         raise DirectoryLocked(
@@ -154,14 +162,16 @@ def _lock(files: FileSystem, directory: str) -> Lock:
             "directory of its own (--data-dir)"
         ) from error
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(
-                f"no space left to make the data directory {directory}; free some, then start again"
-            ) from error
-        raise DirectoryUnusable(
-            f"the data directory {directory} cannot be made or written: {error.strerror or error}. Give this server a "
-            "directory that it may read and write (--data-dir)"
-        ) from error
+        raise _unusable(directory, error) from error
+
+
+def _unusable(directory: str, error: OSError) -> DiskFull | DirectoryUnusable:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(f"no space left to make the data directory {directory}; free some, then start again")
+    return DirectoryUnusable(
+        f"the data directory {directory} cannot be made or written: {error.strerror or error}. Give this server a "
+        "directory that it may read and write (--data-dir)"
+    )
 
 
 def _holder(files: FileSystem, path: str) -> str:
@@ -187,7 +197,7 @@ def _identify(files: FileSystem, directory: str, wanted: Identity, draw_bits: Dr
 
     ``wanted`` is who the server was started as, without an incarnation.
     """
-    log_directory = f"{directory}/{_LOG_NAME}"
+    log_directory = f"{directory}/{LOG_NAME}"
     identity = read_identity(files, directory)
     if identity is None:
         if has_segments(files, log_directory):

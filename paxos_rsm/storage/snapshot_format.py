@@ -229,7 +229,9 @@ class SnapshotScan:
 
 def damaged(path: str, offset: int, why: str) -> SnapshotDamaged:
     """The error that names a damaged snapshot."""
-    return SnapshotDamaged(
+    error = SnapshotDamaged(
         f"the snapshot {path} is damaged at byte {offset}: {why}. It is not used: an older snapshot, or that of "
         "another member, has the state"
     )
+    error.offset, error.why = offset, why
+    return error
