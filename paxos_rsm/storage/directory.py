@@ -2,13 +2,15 @@
 
     LOCK        held by the one process that uses the directory; says its process id
     identity    identity.py
+    initial     initial.py: only where the first state was restored
     log/        segments.py, start.py
     snapshots/  snapshots.py
 
-Opening it, in this order: lock; identity; snapshots; log; boot count. On the very first start each step is durable
-before the next is taken, and the boot count is raised from zero last, before anybody hears of this member. So a start
-that was cut short at any point is taken up again by the next, and a directory that has ever been used is never begun
-anew in silence: an identity without its log, or a log without its identity, is refused (rule 9).
+Opening it, in this order: lock; what replacement.py has begun; identity; snapshots; log; boot count. On the very first
+start each step is durable before the next is taken, and the boot count is raised from zero last, before anybody hears
+of this member. So a start that was cut short at any point is taken up again by the next, and a directory that has ever
+been used is never begun anew in silence: an identity without its log, or a log without its identity, is refused
+(rule 9).
 
 *Log and snapshots.* A snapshot may be ahead of the log, where a crash came between the two, or where the end of the log
 that said what is decided was never synced: then the log is compacted through it before anything else. The log may be
@@ -17,6 +19,7 @@ state is not here. Such a server may start (``snapshot_missing``) and vote, and 
 applies or serves anything.
 """
 
+import contextlib
 import dataclasses
 import errno
 import os
@@ -27,11 +30,13 @@ from paxos_rsm.paxos.types import NO_BALLOT
 from paxos_rsm.storage.base import DrawBits, Recovered
 from paxos_rsm.storage.files import FileSystem, Lock, storage_error
 from paxos_rsm.storage.identity import FORMAT_VERSION, IDENTITY_NAME, Identity, read_identity, write_identity
+from paxos_rsm.storage.initial import INITIAL_NAME, InitialState, read_initial
 from paxos_rsm.storage.recovery import has_segments
+from paxos_rsm.storage.replacement import finish_replacement
 from paxos_rsm.storage.segments import SEGMENT_BYTES, SegmentLog
 from paxos_rsm.storage.snapshots import SnapshotStore
 
-__all__ = ["LOG_NAME", "SNAPSHOTS_NAME", "DataDirectory", "lock_directory"]
+__all__ = ["LOG_NAME", "SNAPSHOTS_NAME", "DataDirectory", "lock_directory", "make_and_lock", "sync_above"]
 
 _LOCK_NAME = "LOCK"
 LOG_NAME = "log"
@@ -50,6 +55,7 @@ class DataDirectory:
     def __init__(
         self,
         path: str,
+        files: FileSystem,
         lock: Lock,
         identity: Identity,
         log: SegmentLog,
@@ -57,6 +63,7 @@ class DataDirectory:
         snapshots: SnapshotStore,
     ) -> None:
         self.path = path
+        self._files = files
         self.identity = identity
         self.log = log
         self.recovered = recovered
@@ -88,8 +95,9 @@ class DataDirectory:
         or InvariantViolation for what a newer version or a bug has written.
         """
         directory = os.path.abspath(path)
-        lock = _lock(files, directory)
+        lock = make_and_lock(files, directory)
         try:
+            finish_replacement(files, directory)
             identity = _identify(
                 files, directory, Identity(cluster_id, member_id, name, 0, joined=joined), draw_bits
             )
@@ -114,6 +122,9 @@ class DataDirectory:
                     identity, boot_count=identity.boot_count + 1, format_version=FORMAT_VERSION
                 )
                 write_identity(files, directory, identity)
+                if recovered.compacted_through or not identity.restored_from:
+                    with contextlib.suppress(FileNotFoundError):
+                        files.remove(f"{directory}/{INITIAL_NAME}")
             except BaseException:
                 log.close()
                 raise
@@ -123,7 +134,7 @@ class DataDirectory:
         except BaseException:
             lock.release()
             raise
-        return cls(directory, lock, identity, log, recovered, snapshots)
+        return cls(directory, files, lock, identity, log, recovered, snapshots)
 
     @property
     def snapshot_missing(self) -> bool:
@@ -134,6 +145,15 @@ class DataDirectory:
         newest = self.snapshots.newest()
         return self.recovered.compacted_through > (newest.slot if newest is not None else 0)
 
+    def initial(self) -> InitialState | None:
+        """The state that slot 1 goes on from; None where that is an empty one, or where the log starts later.
+
+        Raises SnapshotDamaged where it is missing or does not hold, and StorageError. Reads all of it.
+        """
+        if not self.identity.restored_from or self.recovered.compacted_through:
+            return None
+        return read_initial(self._files, self.path, self.identity.restored_from)
+
     def close(self) -> None:
         """Closes the log, if nobody has, and lets go of the lock. Raises LogIOError and DiskFull, the lock released."""
         try:
@@ -142,8 +162,8 @@ class DataDirectory:
             self._lock.release()
 
 
-def _lock(files: FileSystem, directory: str) -> Lock:
-    """Makes the directory where it is missing, and locks it."""
+def make_and_lock(files: FileSystem, directory: str) -> Lock:
+    """Makes the directory where it is missing, and locks it. Raises as :func:`lock_directory` does."""
     try:
         _make_directories(files, directory)
     except OSError as error:
@@ -206,6 +226,11 @@ def _identify(files: FileSystem, directory: str, wanted: Identity, draw_bits: Dr
                 "which incarnation this member has voted. Restore the file from a copy of this very directory, or "
                 f"{_ADD_ANEW}"
             )
+        if INITIAL_NAME in files.names(directory):
+            raise DirectoryUnusable(
+                f"a restore into {directory} was cut short: run the same `paxos-rsm snapshot restore` again, or give "
+                "this server a directory of its own (--data-dir)"
+            )
         incarnation = 0
         while incarnation == 0:
             incarnation = draw_bits(63)
@@ -215,7 +240,7 @@ def _identify(files: FileSystem, directory: str, wanted: Identity, draw_bits: Dr
     if identity.boot_count == 0:
         files.mkdir(log_directory)
         files.sync_directory(directory)
-        _sync_above(files, directory)
+        sync_above(files, directory)
     return identity
 
 
@@ -235,7 +260,7 @@ def _reconcile(snapshots: SnapshotStore, log: SegmentLog, recovered: Recovered, 
         recovered.apply(compacted)
 
 
-def _sync_above(files: FileSystem, directory: str) -> None:
+def sync_above(files: FileSystem, directory: str) -> None:
     """Makes durable the names of the directories above, which this or an earlier start may have made."""
     while directory != "/":
         directory = os.path.dirname(directory)

@@ -22,7 +22,15 @@ from paxos_rsm._proto import storage_pb2
 from paxos_rsm.errors import IdentityMismatch, LogDamaged
 from paxos_rsm.storage.files import FileSystem
 
-__all__ = ["FORMAT_VERSION", "IDENTITY_NAME", "Identity", "read_identity", "write_identity"]
+__all__ = [
+    "FORMAT_VERSION",
+    "IDENTITY_NAME",
+    "NEXT_IDENTITY_NAME",
+    "Identity",
+    "coming_identity",
+    "read_identity",
+    "write_identity",
+]
 
 FORMAT_VERSION = 2
 """Of the whole data directory. Raised with every change that an older version would misread.
@@ -32,6 +40,8 @@ FORMAT_VERSION = 2
 _READABLE = (1, FORMAT_VERSION)
 
 IDENTITY_NAME = "identity"
+NEXT_IDENTITY_NAME = "identity.next"
+"""Who the directory is to belong to: see replacement.py."""
 _TEMPORARY_NAME = "identity.new"
 _MAGIC = b"paxos_rsm identity\n\0"
 _LENGTH_AND_CRC = struct.Struct("<II")
@@ -49,7 +59,9 @@ class Identity:
     boot_count: int = 0
     format_version: int = FORMAT_VERSION
     joined: bool = False
-    """It came to a cluster that ran, which told it its ids: they are not those of ``--initial-cluster``."""
+    """Its ids are not those of ``--initial-cluster``: a cluster that ran told it, or it was made a cluster alone."""
+    restored_from: str = ""
+    """The SHA-256, in hexadecimal, of the backup that it began with (initial.py); empty: it began with nothing."""
 
     def check(self, directory: str, *, cluster_id: int, member_id: int, name: str) -> None:
         """Raises IdentityMismatch unless this is the member that the server was started as.
@@ -71,13 +83,19 @@ class Identity:
                 )
 
 
-def read_identity(files: FileSystem, directory: str) -> Identity | None:
+def coming_identity(files: FileSystem, directory: str) -> Identity | None:
+    """Who the next start will find the directory to belong to. Raises as :func:`read_identity` does."""
+    coming = read_identity(files, directory, NEXT_IDENTITY_NAME)
+    return read_identity(files, directory) if coming is None else coming
+
+
+def read_identity(files: FileSystem, directory: str, name: str = IDENTITY_NAME) -> Identity | None:
     """The identity in a data directory; None where there is none.
 
     Raises LogDamaged where the file does not hold or names nobody, IdentityMismatch where a newer version wrote it, and
     OSError.
     """
-    path = f"{directory}/{IDENTITY_NAME}"
+    path = f"{directory}/{name}"
     try:
         data = files.read(path)
     except FileNotFoundError:
@@ -110,10 +128,11 @@ def read_identity(files: FileSystem, directory: str) -> Identity | None:
         boot_count=message.boot_count,
         format_version=message.format_version,
         joined=message.joined,
+        restored_from=message.restored_from,
     )
 
 
-def write_identity(files: FileSystem, directory: str, identity: Identity) -> None:
+def write_identity(files: FileSystem, directory: str, identity: Identity, name: str = IDENTITY_NAME) -> None:
     """Puts ``identity`` in place of whatever was there, durably and at once. Raises OSError."""
     payload = storage_pb2.Identity(
         format_version=identity.format_version,
@@ -123,12 +142,13 @@ def write_identity(files: FileSystem, directory: str, identity: Identity) -> Non
         incarnation=identity.incarnation,
         boot_count=identity.boot_count,
         joined=identity.joined,
+        restored_from=identity.restored_from,
     ).SerializeToString(deterministic=True)
     data = _MAGIC + _LENGTH_AND_CRC.pack(len(payload), crc32(payload)) + payload
     with contextlib.closing(files.create(f"{directory}/{_TEMPORARY_NAME}", len(data))) as file:
         file.pwrite(data, 0)
         file.fdatasync()
-    files.rename(f"{directory}/{_TEMPORARY_NAME}", f"{directory}/{IDENTITY_NAME}")
+    files.rename(f"{directory}/{_TEMPORARY_NAME}", f"{directory}/{name}")
     files.sync_directory(directory)
 
 

@@ -191,7 +191,10 @@ def _identity(data: bytes) -> Identity | None:
 
 def _make_identity(rng: Random) -> tuple[Identity, bytes]:
     name, boots = values.text(rng), rng.randint(0, 2**40)
-    identity = Identity(values.number(rng), values.number(rng), name, values.number(rng), boots)
+    restored = rng.choice(("", "ab" * 32))
+    identity = Identity(
+        values.number(rng), values.number(rng), name, values.number(rng), boots, restored_from=restored
+    )
     files = _disk({})
     write_identity(files, LOG, identity)
     return identity, files.read(f"{LOG}/{IDENTITY_NAME}")
