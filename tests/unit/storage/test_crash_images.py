@@ -1,4 +1,4 @@
-"""Crash images of a data directory: a slice here, all 10,000 with ``make crash-images`` (CRASH_IMAGES=10000)."""
+"""Crash images of a data directory: a slice here, all 10,000 in the long form and with ``make crash-images``."""
 
 import os
 import sys
@@ -10,9 +10,10 @@ from paxos_rsm.paxos.types import NO_BALLOT
 from paxos_rsm.storage import segments, start
 from paxos_rsm.storage.files import FileSystem
 from paxos_rsm.storage.start import LogStart
+from tests.forms import of_form
 from tests.unit.storage import crash_images
 
-IMAGES = int(os.environ.get("CRASH_IMAGES", "1500"))
+IMAGES = int(os.environ.get("CRASH_IMAGES", of_form(2_500, 10_000)))
 
 
 def test_every_crash_image_starts_and_has_what_was_acknowledged() -> None:

@@ -4,6 +4,7 @@ The long random lives of a log are in test_lives.py.
 """
 
 import errno
+from collections import Counter
 from random import Random
 
 import pytest
@@ -171,10 +172,11 @@ def test_what_a_failed_sync_lost_is_written_again_before_it_is_believed() -> Non
 # ------------------------------------------------------------------------------------------- damage
 
 
-def test_every_byte_of_a_log_with_a_flipped_bit() -> None:
+@pytest.mark.parametrize("repair", [False, True])
+def test_every_byte_of_a_log_with_a_flipped_bit(repair: bool) -> None:
     """Two segments, not closed: each flip is found, or changes nothing that was remembered.
 
-    Of 16 KiB each; in the long form of 32.
+    With ``repair`` the entry that is lost is named, and nothing else is. Segments of 16 KiB; in the long form of 32.
     """
     rng = Random(1)
     segment = of_form(16 << 10, 32 << 10)
@@ -193,21 +195,28 @@ def test_every_byte_of_a_log_with_a_flipped_bit() -> None:
     expected = replayed(writes)
     paths = [f"{LOG}/{name}" for name in files.names(LOG)]
     assert len(paths) == 2
-    found = unchanged = 0
+    outcomes: Counter[str] = Counter()
     for path in paths:
         for byte in range(len(files.read(path))):
             bit = byte * 8 + byte % 7
             files.flip(path, bit)
             try:
-                recovered = recovered_from(files)
+                found = read_log(files, LOG, OWNER, repair=repair)
             except LogDamaged:
-                found += 1
+                outcomes["refused"] += 1
             else:
-                assert recovered == expected, f"byte {byte} of {path}"
-                unchanged += 1
+                assert found is not None
+                lost = found[0].unreadable
+                assert len(lost) <= repair
+                for slot in lost:
+                    found[0].slots[slot] = expected.slots[slot]
+                found[0].unreadable = set()
+                assert found[0] == expected, f"byte {byte} of {path}"
+                outcomes["named" if lost else "unchanged"] += 1
             files.flip(path, bit)
-    assert found > sum(sizes), "all that is in use"
-    assert found + unchanged == 2 * segment
+    assert outcomes["refused"] + outcomes["named"] > sum(sizes), "all that is in use"
+    assert (outcomes["named"] > sum(sizes)) == repair
+    assert outcomes.total() == 2 * segment
 
 
 @pytest.mark.parametrize("target", [1, 2, 3, 4])

@@ -22,6 +22,7 @@ from paxos_rsm.storage.identity import FORMAT_VERSION, read_identity
 from paxos_rsm.storage.memory import CrashMode, MemoryFiles
 from paxos_rsm.storage.recovery import read_log
 from paxos_rsm.storage.segments import SEGMENT_BYTES_MIN, SegmentLog
+from tests.forms import of_form
 from tests.unit.storage.helpers import FIRST, LOG, OWNER, accepted, disk, open_log, replayed
 from tests.unit.storage.version_1 import WRITES, version_1
 
@@ -309,7 +310,7 @@ def test_every_byte_of_a_log_of_version_1_with_a_flipped_bit() -> None:
     owner = start(files.clone()).identity.incarnation
     found = 0
     for path in (OLD_FIRST, OLD_SECOND):
-        for byte in range(len(files.read(path).rstrip(b"\0"))):
+        for byte in range(0, len(files.read(path).rstrip(b"\0")), of_form(3, 1)):
             files.flip(path, byte * 8 + byte % 7)
             try:
                 read = read_log(files, f"{PATH}/log", owner, repair=True)
@@ -318,4 +319,4 @@ def test_every_byte_of_a_log_of_version_1_with_a_flipped_bit() -> None:
             except LogDamaged:
                 found += 1
             files.flip(path, byte * 8 + byte % 7)
-    assert found > 11_500
+    assert found > of_form(3_800, 11_500)
