@@ -14,7 +14,8 @@ The store is filled as a server does it, from encoded commands in frames: ``--ke
 - *gc*: a full collection of Python's garbage collector, which looks at every container, before and after
   ``gc.freeze()``.
 
-All times are of the processor. The collector is on, as it is on a server: its pauses are part of what is told.
+All times are of the processor. The collector is on, as it is on a server: its pauses are part of what is told. With
+``--freeze`` it is told after making the store, and after each snapshot, not to look again at what is there by then.
 """
 
 import argparse
@@ -45,6 +46,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--keys", type=int, default=1_000_000)
     parser.add_argument("--value-bytes", type=int, default=100)
     parser.add_argument("--leases", type=int, default=100_000)
+    parser.add_argument("--freeze", action="store_true", help="call gc.freeze() now and then")
     parser.add_argument("-w", dest="output", choices=["simple", "json"], default="simple")
     return parser.parse_args()
 
@@ -141,12 +143,14 @@ def collection() -> float:
     return full.ms
 
 
-def measure(keys: int, value_bytes: int, leases: int, path: Path) -> dict[str, Any]:
+def measure(keys: int, value_bytes: int, leases: int, freeze: bool, path: Path) -> dict[str, Any]:
     """Everything but the restoring, in this process."""
+    settle = gc.freeze if freeze else int
     Store(value_bytes).write(range(FRAME), b"warm")
     gc.collect()
     before = resident_bytes()
     store = Store(value_bytes)
+    settle()
     store.write(range(keys), b"first")
     filled = resident_bytes()
     frames = store.write(range(keys // 5), b"second")
@@ -161,8 +165,10 @@ def measure(keys: int, value_bytes: int, leases: int, path: Path) -> dict[str, A
         "state_mb_as_counted": store.store.state_bytes // MEGABYTE,
         "us_a_put": round(frames.total / (keys // 5) * 1e6, 2),
         "snapshot": store.snapshot(keys, path),
-        "snapshot_compacted_meanwhile": store.snapshot(keys, compact=True),
     }
+    settle()
+    found["snapshot_compacted_meanwhile"] = store.snapshot(keys, compact=True)
+    settle()
     tidying = Longest()
     while tidying.time(lambda: store.store.tidy(1000)):
         pass
@@ -198,7 +204,7 @@ def main() -> None:
         path = Path(directory, "snapshot")
         # A fresh interpreter for each: memory that one has freed must not serve the next.
         with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-            found = pool.apply(measure, (given.keys, given.value_bytes, given.leases, path))
+            found = pool.apply(measure, (given.keys, given.value_bytes, given.leases, given.freeze, path))
             found["restore"] = pool.apply(restore, (path,))
     if given.output == "json":
         print(json.dumps(found))
