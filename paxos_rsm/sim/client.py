@@ -262,9 +262,9 @@ class SimClient:
             # What was executed before this attachment is answered when it is submitted again: later than what follows.
             asked = self.in_flight.pop(seq, None)
             if asked is not None:
-                self._executions.answered(self.session, seq, asked.command, result)
+                told = self._executions.answered(self.session, seq, asked.command, result)
                 self.answered += 1
-                self._note(False, asked.command, result, asked.called_at, seq)
+                self._note(False, asked.command, told, asked.called_at, seq)
 
     def _received_below(self) -> int:
         return next(iter(self.in_flight), self.next_seq)

@@ -7,8 +7,8 @@ that goes on, the next group gathers; and a batch is reported durable when its g
 
 from collections.abc import Callable, Sequence
 
-from paxos_rsm.paxos.ready import Write
-from paxos_rsm.sim.oracle import DiskModel
+from paxos_rsm.paxos.ready import Write, WriteCompacted
+from paxos_rsm.sim.oracle import DiskModel, Oracle
 from paxos_rsm.storage.segments import SegmentLog
 
 __all__ = ["SimDisk"]
@@ -20,9 +20,10 @@ class SimDisk:
     Every method may raise LogIOError and DiskFull, after which the server stops, and PowerLost.
     """
 
-    def __init__(self, log: SegmentLog, model: DiskModel, start: Callable[[], None]) -> None:
+    def __init__(self, log: SegmentLog, model: DiskModel, oracle: Oracle, start: Callable[[], None]) -> None:
         self._log = log
         self._model = model
+        self._oracle = oracle
         self._start = start
         self._queue: list[tuple[int, Sequence[Write], bool]] = []
         self._group: tuple[int, bool] | None = None
@@ -41,6 +42,10 @@ class SimDisk:
         self._group = queue[-1][0], any(sync for _, _, sync in queue)
         self._model.unsynced += writes
         self._log.append(writes)
+        compacted = [at for at, write in enumerate(writes, 1) if type(write) is WriteCompacted]
+        if compacted:
+            # What the log has forgotten is gone for good, and all before it is durable.
+            self._oracle.synced(self._model, len(self._model.unsynced) - len(writes) + compacted[-1])
         self._start()
 
     def finish(self) -> tuple[int, bool]:

@@ -79,6 +79,8 @@ class Executions:
     def __init__(self, workload: Workload) -> None:
         self._workload = workload
         self._timed_out: Callable[[Sequence[Timeout]], None] | None = getattr(workload, "timed_out", None)
+        self._machine: StateMachine | None = None
+        """Knows how results are encoded; nothing is executed on it."""
         self._sessions = _Sessions()
         self._runs: list[list[_Run]] = [[]]
         self._results: list[list[list[Any]]] = [[]]
@@ -153,8 +155,11 @@ class Executions:
         """A command and its result; None where it was never executed."""
         return self._answers.get((session, seq))
 
-    def answered(self, session: int, seq: int, command: bytes, result: Any) -> None:
-        """A client was given a result: it is that of its command, executed once."""
+    def answered(self, session: int, seq: int, command: bytes, result: Any) -> Any:
+        """A client was given a result: it is that of its command, executed once. Gives it as the machine gave it.
+
+        What has been in a snapshot comes as its bytes.
+        """
         known = self._answers.get((session, seq))
         if known is None:
             raise Broken("11", f"command {seq} of session {session:x} was answered and never executed")
@@ -162,10 +167,18 @@ class Executions:
             raise Broken(
                 "11", f"{known[0]!r} was executed as command {seq} of session {session:x}, not {command!r}"
             )
-        if known[1] != result:
+        if known[1] != result and not (type(result) is bytes and self._encoded(known[1]) == result):
             raise Broken(
                 "11", f"command {seq} of session {session:x} was answered {result!r}, not {known[1]!r}"
             )
+        return known[1]
+
+    def _encoded(self, result: Any) -> bytes:
+        if self._machine is None:
+            self._machine = self._workload.machine()
+        if isinstance(self._machine, BatchStateMachine) and type(result) is not bytes:
+            return self._machine.encode_result(result)
+        return bytes(result)
 
 
 class Watched:

@@ -14,7 +14,15 @@ from typing import Protocol
 
 from paxos_rsm.codec.messages import decode_message, encode_message
 from paxos_rsm.paxos.membership import Member
-from paxos_rsm.paxos.messages import Accept, Accepted, CatchUpReply, Envelope, Forward, Message, Promise
+from paxos_rsm.paxos.messages import (
+    Accept,
+    Accepted,
+    CatchUpReply,
+    Envelope,
+    Forward,
+    Message,
+    Promise,
+)
 from paxos_rsm.paxos.types import Batch, ConfigChange, Entry, NodeId
 from paxos_rsm.sim.failure import Broken
 from paxos_rsm.sim.stage import Stage
@@ -150,6 +158,11 @@ class Network:
         for one, theirs in ((a, hello_b), (b, hello_a)):
             if one.up:
                 one.peer_up(theirs.member)
+
+    def introduce(self, a: Peer, b: Peer) -> None:
+        """Two servers meet at once, whatever stands between them."""
+        self.cut -= {(a.number, b.number), (b.number, a.number)}
+        self._connect(a, a.life, b, b.life)
 
     def connected(self) -> list[tuple[int, int]]:
         """The streams that stand, by server numbers."""

@@ -13,9 +13,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from paxos_rsm.paxos.membership import Configuration
+from paxos_rsm.paxos.membership import Base, Configuration
 from paxos_rsm.paxos.messages import Accept, Accepted, Decide, Envelope, Heartbeat, Message, Prepare, Promise
-from paxos_rsm.paxos.ready import Write, WriteAccepted, WriteDecided, WriteDecidedThrough, WritePromise
+from paxos_rsm.paxos.ready import (
+    Write,
+    WriteAccepted,
+    WriteCompacted,
+    WriteDecided,
+    WriteDecidedThrough,
+    WritePromise,
+)
 from paxos_rsm.paxos.types import NO_BALLOT, Ballot, ConfigChange, Entry, NodeId, Slot
 from paxos_rsm.sim.failure import Broken
 from paxos_rsm.storage.base import Recovered
@@ -30,7 +37,7 @@ class DiskModel:
     them may have survived, and nothing else.
     """
 
-    __slots__ = ("decided_through", "host", "promised", "unsynced", "votes")
+    __slots__ = ("compacted_through", "decided_through", "host", "promised", "unsynced", "votes")
 
     def __init__(self, host: NodeId) -> None:
         self.host = host
@@ -38,7 +45,17 @@ class DiskModel:
         self.votes: dict[Slot, tuple[Ballot | None, Entry]] = {}
         """A vote without a ballot was learned as decided."""
         self.decided_through: Slot = 0
+        self.compacted_through: Slot = 0
+        """What lies up to there is in a snapshot, and forgotten."""
         self.unsynced: list[Write] = []
+
+    def clone(self) -> "DiskModel":
+        """The same disk once more."""
+        other = DiskModel(self.host)
+        other.promised, other.votes = self.promised, dict(self.votes)
+        other.decided_through, other.compacted_through = self.decided_through, self.compacted_through
+        other.unsynced = list(self.unsynced)
+        return other
 
     def write(self, write: Write) -> None:
         """Makes one write durable. Raises Broken where anything goes down (rule 3) or a decision changes (rule 1)."""
@@ -49,12 +66,33 @@ class DiskModel:
             self._promise(write.ballot)  # type: ignore[union-attr]
         elif kind is WriteDecided:
             slot, entry = write.slot, write.entry  # type: ignore[union-attr]
+            self._expect_kept(slot)
             held = self.votes.get(slot)
             if held is not None and held[1] != entry and (held[0] is None or slot <= self.decided_through):
                 raise Broken("1", f"slot {slot} was decided on the disk of {self.host:x} and changes")
             self.votes[slot] = None, entry
         elif kind is WriteDecidedThrough:
             self._mark(write.slot)  # type: ignore[union-attr]
+        elif kind is WriteCompacted:
+            self._forget(write.slot)  # type: ignore[union-attr]
+
+    def _expect_kept(self, slot: Slot) -> None:
+        if slot <= self.compacted_through:
+            raise Broken(
+                "7",
+                f"the disk of {self.host:x} gets an entry for slot {slot}, and has forgotten all up to "
+                f"{self.compacted_through}",
+            )
+
+    def _forget(self, through: Slot) -> None:
+        if through < self.compacted_through:
+            raise Broken(
+                "7",
+                f"the log of {self.host:x} starts above {self.compacted_through}, and then above {through}",
+            )
+        self.compacted_through = through
+        self.decided_through = max(self.decided_through, through)
+        self.votes = {slot: vote for slot, vote in self.votes.items() if slot > through}
 
     def _promise(self, ballot: Ballot) -> None:
         if ballot < self.promised:
@@ -65,6 +103,7 @@ class DiskModel:
 
     def _accept(self, write: WriteAccepted) -> None:
         self._promise(write.ballot)
+        self._expect_kept(write.slot)
         held = self.votes.get(write.slot)
         if held is not None:
             ballot, entry = held
@@ -96,7 +135,17 @@ class DiskModel:
         return (
             self.promised == recovered.promised
             and self.decided_through == recovered.decided_through
+            and self.compacted_through == recovered.compacted_through
             and self.votes == recovered.slots
+        )
+
+    def is_brought_up_to(self, recovered: Recovered) -> bool:
+        """Whether a start found just this and a snapshot beyond it, through which it has compacted the log."""
+        through = recovered.compacted_through
+        return (
+            self.promised == recovered.promised
+            and self.decided_through < through == recovered.decided_through
+            and {slot: vote for slot, vote in self.votes.items() if slot > through} == recovered.slots
         )
 
 
@@ -128,9 +177,10 @@ class Oracle:
 
     # ---- disks -----------------------------------------------------------------------------------------------
 
-    def synced(self, disk: DiskModel) -> None:
-        """Everything that was written to a disk is durable."""
-        writes, disk.unsynced = disk.unsynced, []
+    def synced(self, disk: DiskModel, count: int | None = None) -> None:
+        """Everything that was written to a disk is durable, or the first ``count`` of what was not."""
+        count = len(disk.unsynced) if count is None else count
+        writes, disk.unsynced = disk.unsynced[:count], disk.unsynced[count:]
         for write in writes:
             self._durable(disk, write)
 
@@ -142,6 +192,9 @@ class Oracle:
         writes, disk.unsynced = disk.unsynced, []
         for at in range(len(writes) + 1):
             if disk.is_what(found):
+                return len(writes) - at
+            if disk.is_brought_up_to(found):
+                self._durable(disk, WriteCompacted(found.compacted_through))
                 return len(writes) - at
             if at < len(writes):
                 self._durable(disk, writes[at])
@@ -167,6 +220,11 @@ class Oracle:
         elif kind is WriteDecidedThrough:
             for slot in range(marked + 1, write.slot + 1):  # type: ignore[union-attr]
                 self._expect_chosen(disk.host, slot, disk.votes[slot][1])
+        elif kind is WriteCompacted and write.slot > self.chosen_through:  # type: ignore[union-attr]
+            raise Broken(
+                "7",
+                f"{disk.host:x} forgets slots up to {write.slot}, and {self.chosen_through} are chosen",  # type: ignore[union-attr]
+            )
 
     def _is_quorum(self, slot: Slot, voters: set[NodeId], entry: Entry) -> bool:
         if slot == 1:
@@ -202,6 +260,19 @@ class Oracle:
         self._expect_chosen(host, slot, entry)
         if slot > self.applied_through:
             self.applied_through = slot
+
+    def stands_for(self, host: NodeId, base: Base, applied: Slot) -> None:
+        """The state of a server is that of ``base``: it goes into a snapshot, or has come from one."""
+        if base.slot != applied or base.slot > self.applied_through:
+            raise Broken(
+                "7",
+                f"{host:x} has applied {applied} (anybody: {self.applied_through}); its snapshot: {base.slot}",
+            )
+        chosen = self.chosen[base.changed_in] if base.changed_in <= base.slot else None
+        if type(chosen) is not ConfigChange or chosen.configuration != base.configuration:
+            raise Broken(
+                "10", f"the snapshot of slot {base.slot} at {host:x} names a configuration of its own"
+            )
 
     def reads(self, host: NodeId, asked_at: Slot, applied: Slot) -> None:
         """A read is served at ``applied``; ``asked_at`` is what had been applied anywhere when it was asked."""

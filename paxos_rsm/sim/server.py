@@ -9,42 +9,59 @@ and the message that needed it, in the middle of a new segment, after half of a 
 """
 
 import errno
+import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from paxos_rsm.codec.frames import FrameCodec
 from paxos_rsm.errors import DiskFull, LogIOError, StorageError
 from paxos_rsm.machines.sessions import SessionMachine
-from paxos_rsm.paxos.membership import Member
+from paxos_rsm.paxos.membership import Base, Member
 from paxos_rsm.paxos.messages import Message
 from paxos_rsm.paxos.node import Node
+from paxos_rsm.paxos.ready import WriteCompacted
 from paxos_rsm.paxos.types import NodeId, Slot
 from paxos_rsm.replica.forming import InitialCluster
 from paxos_rsm.replica.replica import Effects, Replica
+from paxos_rsm.replica.snapshots import sound_snapshot
 from paxos_rsm.sim.disk import SimDisk
 from paxos_rsm.sim.executions import Executions, watched
 from paxos_rsm.sim.failure import Broken
 from paxos_rsm.sim.network import Network
 from paxos_rsm.sim.oracle import DiskModel, Oracle
+from paxos_rsm.sim.snapshots import SimSnapshots
 from paxos_rsm.sim.stage import Stage
 from paxos_rsm.sim.workload import Workload
 from paxos_rsm.sim.world import TICK_UNITS
 from paxos_rsm.storage.directory import DataDirectory
 from paxos_rsm.storage.memory import CrashMode, MemoryFiles, PowerLost
+from paxos_rsm.storage.snapshots import SnapshotStore, snapshot_slot
 from paxos_rsm.transport.handshake import Hello, PeerBook, Refusal
 
-__all__ = ["CLUSTER_ID", "SimServer"]
+__all__ = ["CLUSTER_ID", "DIRECTORY", "SNAPSHOTS", "Copy", "SimServer"]
 
 CLUSTER_ID = 7
+# What it says of damaged snapshots is for an operator.
+logging.getLogger("paxos_rsm.replica.snapshots").addHandler(logging.NullHandler())
+
 DIRECTORY = "/data"
+SNAPSHOTS = f"{DIRECTORY}/snapshots"
 TURNS_MAX = 200
 CHECK_TURNS = 64
 """The node's own invariants, which cost time in proportion to the log, are checked every so many turns."""
 
-TICK, WRITTEN, CALLED, BOOTED, DIED = 1, 2, 3, 4, 5
+TICK, WRITTEN, CALLED, BOOTED, DIED, FILED = 1, 2, 3, 4, 5, 6
 """Kinds of events, for the record."""
 
 CRASH_MODES = (CrashMode.DROP, CrashMode.KEEP, CrashMode.TEAR, CrashMode.SCATTER, CrashMode.MIXED)
+
+
+class Copy(NamedTuple):
+    """A backup of a server's disk, as it was in its start number ``boot_count``."""
+
+    files: MemoryFiles
+    model: DiskModel
+    boot_count: int
 
 
 class SimServer:
@@ -67,12 +84,15 @@ class SimServer:
         self._workload = workload
         self._random = stage.chance(f"server {number}")
         self._disk_random = stage.chance(f"disk {number}")
+        self._snapshot_random = stage.chance(f"snapshots {number}")
         self.files = MemoryFiles()
         self.up = False
         self.life = 0
         self.lost = ""
         self.spoilt = False
         """Bits of its files have been flipped, or they were wiped: it may refuse to start, or be refused."""
+        self.rotten = False
+        """A snapshot of it was damaged or is lost: it may have to fetch another, and starts all the same."""
         self.paused_until = 0
         self.sync_units = network.world.sync_units
         self.armed: int | None = None
@@ -101,6 +121,7 @@ class SimServer:
                 draw_bits=self._random.getrandbits,
                 segment_bytes=world.segment_bytes,
             )
+            snapshot = sound_snapshot(directory.snapshots, directory.recovered.compacted_through)
         except PowerLost:
             self._lose_power()
             return
@@ -109,18 +130,38 @@ class SimServer:
             return
         self.node = directory.identity.incarnation
         self.boot_count = directory.identity.boot_count
-        model = self._models.setdefault(self.node, DiskModel(self.node))
-        found = directory.recovered
-        if self._oracle.recovered(model, found):
-            self.stage.fire("unsynced writes lost")
+        base = Base(snapshot.slot, snapshot.changed_in, snapshot.configuration) if snapshot else None
+        self._look_at_disk(directory, base)
         self._member = Member(self.node, 100 + self.number, f"n{self.number}", f"http://n{self.number}:2380")
         self.book = PeerBook({100 + number for number in self._network.peers})
         self._initial = InitialCluster(
             CLUSTER_ID, [100 + number for number in self._network.peers], self._member, world.phase2
         )
         self._process = self._random.getrandbits(63) | 1
+        self._make_replica(directory, base)
+        self._start(base)
+
+    def _look_at_disk(self, directory: DataDirectory, base: Base | None) -> None:
+        """What the disk has kept is what was written, and state and log meet."""
+        found = directory.recovered
+        model = self._models.setdefault(self.node, DiskModel(self.node))
+        if self._oracle.recovered(model, found):
+            self.stage.fire("unsynced writes lost")
+        if base is None and found.compacted_through:
+            if not (self.rotten or self.spoilt):
+                raise Broken(
+                    "7",
+                    f"the log of n{self.number} starts above slot {found.compacted_through}, and no snapshot reaches "
+                    "as far",
+                )
+            self.stage.fire("state missing")
+        else:
+            self.rotten = False
         self._model = model
-        self._disk = SimDisk(directory.log, model, self._write_later)
+
+    def _make_replica(self, directory: DataDirectory, base: Base | None) -> None:
+        world, found = self._network.world, directory.recovered
+        self._disk = SimDisk(directory.log, self._model, self._oracle, self._write_later)
         self._watched = watched(self.node, self._workload.machine(), self._executions)
         node = Node(
             self.node,
@@ -129,19 +170,26 @@ class SimServer:
             promised=found.promised,
             votes=dict(found.slots),
             decided_through=found.decided_through,
+            compacted_through=found.compacted_through,
+            base=base,
         )
         machine = SessionMachine(self._watched, FrameCodec())
         self.replica = Replica(node, machine, world.replica, self._nonce)
-        self._start()
+        self.snapshots = SimSnapshots(
+            self, self.replica, directory.snapshots, CLUSTER_ID, self._snapshot_random
+        )
 
-    def _start(self) -> None:
+    def _start(self, base: Base | None) -> None:
         self.up = True
         self.formed = False
         self._turn_due = False
         self.stage.event(BOOTED, self.number, self.boot_count)
         if self.stage.trace is not None:
             self.stage.tell(f"n{self.number} starts, boot {self.boot_count}, incarnation {self.node:x}")
-        self.feed(_nothing)
+        if base is not None:
+            self.snapshots.restore(base)
+        self.snapshots.resume()
+        self.feed(self._look_at_configuration if base is not None else _nothing)
         if not self.up:
             return
         self._network.came_up(self)
@@ -191,6 +239,19 @@ class SimServer:
         self.stage.fire(f"power loss: {mode.value}")
         self.files.crash(self._disk_random, mode)
         self.stage.tell(f"n{self.number} loses its power ({mode.value})")
+
+    def copy(self) -> Copy:
+        """A backup of its disk, as it is now."""
+        return Copy(self.files.clone(), self._model.clone(), self.boot_count)
+
+    def put_back(self, copy: Copy) -> None:
+        """It dies, and starts on an old copy of its disk."""
+        self.kill()
+        self.stage.tell(f"n{self.number} gets an old copy of its disk")
+        self.spoilt = True
+        self.files = copy.files
+        self._models[self.node] = copy.model
+        self.boot()
 
     def stop(self, why: Exception) -> None:
         """It stops by itself, because of an error of its disk."""
@@ -253,10 +314,14 @@ class SimServer:
     def _tick(self, life: int) -> None:
         if life != self.life or not self.up or self._wait(self._tick, life):
             return
-        if self.feed(self.replica.tick):
+        if self.feed(self._ticks):
             self.stage.event(TICK, self.number, self.replica.node.decided_through)
         if self.up:
             self._tick_later()
+
+    def _ticks(self) -> None:
+        self.replica.tick()
+        self.snapshots.tick()
 
     def _wait(self, action: Callable[[int], None], life: int) -> bool:
         """Whether the process is paused; what was to happen then happens when it goes on."""
@@ -307,6 +372,46 @@ class SimServer:
             self.stage.tell(f"n{self.number} has batch {batch} {'on disk' if synced else 'written'}")
         self.replica.durable(batch)
 
+    # ---- snapshots -------------------------------------------------------------------------------------------
+
+    def work_later(self) -> None:
+        """See :class:`~paxos_rsm.sim.snapshots.Host`."""
+        delay = 1 + int(self._snapshot_random.random() * 2 * self.sync_units)
+        self.stage.schedule(delay, self._filed, self.life)
+
+    def _filed(self, life: int) -> None:
+        if life == self.life and self.up and not self._wait(self._filed, life):
+            self.stage.event(FILED, self.number)
+            self.feed(self._file)
+
+    def _file(self) -> None:
+        was_installing = self.snapshots.installing
+        self.snapshots.step()
+        if was_installing and not self.snapshots.installing:
+            self.rotten = False
+            self._look_at_configuration()
+
+    def stands_for(self, base: Base) -> None:
+        """See :class:`~paxos_rsm.sim.snapshots.Host`."""
+        self._oracle.stands_for(self.node, base, self.replica.machine.applied_slot)
+        self.compare_digest()
+
+    def fire(self, what: str) -> None:
+        """See :class:`~paxos_rsm.sim.snapshots.Host`."""
+        self.stage.fire(what)
+        if self.stage.trace is not None:
+            self.stage.tell(f"n{self.number}: {what}")
+
+    def _expect_snapshot(self, through: Slot) -> None:
+        """The log is told to forget: were the power to go now, there would be a snapshot that holds all of it."""
+        disk = self.files.clone()
+        disk.crash(self._disk_random, CrashMode.DROP)
+        if sound_snapshot(SnapshotStore.open(disk, SNAPSHOTS), through) is None:
+            raise Broken(
+                "7",
+                f"n{self.number} forgets the slots up to {through}, and no snapshot that is durable holds them",
+            )
+
     def glance(self) -> None:
         """Somebody reads here: what is answered is no older than what had been applied anywhere by now (rule 8)."""
         if not self.up:
@@ -348,21 +453,27 @@ class SimServer:
 
     def _perform(self, effects: Effects) -> None:
         if effects.batch:
-            self._effect()
+            self.effect()
+            for write in effects.writes:
+                if type(write) is WriteCompacted:
+                    self._expect_snapshot(write.slot)
             self._disk.submit(effects.batch, effects.writes, effects.sync)
+        if effects.snapshot_tasks:
+            self.snapshots.perform(effects.snapshot_tasks)
         messages = effects.messages
         if not messages:
             return
         if self.armed is not None:
             self._oracle.says(self.node, self.boot_count, self._model, messages)
             for envelope in messages:
-                self._effect()
+                self.effect()
                 self._network.send(self, [envelope])
             return
         self._oracle.says(self.node, self.boot_count, self._model, messages)
         self._network.send(self, messages)
 
-    def _effect(self) -> None:
+    def effect(self) -> None:
+        """An armed server loses its power after so many of these. Raises PowerLost."""
         if self.armed is not None:
             self.armed -= 1
             if self.armed < 0:
@@ -370,9 +481,11 @@ class SimServer:
 
     def _apply(self, effects: Effects) -> None:
         replica, executions, machine = self.replica, self._executions, self._watched
+        if self.snapshots.installing:
+            raise Broken("7", f"n{self.number} applies slots while its state is being replaced")
         digest_slots = self._network.world.digest_slots
         for slot, entry in effects.decided:
-            self._effect()
+            self.effect()
             self._oracle.applies(self.node, replica.machine.applied_slot, slot, entry)
             executions.applies(slot, entry)
             machine.ran = 0
@@ -419,6 +532,19 @@ class SimServer:
             f"promised {node.acceptor.promised}, decided {node.decided_through}, "
             f"applied {self.replica.machine.applied_slot}"
         )
+
+    @property
+    def decided_on_disk(self) -> Slot:
+        """Up to where its disk has every slot, in a snapshot or in the log, and says that it is decided."""
+        model = self._models.get(self.node)
+        return model.decided_through if model is not None else 0
+
+    @property
+    def forgotten_through(self) -> Slot:
+        """Up to where its log has forgotten all, or will when it starts."""
+        model = self._models.get(self.node)
+        slots = [snapshot_slot(path.rpartition("/")[2]) or 0 for path in self.files.paths(SNAPSHOTS)]
+        return max(slots, default=0) if model is None else max([model.compacted_through, *slots])
 
     @property
     def knows_genesis(self) -> bool:

@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 
 from paxos_rsm.codec.frames import register_frame
+from paxos_rsm.sim.failure import Broken
 from paxos_rsm.sim.network import Network
-from paxos_rsm.sim.server import DIRECTORY, SimServer
+from paxos_rsm.sim.server import DIRECTORY, SNAPSHOTS, Copy, SimServer
 from paxos_rsm.sim.stage import Stage
 from paxos_rsm.sim.world import ELECTION_TICKS, TICK_UNITS, World
-from paxos_rsm.storage.memory import MemoryFiles
+from paxos_rsm.storage.memory import MemoryFiles, PowerLost
 
 __all__ = ["Weather"]
 
@@ -65,6 +66,11 @@ class Weather:
             "coup": self._coup,
             "streams": self._break_streams,
             "reconnect": self._reconnect,
+            "snapshot": self._snapshot,
+            "absence": self._absence,
+            "interrupt": self._interrupt,
+            "rot": self._rot,
+            "old-copy": self._old_copy,
         }
         self._faults = [(name, rate, makers[name]) for name, rate in world.rates.items() if rate]
 
@@ -252,7 +258,21 @@ class Weather:
         """Whether the others could go on without it: enough of them, and one that knows for good who they are."""
         others = [other for other in self._servers.values() if other is not server and not other.spoilt]
         enough = len(self._servers) - len(others) <= self._world.losable
-        return server.spoilt or (enough and any(other.knows_genesis for other in others))
+        return server.spoilt or (
+            enough and any(other.knows_genesis for other in others) and self._state_lives_without(server)
+        )
+
+    def _state_lives_without(self, server: SimServer) -> bool:
+        """Whether what logs have forgotten is still to be had where this server does not have it any more.
+
+        One whose snapshots are sound must hold all that was ever forgotten where they are not: of what lies above, the
+        logs have the rest.
+        """
+        through = max(s.forgotten_through for s in self._servers.values() if s is server or s.rotten)
+        return any(
+            other is not server and not (other.spoilt or other.rotten) and other.decided_on_disk >= through
+            for other in self._servers.values()
+        )
 
     def _flip(self) -> bool:
         """A bit on the disk of a server turns over while it is down."""
@@ -283,6 +303,100 @@ class Weather:
         server.kill()
         server.files = MemoryFiles()
         return True
+
+    # ---- snapshots -------------------------------------------------------------------------------------------
+
+    def _snapshot(self) -> bool:
+        """An operator asks for one."""
+        server = self._someone()
+        if server is None or not server.formed:
+            return False
+        server.feed(server.snapshots.take)
+        return True
+
+    def _absence(self) -> bool:
+        """A server is away for so long that the others may have forgotten what it needs when it comes back."""
+        server = self._someone()
+        if server is None or server.number in self._coming:
+            return False
+        server.kill()
+        self._coming.add(server.number)
+        ticks = self._random.randint(2 * ELECTION_TICKS, 12 * ELECTION_TICKS)
+        self._stage.schedule(ticks * TICK_UNITS, self._restart, server)
+        for other in self._up():
+            at = self._random.randint(ticks // 2, ticks)
+            self._stage.schedule(at * TICK_UNITS, self._snapshot_of, other)
+        return True
+
+    def _snapshot_of(self, server: SimServer) -> None:
+        if not self.over and server.up and server.formed and server.paused_until <= self._stage.now:
+            server.feed(server.snapshots.take)
+
+    def _interrupt(self) -> bool:
+        """The power goes where a snapshot is being taken, sent, fetched or installed."""
+        busy = [s for s in self._up() if s.snapshots.busy or s.replica.transfer.fetching]
+        if not busy:
+            return False
+        server = self._random.choice(busy)
+        if self._random.random() < 0.7:
+            server.arm(1 << 30, self._random.randint(0, 8))
+        else:
+            server.arm(self._random.randint(0, 6))
+        return True
+
+    def _rot(self) -> bool:
+        """A snapshot of a server that is down is damaged or lost: it has to do with an older one, or to fetch one."""
+        down = [s for s in self._servers.values() if not s.up and not s.lost and s.node]
+        if not down or not self._state_lives_without(server := self._random.choice(down)):
+            return False
+        rnd, paths = self._random, server.files.paths(SNAPSHOTS)
+        if not paths:
+            return False
+        path = paths[-1] if rnd.random() < 0.7 else rnd.choice(paths)
+        try:
+            if rnd.random() < 0.3:
+                server.files.remove(path)
+                server.files.sync_directory(SNAPSHOTS)
+            else:
+                server.files.flip(path, rnd.randrange(8 * len(server.files.read(path)) or 1))
+        except PowerLost:
+            return False  # it was armed when it died, and has yet to notice
+        server.rotten = True
+        return True
+
+    def _old_copy(self) -> bool:
+        """A backup of a server's disk is made, to be put back when that server has been started again since."""
+        server = self._someone()
+        if server is None or not server.formed or not self._may_lose(server):
+            return False
+        copy = server.copy()
+        server.kill()
+        delay = self._ticks(4 * ELECTION_TICKS)
+        self._stage.schedule(delay, self._put_back, server, copy)
+        return True
+
+    def _put_back(self, server: SimServer, copy: Copy) -> None:
+        """The backup takes the place of the disk: those who have heard more of that server must refuse it.
+
+        Only where everybody else has: the others cannot tell (docs/RELIABILITY.md).
+        """
+        others = [other for other in self._servers.values() if other is not server and not other.lost]
+        standing = self._network.connected()
+        if (
+            self.over
+            or not server.up
+            or server.boot_count <= copy.boot_count
+            or not self._may_lose(server)
+            or any(tuple(sorted((server.number, other.number))) not in standing for other in others)
+        ):
+            return
+        self._stage.fire("old copy put back")
+        server.put_back(copy)
+        for other in others:
+            if server.up:
+                self._network.introduce(server, other)
+        if server.up:
+            raise Broken("9", f"n{server.number} runs on an old copy of its disk, and nobody minds")
 
     # ---- links -----------------------------------------------------------------------------------------------
 

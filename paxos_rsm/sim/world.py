@@ -53,9 +53,21 @@ FAULTS: Mapping[str, tuple[float, ...]] = MappingProxyType(
         "coup": (0.0, 0.02, 0.05, 0.2),
         "streams": (0.0, 0.0, 0.01),
         "reconnect": (0.0, 0.02, 0.05),
+        # What happens to snapshots.
+        "snapshot": (0.0, 0.01, 0.05),
+        "absence": (0.0, 0.01, 0.03),
+        "interrupt": (0.0, 0.02, 0.1),
+        "rot": (0.0, 0.0, 0.05, 0.2),
+        "old-copy": (0.0, 0.0, 0.01),
     }
 )
 """Every kind of fault that comes and goes, with the rates (per tick of the cluster) that a world draws from."""
+
+_DRAWN_LAST = frozenset({"snapshot", "absence", "interrupt", "rot", "old-copy"})
+
+SNAPSHOT_LOG_BYTES = (1_500, 4_000, 4_000, 12_000, 1 << 40)
+"""Runs are short, and so are their logs: a snapshot is due often, or never."""
+SNAPSHOT_PART_BYTES = (600, 4 << 10, 256 << 10)
 
 RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
@@ -150,7 +162,11 @@ class World:
         fair = harsh == 0.0 and rnd.random() < 0.5
         # A run has few ticks: in some worlds one thing must follow another at once, or nothing ever meets.
         storm = rnd.choice((1, 1, 4, 12))
-        drawn = {name: min(0.3, rnd.choice(rates) * storm) for name, rates in FAULTS.items()}
+        drawn = {
+            name: min(0.3, rnd.choice(rates) * storm)
+            for name, rates in FAULTS.items()
+            if name not in _DRAWN_LAST
+        }
         drawn_world = cls(
             servers=servers,
             phase2=rnd.choice((0, 0, 0, rnd.randint(1, servers))),
@@ -201,7 +217,21 @@ class World:
         )
         # What is drawn last leaves all the rest of a seed's world as it was before there was this.
         entry_bytes_max = rnd.choice((SMALL_ENTRY_BYTES, SMALL_ENTRY_BYTES, ENTRY_BYTES))
-        return replace(drawn_world, settings=replace(drawn_world.settings, entry_bytes_max=entry_bytes_max))
+        part_bytes = rnd.choice(SNAPSHOT_PART_BYTES)
+        parts_per_tick = rnd.choice((1, 3, 50))
+        replica = replace(
+            drawn_world.replica,
+            snapshot_log_bytes=rnd.choice(SNAPSHOT_LOG_BYTES),
+            snapshot_part_bytes=part_bytes,
+            snapshot_rate_bytes_per_s=parts_per_tick * part_bytes * 1000 // drawn_world.replica.tick_ms,
+        )
+        rates = {**drawn_world.rates}
+        for name in FAULTS:
+            if name in _DRAWN_LAST:
+                rate = min(0.3, rnd.choice(FAULTS[name]) * storm)
+                rates[name] = 0.0 if fair else rate
+        settings = replace(drawn_world.settings, entry_bytes_max=entry_bytes_max)
+        return replace(drawn_world, settings=settings, replica=replica, rates=rates)
 
     @property
     def message_bytes_max(self) -> int:

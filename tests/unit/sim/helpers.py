@@ -35,7 +35,9 @@ def quiet(servers: int = 3, **changes: Any) -> dict[str, Any]:
         "settings": Settings(
             heartbeat_ticks=1, election_ticks=ELECTION_TICKS, retransmit_ticks=3, window_slots=4
         ),
-        "replica": ReplicaSettings(tick_ms=250, resend_ticks=10, session_timeout_ms=60_000),
+        "replica": ReplicaSettings(
+            tick_ms=250, resend_ticks=10, session_timeout_ms=60_000, snapshot_part_bytes=600
+        ),
         "segment_bytes": 16 << 10,
         "tick_units": (TICK_UNITS,) * servers,
         "delay_units": 20,

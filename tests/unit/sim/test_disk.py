@@ -9,7 +9,7 @@ import pytest
 from paxos_rsm.errors import DiskFull, LogIOError
 from paxos_rsm.paxos.ready import Write, WriteDecidedThrough
 from paxos_rsm.sim.disk import SimDisk
-from paxos_rsm.sim.oracle import DiskModel
+from paxos_rsm.sim.oracle import DiskModel, Oracle
 from paxos_rsm.storage.memory import CrashMode, MemoryFiles, PowerLost
 from tests.unit.storage.helpers import FIRST, OWNER, accepted, new_log, open_log, replayed
 
@@ -23,7 +23,7 @@ class Disk:
         self.files, self.log = new_log()
         self.model = DiskModel(OWNER)
         self.started = 0
-        self.disk = SimDisk(self.log, self.model, self._start)
+        self.disk = SimDisk(self.log, self.model, Oracle(), self._start)
 
     def _start(self) -> None:
         self.started += 1

@@ -398,7 +398,12 @@ def test_but_for_disks_that_are_lost() -> None:
 def test_every_fault_comes_and_a_cluster_survives_it(name: str) -> None:
     """Each alone and often, on five servers, to the end."""
     rates = {name: 0.2 if name == "blackout" else 0.3}
-    rates |= {"flip": {"kill": 0.2}, "reconnect": {"partition": 0.2}}.get(name, {})
+    rates |= {
+        "flip": {"kill": 0.2},
+        "reconnect": {"partition": 0.2},
+        "interrupt": {"snapshot": 0.3},
+        "rot": {"kill": 0.2, "snapshot": 0.3},
+    }.get(name, {})
     slow = {"forms_first": True, "client_units": 1000, "in_flight_max": 1}  # ticks, not commands
     for seed in range(1, 6):
         result = Simulation(seed, events=1500, changes=quiet(5) | slow | rates).run()
