@@ -11,9 +11,10 @@ can get wrong is checked by ``validate()``, which names both by their flags. Fla
 where etcd has them: ``server`` without a flag is a cluster of one.
 
 Who is who follows from the configuration alone, on every server alike: the cluster's id from its token and
-its initial members, a member's id from its name, its peer URL and the token. Ids have 63 bits, so that they
-fit the signed integers of other languages, and are never 0. Only a server that joins a cluster which runs
-(``--initial-cluster-state existing``) is told its ids by that cluster, and keeps them in its data directory.
+its initial members (and the backup that they were restored from, if they were), a member's id from its name,
+its peer URL and the token. Ids have 63 bits, so that they fit the signed integers of other languages, and are
+never 0. Only a server that joins a cluster which runs (``--initial-cluster-state existing``) is told its ids by
+that cluster, and keeps them in its data directory.
 """
 
 import os
@@ -250,6 +251,8 @@ class ServerConfig:
     tuning: Tuning = field(default_factory=Tuning)
     joined_ids: tuple[int, int] | None = field(default=None, repr=False)
     """Cluster id and member id of a server that has them from a cluster that runs: see :meth:`joined_as`."""
+    restored_from: str = field(default="", repr=False)
+    """The checksum of the backup that its cluster is founded on; empty: founded on nothing."""
 
     def validate(self) -> None:
         """Raises ConfigError, with a sentence that names the flag, where a value or a relation is wrong."""
@@ -362,7 +365,9 @@ class ServerConfig:
         if self.joined_ids is not None:
             return self.joined_ids[0]
         named = [f"{name}={url}" for name, url in sorted(self.members.items())]
-        return _id_of("cluster", self.initial_cluster_token, *named)
+        # Members that begin with different states are not of one cluster.
+        founded_on = [f"restored from {self.restored_from}"] if self.restored_from else []
+        return _id_of("cluster", self.initial_cluster_token, *named, *founded_on)
 
     @property
     def member_ids(self) -> dict[str, int]:

@@ -241,6 +241,7 @@ class Hello(_message.Message):
     VERSIONS_FIELD_NUMBER: _builtins.int
     PROCESS_FIELD_NUMBER: _builtins.int
     JOINING_FIELD_NUMBER: _builtins.int
+    RESTORED_FROM_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.int
     boot_count: _builtins.int
     formed: _builtins.bool
@@ -249,6 +250,8 @@ class Hello(_message.Message):
     """drawn at random by each process: tells a second one with a copied directory"""
     joining: _builtins.bool
     """it was added to a cluster that ran, and has yet to learn the configuration"""
+    restored_from: _builtins.str
+    """SHA-256, in hexadecimal, of the backup that it was restored from; or empty"""
     @_builtins.property
     def member(self) -> Global___Member: ...
     @_builtins.property
@@ -268,10 +271,11 @@ class Hello(_message.Message):
         versions: _abc.Iterable[_builtins.int] | None = ...,
         process: _builtins.int = ...,
         joining: _builtins.bool = ...,
+        restored_from: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["member", b"member", "promised", b"promised"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_count", b"boot_count", "cluster_id", b"cluster_id", "formed", b"formed", "joining", b"joining", "member", b"member", "process", b"process", "promised", b"promised", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_count", b"boot_count", "cluster_id", b"cluster_id", "formed", b"formed", "joining", b"joining", "member", b"member", "process", b"process", "promised", b"promised", "restored_from", b"restored_from", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

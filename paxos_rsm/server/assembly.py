@@ -17,6 +17,7 @@ from paxos_rsm.replica.forming import InitialCluster
 from paxos_rsm.replica.loop import ReplicaLoop
 from paxos_rsm.replica.replica import Replica, ReplicaSettings
 from paxos_rsm.replica.snapshots import SnapshotKeeper, sound_snapshot
+from paxos_rsm.server.founding import restore_initial
 from paxos_rsm.server.joining import peers_to_dial
 from paxos_rsm.storage.directory import DataDirectory
 from paxos_rsm.storage.writer import StorageThread
@@ -37,7 +38,7 @@ async def make_replica(config: ServerConfig, directory: DataDirectory, machine: 
 
     Raises ConfigError, and RefusedByCluster where a server that joins is told that it may not.
     """
-    node = await _make_node(config.tuning, directory)
+    node = await _make_node(config.tuning, directory, machine)
     replica = Replica(
         node,
         SessionMachine(machine, FrameCodec()),
@@ -63,6 +64,7 @@ async def make_replica(config: ServerConfig, directory: DataDirectory, machine: 
             loop.durable_promise,
             formed,
             joining=identity.joined and not formed,
+            restored_from=identity.restored_from,
         )
 
     def refused(refusal: Refusal) -> None:
@@ -85,7 +87,7 @@ async def make_replica(config: ServerConfig, directory: DataDirectory, machine: 
     return loop
 
 
-async def _make_node(tuning: Tuning, directory: DataDirectory) -> Node:
+async def _make_node(tuning: Tuning, directory: DataDirectory, machine: StateMachine) -> Node:
     recovered = directory.recovered
     base = await asyncio.to_thread(sound_snapshot, directory.snapshots, recovered.compacted_through)
     if base is None and recovered.compacted_through:
@@ -93,6 +95,7 @@ async def _make_node(tuning: Tuning, directory: DataDirectory) -> Node:
             "no snapshot holds what the log was compacted for; this server waits for one of another member",
             extra={"data_dir": directory.path, "compacted_slot": recovered.compacted_through},
         )
+    has_beginning = base is not None or await asyncio.to_thread(restore_initial, directory, machine)
     settings = Settings(
         heartbeat_ticks=tuning.heartbeat_ticks,
         election_ticks=tuning.election_timeout_ticks,
@@ -110,6 +113,8 @@ async def _make_node(tuning: Tuning, directory: DataDirectory) -> Node:
         decided_through=recovered.decided_through,
         compacted_through=recovered.compacted_through,
         base=Base(base.slot, base.changed_in, base.configuration) if base is not None else None,
+        restored=bool(directory.identity.restored_from),
+        missing=not has_beginning,
     )
 
 

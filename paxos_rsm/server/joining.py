@@ -10,10 +10,11 @@ start anew; after that, those of the configuration.
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 
 from paxos_rsm.config import ServerConfig
 from paxos_rsm.storage.files import RealFiles, storage_error
-from paxos_rsm.storage.identity import read_identity
+from paxos_rsm.storage.identity import coming_identity
 from paxos_rsm.transport import Description, describe, join_identity
 
 __all__ = ["identified", "peers_to_dial"]
@@ -26,12 +27,14 @@ async def identified(config: ServerConfig) -> ServerConfig:
     that does not hold.
     """
     try:
-        identity = await asyncio.to_thread(read_identity, RealFiles(), str(config.directory))
+        identity = await asyncio.to_thread(coming_identity, RealFiles(), str(config.directory))
     except OSError as error:
         raise storage_error(
             error, f"looking into the data directory {config.directory} (--data-dir)"
         ) from error
     if identity is not None:
+        if identity.restored_from:
+            config = replace(config, restored_from=identity.restored_from)
         # One of the first members that comes back under other addresses has ids that do not follow from them any more.
         ours = (identity.cluster_id, identity.member_id) == (config.cluster_id, config.member_id)
         if identity.joined or (config.joins and not ours):

@@ -83,6 +83,8 @@ class Hello:
     process: int = 0
     joining: bool = False
     """It was added to a cluster that ran, and does not know the configuration yet. Never together with ``formed``."""
+    restored_from: str = ""
+    """The checksum of the backup that its directory was restored from; it is part of the cluster's id."""
 
 
 class Reason(IntEnum):
@@ -223,6 +225,15 @@ def check_hello(mine: Hello, theirs: Hello, known: PeerBook) -> Refusal | None:
     member = theirs.member
     who = f"member {shown(member.name)!r} (id {member.member_id:x}, incarnation {member.incarnation:x})"
     outsider = known.formed and not theirs.formed
+    if theirs.cluster_id != mine.cluster_id and theirs.restored_from != mine.restored_from:
+        return Refusal(
+            Reason.WRONG_CLUSTER,
+            f"{who}, of cluster {theirs.cluster_id:x}, {_began(theirs)}; {mine.member.name!r} at "
+            f"{mine.member.peer_url}, of cluster {mine.cluster_id:x}, {_began(mine)}. The members of one cluster are "
+            "all restored from one and the same backup file (`paxos-rsm snapshot restore`), or none of them is"
+            + (f". To join the cluster that runs: {how_to_add(member)}" if outsider else ""),
+            outsider,
+        )
     if theirs.cluster_id != mine.cluster_id:
         return Refusal(
             Reason.WRONG_CLUSTER,
@@ -305,6 +316,12 @@ def shown(text: str) -> str:
     return text if len(text) <= SHOWN_CHARS_MAX else f"{text[:SHOWN_CHARS_MAX]}..."
 
 
+def _began(hello: Hello) -> str:
+    return (
+        f"was restored from the backup {shown(hello.restored_from)}" if hello.restored_from else "began empty"
+    )
+
+
 def _listed(versions: tuple[int, ...]) -> str:
     return ", ".join(map(str, versions)) or "none"
 
@@ -323,6 +340,7 @@ def hello_to_pb(hello: Hello) -> pb.Hello:
         versions=hello.versions,
         process=hello.process,
         joining=hello.joining,
+        restored_from=hello.restored_from,
     )
 
 
@@ -341,7 +359,8 @@ def hello_from_pb(message: pb.Hello) -> Hello:
         raise MalformedMessage("a Hello does not say which process it is from")
     if max(len(member.client_urls), len(message.versions)) > LIST_ITEMS_MAX:
         raise MalformedMessage(f"a Hello has a list of more than {LIST_ITEMS_MAX} items")
-    if any(len(text) > TEXT_CHARS_MAX for text in (member.name, member.peer_url, *member.client_urls)):
+    texts = (member.name, member.peer_url, *member.client_urls, message.restored_from)
+    if any(len(text) > TEXT_CHARS_MAX for text in texts):
         raise MalformedMessage(f"a Hello has a text of more than {TEXT_CHARS_MAX} characters")
     return Hello(
         message.cluster_id,
@@ -352,6 +371,7 @@ def hello_from_pb(message: pb.Hello) -> Hello:
         tuple(message.versions),
         message.process,
         message.joining,
+        message.restored_from,
     )
 
 

@@ -204,6 +204,7 @@ def hello(rng: Random) -> Hello:
         versions,
         number(rng, 1, UINT64_MAX),
         rng.random() < 0.5,
+        rng.choice(("", "5e" * 32)),
     )
 
 

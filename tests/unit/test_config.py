@@ -235,7 +235,8 @@ def test_a_token_a_name_or_an_address_makes_another_id() -> None:
     config = ServerConfig(name="n1", initial_cluster=THREE)
     other = replace(config, initial_cluster_token="b")
     moved = replace(config, initial_cluster=THREE.replace("2384", "2386"))
-    assert len({config.cluster_id, other.cluster_id, moved.cluster_id}) == 3
+    restored = [replace(config, restored_from=each).cluster_id for each in ("ab", "cd")]
+    assert len({config.cluster_id, other.cluster_id, moved.cluster_id, *restored}) == 5
     assert config.member_id == moved.member_id != other.member_id
     assert member_id_of("a", "bc", "t") != member_id_of("ab", "c", "t")
 

@@ -10,7 +10,7 @@ from paxos_rsm.paxos.membership import Configuration, Member
 from paxos_rsm.paxos.quorum import QuorumSizes
 from paxos_rsm.server import joining
 from paxos_rsm.storage.files import RealFiles
-from paxos_rsm.storage.identity import IDENTITY_NAME, Identity, write_identity
+from paxos_rsm.storage.identity import IDENTITY_NAME, NEXT_IDENTITY_NAME, Identity, write_identity
 from paxos_rsm.transport import Description
 
 INITIAL = "n1=http://h1:1,n2=http://h2:2"
@@ -91,3 +91,22 @@ async def test_an_identity_that_does_not_hold_is_refused(tmp_path: Path) -> None
     (tmp_path / IDENTITY_NAME).write_bytes(b"?")
     with pytest.raises(LogDamaged):
         await joining.identified(config(tmp_path))
+
+
+async def test_a_restored_directory_has_ids_of_its_own(tmp_path: Path, asked: list[list[str]]) -> None:
+    plain = config(tmp_path, "new")
+    write_identity(RealFiles(), str(tmp_path), Identity(5, 6, "n2", 7, restored_from="ab" * 32))
+    found = await joining.identified(plain)
+    assert found.restored_from == "ab" * 32
+    assert found.cluster_id != plain.cluster_id
+    assert found.member_id == plain.member_id
+    assert asked == []
+
+
+async def test_a_directory_that_is_to_become_another_members_goes_by_its_new_ids(
+    tmp_path: Path, asked: list[list[str]]
+) -> None:
+    write_identity(RealFiles(), str(tmp_path), Identity(5, 6, "n2", 7))
+    write_identity(RealFiles(), str(tmp_path), Identity(8, 6, "n2", 9, joined=True), NEXT_IDENTITY_NAME)
+    found = await joining.identified(config(tmp_path, "new"))
+    assert (found.cluster_id, found.member_id) == (8, 6)

@@ -84,6 +84,27 @@ def test_another_cluster() -> None:
 
 
 @pytest.mark.parametrize(
+    ("theirs", "words"),
+    [
+        ("ab" * 32, f"was restored from the backup {'ab' * 32}; 'n1' at "),
+        ("", "began empty; 'n1' at "),
+    ],
+)
+def test_a_cluster_that_was_restored_from_another_backup(theirs: str, words: str) -> None:
+    mine = replace(ME, restored_from="cd" * 32)
+    refusal = check_hello(mine, replace(N2, cluster_id=78, restored_from=theirs), book())
+    assert refusal is not None
+    assert (refusal.reason, refusal.fatal) == (Reason.WRONG_CLUSTER, False)
+    assert words in refusal.message
+    assert f"of cluster 4d, was restored from the backup {'cd' * 32}" in refusal.message
+    assert "of cluster 4e" in refusal.message
+    assert "from one and the same backup file" in refusal.message
+    same = check_hello(mine, replace(N2, cluster_id=78, restored_from="cd" * 32), book())
+    assert same is not None
+    assert "--initial-cluster-token" in same.message
+
+
+@pytest.mark.parametrize(
     ("we_are_formed", "they_are_formed", "fatal"),
     [(False, False, False), (False, True, False), (True, True, False), (True, False, True)],
 )
