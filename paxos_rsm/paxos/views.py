@@ -6,6 +6,7 @@ from paxos_rsm.paxos.log import SlotLog
 from paxos_rsm.paxos.membership import Configuration
 from paxos_rsm.paxos.proposer import Phase, Proposer
 from paxos_rsm.paxos.reconfiguration import Reconfiguration
+from paxos_rsm.paxos.settings import Settings
 from paxos_rsm.paxos.types import Ballot, NodeId, Slot
 
 __all__ = ["NodeView"]
@@ -23,6 +24,11 @@ class NodeView:
     def me(self) -> NodeId:
         """This incarnation."""
         return self._core.me
+
+    @property
+    def settings(self) -> Settings:
+        """What it was made with."""
+        return self._core.settings
 
     @property
     def log(self) -> SlotLog:

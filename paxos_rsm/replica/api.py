@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from paxos_rsm.errors import PaxosRsmError
+from paxos_rsm.paxos.changes import Change
 from paxos_rsm.paxos.membership import Configuration
-from paxos_rsm.paxos.types import Ballot, Slot
+from paxos_rsm.paxos.types import Ballot, NodeId, Slot
 
 __all__ = ["ReplicaHandle", "ReplicaStatus", "SessionHandle", "SessionSink"]
 
@@ -135,6 +136,22 @@ class ReplicaHandle(Protocol):
         """Calls ``installing(True)`` right before the state is replaced by a snapshot, ``installing(False)`` after.
 
         Between the two the state machine must not be asked but for what it allows while it restores.
+        """
+        ...
+
+    async def change(self, change: Change) -> Configuration:
+        """Changes the members: the configuration in which that is done, decided and known here.
+
+        Asks until it is done or refused: bound it by a time-out, after which it may still be done. Raises
+        MembershipRefused, and Unavailable where this server is stopping.
+        """
+        ...
+
+    async def hand_over(self, to: NodeId | None = None) -> NodeId | None:
+        """Hands the leadership over to ``to``, or to the voter that is closest; who leads then.
+
+        None where this server does not lead, ``to`` cannot be reached or is no voter, or nobody has come to lead within
+        two election time-outs.
         """
         ...
 

@@ -30,6 +30,11 @@ class InitialCluster:
         """Of a server that joins, or has joined: it is never complete."""
         return cls(cluster_id, (), me)
 
+    @property
+    def is_founder(self) -> bool:
+        """Whether this server is one of the first members."""
+        return bool(self._wanted)
+
     def meet(self, member: Member) -> Configuration | None:
         """Notes a member; the configuration to form with once all have met."""
         if member.member_id in self._wanted:

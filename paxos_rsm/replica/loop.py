@@ -10,10 +10,12 @@ Any error out of a turn stops the replica: it says nothing more to anybody, and 
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from paxos_rsm.errors import RefusedByCluster, Unavailable
+from paxos_rsm.errors import MembershipRefused, RefusedByCluster, Unavailable
+from paxos_rsm.paxos.changes import Change
 from paxos_rsm.paxos.membership import Configuration, Member
 from paxos_rsm.paxos.messages import Envelope, Message
 from paxos_rsm.paxos.types import Ballot, NodeId, Slot
@@ -48,7 +50,11 @@ class Network(Protocol):
         ...
 
     def form(self, configuration: Configuration) -> None:
-        """Only these incarnations are members now."""
+        """These are the members now, and who was removed is one no more."""
+        ...
+
+    def arrived(self) -> list[Member]:
+        """Processes that say they are members which have yet to join."""
         ...
 
     async def close(self) -> None:
@@ -95,8 +101,10 @@ class ReplicaLoop:
         self._leader_watchers: list[Callable[[bool], None]] = []
         self._applied_watchers: list[Callable[[], None]] = []
         self._install_watchers: list[Callable[[bool], None]] = []
-        self._had_leader = False
-        self._formed = False
+        self._leader: tuple[NodeId, Ballot] | None = None
+        self._moved: list[asyncio.Event] = []
+        """Of those that wait for another leader."""
+        self._configuration: Configuration | None = None
 
     # ---- life ------------------------------------------------------------------------------------------------
 
@@ -174,18 +182,23 @@ class ReplicaLoop:
             if effects.decided:
                 for applied in self._applied_watchers:
                     applied()
-                if not self._formed:
-                    self._look_at_configuration()
+                self._look_at_configuration()
         except Exception as error:
             self._fail(error)
             return
         if self.replica.needs_turn:
             self._ask_turn()
-        has_leader = self.replica.leader is not None
-        if has_leader != self._had_leader:
-            self._had_leader = has_leader
+        leader = self.replica.leader
+        if leader != self._leader:
+            self._look_at_leader(leader)
+
+    def _look_at_leader(self, leader: tuple[NodeId, Ballot] | None) -> None:
+        had_leader, self._leader = self._leader is not None, leader
+        for moved in self._moved:
+            moved.set()
+        if had_leader != (leader is not None):
             for changed in self._leader_watchers:
-                changed(has_leader)
+                changed(leader is not None)
 
     def _perform(self, effects: Effects) -> None:
         if effects.batch:
@@ -196,15 +209,25 @@ class ReplicaLoop:
             self.snapshots.perform(effects.snapshot_tasks)
 
     def _look_at_configuration(self) -> None:
+        """The members have changed, or are known for the first time."""
         configuration = self.replica.node.configuration
-        if configuration is None:
+        if configuration is None or configuration is self._configuration:
             return
-        self._formed = True
+        is_first, self._configuration = self._configuration is None, configuration
         self.network.form(configuration)
-        if configuration.by_incarnation(self.replica.node.me) is None:
+        me = self.replica.node.me
+        if is_first and self._initial.is_founder and me not in configuration.everybody | {*configuration.removed}:
             raise RefusedByCluster(
                 "the cluster was formed with another incarnation of this member: this data directory is not the one "
                 "that took part. Remove the old member from the cluster and add this server as a new one"
+            )
+
+    def _leave(self) -> None:
+        """Stops where this server was removed, once the others can do without it."""
+        if self.replica.node.removed:
+            raise RefusedByCluster(
+                "this server was removed from the cluster and takes no part in it any more; its data directory is of "
+                "no more use. To bring it back, add it as a new member and start it with an empty one"
             )
 
     # ---- ticks -----------------------------------------------------------------------------------------------
@@ -229,6 +252,9 @@ class ReplicaLoop:
         try:
             for _ in range(ticks):
                 self.replica.tick()
+            self._leave()
+            for member in self.network.arrived():
+                self.replica.node.joined(member)
             if self.snapshots is not None:
                 self.snapshots.tick()
         except Exception as error:
@@ -277,7 +303,7 @@ class ReplicaLoop:
     def on_peer_up(self, member: Member) -> None:
         """Called by the network: both sides have shown who they are."""
         forming = self._initial.meet(member)
-        if forming is not None and not self._formed:
+        if forming is not None and self._configuration is None:
             self.replica.meet(forming)
         self.replica.peer_up(member.incarnation)
         self._ask_turn()
@@ -321,6 +347,49 @@ class ReplicaLoop:
             self._ask_turn()
         return self._read
 
+    async def change(self, change: Change) -> Configuration:
+        """See :meth:`paxos_rsm.replica.api.ReplicaHandle.change`."""
+        if not self._running:
+            raise Unavailable("this server is stopping; use another one")
+        request_id = secrets.randbits(63) | 1
+        answer: asyncio.Future[Configuration | MembershipRefused] = self._loop.create_future()
+
+        def done(outcome: Configuration | MembershipRefused) -> None:
+            if not answer.done():
+                answer.set_result(outcome)
+
+        self.replica.changes.ask(request_id, change, done)
+        self._ask_turn()
+        try:
+            outcome = await answer
+        finally:
+            self.replica.changes.forget(request_id)
+        if isinstance(outcome, MembershipRefused):
+            raise outcome
+        return outcome
+
+    async def hand_over(self, to: NodeId | None = None) -> NodeId | None:
+        """See :meth:`paxos_rsm.replica.api.ReplicaHandle.hand_over`."""
+        node = self.replica.node
+        heir = node.hand_over(to) if self._running else None
+        if heir is None:
+            return None
+        self._ask_turn()
+        election_s = node.settings.election_ticks * self.replica.settings.tick_ms / 1000
+        deadline = self._loop.time() + 2 * election_s
+        moved = asyncio.Event()
+        self._moved.append(moved)
+        try:
+            async with asyncio.timeout_at(deadline):
+                while (leader := node.leader) is None or leader[0] == node.me:
+                    await moved.wait()
+                    moved.clear()
+        except TimeoutError:
+            return None
+        finally:
+            self._moved.remove(moved)
+        return leader[0]
+
     def query(self, request: bytes) -> bytes:
         """See :meth:`paxos_rsm.replica.api.ReplicaHandle.query`."""
         if self.snapshots is not None and self.snapshots.installing:
@@ -354,7 +423,7 @@ class ReplicaLoop:
     def watch_leader(self, changed: Callable[[bool], None]) -> None:
         """See :meth:`paxos_rsm.replica.api.ReplicaHandle.watch_leader`."""
         self._leader_watchers.append(changed)
-        changed(self._had_leader)
+        changed(self._leader is not None)
 
     def status(self) -> ReplicaStatus:
         """See :meth:`paxos_rsm.replica.api.ReplicaHandle.status`."""

@@ -30,6 +30,7 @@ from paxos_rsm.paxos.node import Node
 from paxos_rsm.paxos.ready import Write, WriteCompacted, WriteDecidedThrough
 from paxos_rsm.paxos.types import Ballot, Batch, Entry, NodeId, Slot, split_frames
 from paxos_rsm.replica.api import SessionHandle, SessionSink
+from paxos_rsm.replica.changes import Changes
 from paxos_rsm.replica.expiry import Expiry
 from paxos_rsm.replica.local_sessions import LocalSession, LocalSessions, expired_sentence
 from paxos_rsm.replica.timers import Timers
@@ -115,6 +116,7 @@ class Replica:
         self._nonce = nonce
         self._expiry = Expiry(settings.tick_ms)
         self._timers = Timers(settings.tick_ms)
+        self.changes = Changes(node, settings.resend_ticks)
         self.transfer = Transfer(
             settings.snapshot_rate_bytes_per_s * settings.tick_ms // 1000,
             settings.resend_ticks,
@@ -197,6 +199,7 @@ class Replica:
         self._now += 1
         self.node.tick()
         self.transfer.tick()
+        self.changes.tick()
         if self._held and self._now - self._held[0][1] > self.settings.stall_ticks:
             # The others can decide without this disk, but what waits for it grows, and another server can do better.
             self.node.resign()
@@ -274,6 +277,9 @@ class Replica:
             self._new_reads = []
             node.read(self._next_read)
         ready = node.ready()
+        if ready.change_replies:
+            self.changes.answered(ready.change_replies)
+        self.changes.decided()
         if ready.fetch_snapshot is not None:
             self.transfer.want(*ready.fetch_snapshot)
         effects = Effects(writes=ready.writes, messages=ready.messages, decided=ready.decided)

@@ -52,6 +52,9 @@ from paxos_rsm.transport.peer_service import PeerService
 
 __all__ = ["PeerStats", "Transport"]
 
+REMOVED_GRACE_S = 5.0
+"""So long the streams with a member that was removed live on."""
+
 logger = logging.getLogger(__name__)
 
 STREAMS_MAX = 1_024
@@ -208,6 +211,17 @@ class Transport:
         self._book.form(configuration)
         for member in configuration.members:
             self._look_for(member)
+        for member_id in [m for m in self._links if not self._is_wanted(m)]:
+            if self._links[member_id].node is None:
+                self._end(self._links.pop(member_id))
+        if not all(self._book.allows(node) for node in self._up):
+            # Who was removed is needed until the others know it (paxos/changes.py), and learns it on these streams.
+            asyncio.get_running_loop().call_later(REMOVED_GRACE_S, self._part)
+
+    def _part(self) -> None:
+        """Ends the streams with those who are no members any more."""
+        if self._closed:
+            return
         for member_id in [m for m in self._links if not self._is_wanted(m)]:
             self._end(self._links.pop(member_id))
         for node in [node for node in self._up if not self._book.allows(node)]:

@@ -57,7 +57,7 @@ def configurations(draw: st.DrawFn) -> Configuration:
     learners = tuple(
         Member(
             draw(st.sampled_from([0, NUMBER_MAX])),
-            NUMBER_MAX + 1,
+            NUMBER_MAX,
             "",
             draw(texts),
             (),

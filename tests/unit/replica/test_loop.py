@@ -84,6 +84,15 @@ class Wire:
     def form(self, configuration: Configuration) -> None:
         self.configuration = configuration
 
+    def arrived(self) -> list[Member]:
+        return [
+            member
+            for member in self.hub.members.values()
+            if self.configuration is not None
+            and (known := self.configuration.by_member_id(member.member_id)) is not None
+            and not known.incarnation
+        ]
+
     async def close(self) -> None:
         self.closed = True
         self.hub.loops.pop(self.me.incarnation, None)

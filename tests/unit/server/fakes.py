@@ -19,6 +19,7 @@ from paxos_rsm.machines.base import StateMachine, Timeout
 from paxos_rsm.machines.kv.machine import KeyValueMachine
 from paxos_rsm.machines.kv.types import Put, Range
 from paxos_rsm.machines.sessions import SessionMachine
+from paxos_rsm.paxos.changes import Change, changed
 from paxos_rsm.paxos.membership import Configuration
 from paxos_rsm.paxos.types import Ballot
 from paxos_rsm.replica.api import ReplicaStatus, SessionHandle, SessionSink
@@ -91,6 +92,10 @@ class FakeReplica:
         self._watchers: list[Callable[[bool], None]] = []
         self._applied_watchers: list[Callable[[], None]] = []
         self.install_watchers: list[Callable[[bool], None]] = []
+        self.changes: list[Change] = []
+        self.change_error: PaxosRsmError | None = None
+        self.handed_over: list[int | None] = []
+        self.heir: int | None = None
         self.remaining_ms: dict[int, int] = {}
         """By timer: what ``timer_remaining_ms`` says."""
         self._frames: list[bytes] = []
@@ -101,8 +106,8 @@ class FakeReplica:
 
     def set_leader(self, has_leader: bool) -> None:
         self.has_leader = has_leader
-        for changed in self._watchers:
-            changed(has_leader)
+        for watcher in self._watchers:
+            watcher(has_leader)
         self.ask_turn()
 
     def hold(self) -> None:
@@ -210,6 +215,19 @@ class FakeReplica:
 
     def watch_applied(self, applied: Callable[[], None]) -> None:
         self._applied_watchers.append(applied)
+
+    async def change(self, change: Change) -> Configuration:
+        self.changes.append(change)
+        if self.change_error is not None:
+            raise self.change_error
+        if self.configuration is None:
+            raise Unavailable("there is no configuration yet")
+        self.configuration = changed(self.configuration, change, len(self.changes))
+        return self.configuration
+
+    async def hand_over(self, to: int | None = None) -> int | None:
+        self.handed_over.append(to)
+        return self.heir if to is None else to if to == self.heir else None
 
     def watch_install(self, installing: Callable[[bool], None]) -> None:
         self.install_watchers.append(installing)
