@@ -51,8 +51,8 @@ DISK = (
     Mutant(
         name="replay-keeps-the-first-vote",
         module=BASE,
-        old="                if held is None or held.ballot is not None:",
-        new="                if held is None:",
+        old="                if slot > self.compacted_through and (held is None or held.ballot is not None):",
+        new="                if slot > self.compacted_through and held is None:",
         rule="rule 3",
         why="of two votes in one slot, recovery keeps the older",
     ),
@@ -86,8 +86,8 @@ DISK = (
     Mutant(
         name="boot-count-not-raised",
         module=DIRECTORY,
-        old="                identity = dataclasses.replace(identity, boot_count=identity.boot_count + 1)",
-        new="                identity = dataclasses.replace(identity, boot_count=identity.boot_count or 1)",
+        old="                    identity, boot_count=identity.boot_count + 1, format_version=FORMAT_VERSION",
+        new="                    identity, boot_count=identity.boot_count or 1, format_version=FORMAT_VERSION",
         rule="rule 9",
         why="a restarted server cannot be told from a copy of its directory, and its peers refuse it",
     ),
