@@ -32,10 +32,8 @@ def store() -> KeyValueMachine:
     return machine
 
 
-def restored(
-    by: int, *, mark_compacted: bool = False, machine: KeyValueMachine | None = None
-) -> KeyValueMachine:
-    found = bumped((machine or store()).snapshot(), by, mark_compacted=mark_compacted)
+def restored(by: int, machine: KeyValueMachine | None = None) -> KeyValueMachine:
+    found = bumped((machine or store()).snapshot(), by)
     again = KeyValueMachine(KvCodec())
     again.restore(found.slices)
     again._store.require_invariants()
