@@ -108,4 +108,5 @@ class Acceptor:
                 decided.append((slot, state.entry))
             else:
                 accepted.append((slot, state.ballot, state.entry))
-        return Promise(message.ballot, first, last, tuple(accepted), tuple(decided))
+        lost = sorted(s for s in log.unreadable if s >= first and (last is None or s <= last))
+        return Promise(message.ballot, first, last, tuple(accepted), tuple(decided), unreadable=tuple(lost))

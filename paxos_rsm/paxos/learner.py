@@ -32,7 +32,10 @@ class Tally(Protocol):
 
 
 class Learner:
-    """See the module's docstring. Always holds: the watermark on disk is at most the one in memory."""
+    """See the module's docstring.
+
+    Always holds: the watermark on disk is at most the one in memory, but while a slot below it cannot be read.
+    """
 
     def __init__(self, core: Core, marked_through: Slot) -> None:
         self._core = core
@@ -191,7 +194,7 @@ class Learner:
 
     def check(self) -> None:
         """Raises InvariantViolation where the type's invariants do not hold."""
-        if self._marked_through > self._core.log.decided_through:
+        if self._marked_through > self._core.log.decided_through and not self._core.log.unreadable:
             raise InvariantViolation(
                 f"the watermark on disk, {self._marked_through}, is above the one in memory, "
                 f"{self._core.log.decided_through}"

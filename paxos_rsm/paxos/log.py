@@ -50,6 +50,9 @@ class SlotLog:
         self.decided_through: Slot = 0
         self.released_through: Slot = 0
         self.compacted_through: Slot = 0
+        self.unreadable: set[Slot] = set()
+        """Slots in which something was accepted or decided that the disk does not give back: they look empty, and nobody
+        may say that they are, before something is accepted there anew or they are learned as decided (rule 5)."""
         self.held = False
         """Nothing is released: the state that comes before it is not there (yet)."""
 
@@ -67,6 +70,7 @@ class SlotLog:
     def put(self, slot: Slot, state: SlotState) -> None:
         """Fills an empty slot."""
         self.slots[slot] = state
+        self.unreadable.discard(slot)
         self.max_slot = max(self.max_slot, slot)
         if not state.decided:
             self.undecided.add(slot)
@@ -154,10 +158,16 @@ class SlotLog:
         for below in [s for s in self.slots if s <= slot]:
             del self.slots[below]
             self.undecided.discard(below)
+        self.unreadable = {lost for lost in self.unreadable if lost > slot}
         self.max_slot = max(self.max_slot, slot)
         self.decided_through = max(self.decided_through, slot)
         self.released_through = self.compacted_through = max(self.compacted_through, slot)
         self.held = False
+
+    def lose(self, slots: Iterable[Slot]) -> None:
+        """At a start: what was in these slots cannot be read."""
+        self.unreadable.update(slots)
+        self.max_slot = max(self.max_slot, *self.unreadable, 0)
 
     def from_slot(self, first: Slot) -> Iterable[Slot]:
         """The slots from ``first`` on that may hold something, in order.
@@ -206,6 +216,8 @@ class SlotLog:
                 raise InvariantViolation(
                     f"slot {slot} is below the watermark {self.decided_through} and not decided"
                 )
+        if both := self.unreadable.intersection(self.slots):
+            raise InvariantViolation(f"slots are held and cannot be read: {sorted(both)}")
         above = self.slots.get(self.decided_through + 1)
         if above is not None and above.decided:
             raise InvariantViolation(

@@ -12,7 +12,7 @@ and :mod:`~paxos_rsm.paxos.succession` hands the leadership over. This module is
 whom, and what a higher ballot does to a proposer.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from paxos_rsm.errors import InvariantViolation
@@ -46,8 +46,9 @@ class Node(NodeView):
     a ballot (None) is a decision that was learned from others. ``base`` is what the state machine starts from; where
     the log was compacted and there is none that reaches as far, nothing is released before :meth:`install`.
 
-    ``restored``: the first members began with a state that was restored, not with an empty one. ``missing``: that state
-    is not here (any more), so nothing is released before :meth:`install` either, wherever the log starts.
+    In the ``unreadable`` slots something was accepted or decided that the disk does not give back. ``restored``: the
+    first members began with a state that was restored, not with an empty one. ``missing``: that state is not here (any
+    more), so nothing is released before :meth:`install` either, wherever the log starts.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Node(NodeView):
         votes: Mapping[Slot, tuple[Ballot | None, Entry]] | None = None,
         decided_through: Slot = 0,
         compacted_through: Slot = 0,
+        unreadable: Collection[Slot] = (),
         base: Base | None = None,
         restored: bool = False,
         missing: bool = False,
@@ -70,11 +72,12 @@ class Node(NodeView):
         for slot, (ballot, entry) in (votes or {}).items():
             decided = ballot is None or slot <= decided_through
             core.log.put(slot, SlotState(NO_BALLOT if decided else ballot or NO_BALLOT, entry, decided))
+        core.log.lose(unreadable)
         self.acceptor = Acceptor(core, promised)
         self.learner = Learner(core, decided_through)
         self._start_from(base, decided_through, compacted_through, missing)
         self.learner.advance()
-        if core.log.decided_through < decided_through:
+        if core.log.decided_through < decided_through and not core.log.unreadable:
             raise InvariantViolation(
                 f"the log says that slots up to {decided_through} are decided, but does not hold slot "
                 f"{core.log.decided_through + 1}"
@@ -336,7 +339,8 @@ class Node(NodeView):
 
         :meth:`tick` does so in good manners, when it is time and a quorum agrees; safety does not depend on that.
         """
-        if self._core.log.held:
+        if self._core.log.held or self._core.log.unreadable:
+            # What it cannot read it cannot propose again (rule 5): it votes, and learns of those slots from others.
             return
         self._rest()
         ballot = self.election.next_ballot(self.acceptor.promised)

@@ -195,6 +195,7 @@ class Server:
             draw_bits=secrets.randbits,
             segment_bytes=config.tuning.log_segment_bytes,
             joined=config.joins,
+            repair=True,
         )
 
     def _make_services(

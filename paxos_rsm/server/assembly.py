@@ -7,12 +7,13 @@ import secrets
 
 from paxos_rsm.codec.frames import FrameCodec
 from paxos_rsm.config import ServerConfig, Tuning
-from paxos_rsm.errors import RefusedByCluster
+from paxos_rsm.errors import LogDamaged, RefusedByCluster
 from paxos_rsm.machines.base import StateMachine
 from paxos_rsm.machines.sessions import SessionMachine
 from paxos_rsm.paxos.membership import Base, Member
 from paxos_rsm.paxos.node import Node
 from paxos_rsm.paxos.settings import Settings
+from paxos_rsm.paxos.types import ConfigChange
 from paxos_rsm.replica.forming import InitialCluster
 from paxos_rsm.replica.loop import ReplicaLoop
 from paxos_rsm.replica.replica import Replica, ReplicaSettings
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 RETRANSMIT_MS = 200
 RESEND_MS = 1_000
+SLOTS_TOLD_MAX = 20
 STALL_ELECTIONS = 3
 """A leader whose disk has not answered for so many election time-outs gives up its place."""
 
@@ -104,7 +106,7 @@ async def _make_node(tuning: Tuning, directory: DataDirectory, machine: StateMac
         entry_bytes_max=tuning.entry_bytes_max,
         waiting_bytes_max=tuning.pending_bytes_max,
     )
-    return Node(
+    node = Node(
         directory.identity.incarnation,
         settings,
         random.Random(secrets.randbits(64)),
@@ -112,9 +114,37 @@ async def _make_node(tuning: Tuning, directory: DataDirectory, machine: StateMac
         votes=recovered.slots,
         decided_through=recovered.decided_through,
         compacted_through=recovered.compacted_through,
+        unreadable=recovered.unreadable,
         base=Base(base.slot, base.changed_in, base.configuration) if base is not None else None,
         restored=bool(directory.identity.restored_from),
         missing=not has_beginning,
+    )
+    _check_unreadable(node, directory)
+    return node
+
+
+def _check_unreadable(node: Node, directory: DataDirectory) -> None:
+    """Says which slots have to come from others. Raises LogDamaged where there is nobody else."""
+    lost = sorted(directory.recovered.unreadable)
+    if not lost:
+        return
+    genesis = node.log.get(1)
+    configuration = node.configuration
+    if configuration is None and genesis is not None and type(genesis.entry) is ConfigChange:
+        configuration = genesis.entry.configuration  # not known to be decided; but it says who there may be
+    if configuration is not None and configuration.nodes <= {node.me}:
+        raise LogDamaged(
+            f"the log is damaged in {directory.path}: {len(lost)} slots cannot be read, the first of them {lost[0]}, "
+            "and there is no other member that has them. Restore the disk to what it was, or restore a backup "
+            "(`paxos-rsm snapshot restore`)"
+        )
+    log.error(
+        "slots of the log cannot be read; they are fetched from the other members",
+        extra={
+            "data_dir": directory.path,
+            "slots": ",".join(map(str, lost[:SLOTS_TOLD_MAX])),
+            "count": len(lost),
+        },
     )
 
 

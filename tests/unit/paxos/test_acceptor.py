@@ -5,9 +5,20 @@ import pytest
 
 from paxos_rsm.errors import InvariantViolation
 from paxos_rsm.paxos.acceptor import SLOTS_AHEAD_MAX
-from paxos_rsm.paxos.messages import Accept, Accepted, Heartbeat, Nack, Prepare, Promise
+from paxos_rsm.paxos.messages import (
+    Accept,
+    Accepted,
+    CatchUp,
+    CatchUpReply,
+    Decide,
+    Heartbeat,
+    Nack,
+    Prepare,
+    Promise,
+)
 from paxos_rsm.paxos.node import Node
-from paxos_rsm.paxos.ready import WriteAccepted, WritePromise
+from paxos_rsm.paxos.proposer import Phase
+from paxos_rsm.paxos.ready import WriteAccepted, WriteDecided, WritePromise
 from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Batch, ConfigChange, Entry, Noop, Slot
 from tests.unit.paxos.harness import SETTINGS, Cluster, batch, members
 
@@ -243,3 +254,36 @@ def test_a_log_that_holds_such_a_vote_from_before_still_promises() -> None:
         chunks.append(([slot for slot, _, _ in promise.accepted], promise.last))
         first = promise.last + 1 if promise.last else None
     assert chunks == [([2], 4), ([5], top - 1), ([top], None)]
+
+
+def test_a_slot_that_cannot_be_read_is_not_free_until_it_is_voted_on_anew() -> None:
+    """Rule 5: something was accepted there, and this server cannot say what."""
+    genesis = {1: (None, ConfigChange(members(3)))}
+    node = Node(
+        1, SETTINGS, Random(0), promised=Ballot(3, 2), votes=genesis, decided_through=1, unreadable=[3]
+    )
+    node.step(2, Prepare(Ballot(4, 2), 2))
+    (promise,) = [e.message for e in node.ready().messages_after_writes if isinstance(e.message, Promise)]
+    assert (promise.last, promise.accepted, promise.unreadable) == (None, (), (3,))
+    node.campaign()
+    assert node.proposer.phase is Phase.IDLE
+    node.step(2, Accept(Ballot(4, 2), 3, batch(b"x"), 1))
+    node.step(2, Prepare(Ballot(5, 2), 2))
+    messages = [e.message for e in node.ready().messages_after_writes]
+    assert Accepted(Ballot(4, 2), (3,)) in messages
+    assert [m.unreadable for m in messages if isinstance(m, Promise)] == [()]
+    node.check()
+
+
+def test_a_decided_slot_that_cannot_be_read_is_fetched_and_applied_in_its_turn() -> None:
+    votes = {slot: (None, Noop()) for slot in (2, 4, 5)} | {1: (None, ConfigChange(members(3)))}
+    node = Node(1, SETTINGS, Random(0), votes=votes, decided_through=5, unreadable=[3])
+    assert [slot for slot, _ in node.ready().decided] == [1, 2]
+    assert node.decided_through == 2
+    node.step(2, Decide(Ballot(4, 2), 5))
+    assert [e.message for e in node.ready().messages if isinstance(e.message, CatchUp)] == [CatchUp(3, 5)]
+    node.step(2, CatchUpReply(Ballot(4, 2), ((3, batch(b"x")),), 5))
+    ready = node.ready()
+    assert WriteDecided(3, batch(b"x")) in ready.writes
+    assert [slot for slot, _ in ready.decided] == [3, 4, 5]
+    node.check()

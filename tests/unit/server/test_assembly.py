@@ -4,11 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from random import Random
 
+import pytest
+
 from paxos_rsm.config import ServerConfig
+from paxos_rsm.errors import LogDamaged
 from paxos_rsm.paxos.membership import Configuration, Member
 from paxos_rsm.paxos.quorum import QuorumSizes
 from paxos_rsm.paxos.ready import WriteCompacted, WriteDecided, WriteDecidedThrough
-from paxos_rsm.paxos.types import ConfigChange, Noop
+from paxos_rsm.paxos.types import Batch, ConfigChange, Noop, join_frames
 from paxos_rsm.replica.loop import ReplicaLoop
 from paxos_rsm.server.assembly import make_replica
 from paxos_rsm.storage.directory import DataDirectory
@@ -28,6 +31,7 @@ def opened(files: MemoryFiles) -> Iterator[DataDirectory]:
         member_id=CONFIG.member_id,
         name="n1",
         draw_bits=Random(1).getrandbits,
+        repair=True,
     )
     try:
         yield directory
@@ -85,3 +89,45 @@ async def test_without_one_it_waits_for_that_of_another() -> None:
     assert node.log.held
     assert node.ready().decided == []
     assert not node.may_campaign
+
+
+def damage(files: MemoryFiles, slot: int) -> None:
+    """Flips a bit in the entry of a slot, whose record's header stays as it is."""
+    (path,) = [p for p in files.paths("/data/log") if p.endswith(".log")]
+    file = files.open(path)
+    data = file.pread(file.size(), 0)
+    at = data.index(b"entry of %d" % slot)
+    file.pwrite(bytes([data[at] ^ 1]), at)
+
+
+def vote(files: MemoryFiles, members: int) -> None:
+    """Six decided slots of a cluster of so many members."""
+    with opened(files) as directory:
+        people = tuple(
+            Member(directory.identity.incarnation + i, CONFIG.member_id + i, f"n{i + 1}", f"http://h:{i + 1}")
+            for i in range(members)
+        )
+        genesis = ConfigChange(Configuration(CONFIG.cluster_id, people, QuorumSizes.majority(members)))
+        entries = [Batch(join_frames([b"entry of %d" % slot])) for slot in range(2, 7)]
+        directory.log.append([WriteDecided(1, genesis)])
+        directory.log.append([WriteDecided(slot, entry) for slot, entry in enumerate(entries, 2)])
+        directory.log.append([WriteDecidedThrough(6)])
+        directory.log.sync()
+
+
+async def test_an_entry_that_cannot_be_read_is_left_to_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    files = MemoryFiles()
+    vote(files, 3)
+    damage(files, 4)
+    node = (await made(files)).replica.node
+    assert node.log.unreadable == {4}
+    assert [slot for slot, _ in node.ready().decided] == [1, 2, 3]
+    assert any("fetched from the other members" in message for message in caplog.messages)
+
+
+async def test_an_entry_that_nobody_else_has_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    files = MemoryFiles()
+    vote(files, 1)
+    damage(files, 4)
+    with pytest.raises(LogDamaged, match="the first of them 4, and there is no other member"):
+        await made(files)
