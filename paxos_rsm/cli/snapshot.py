@@ -1,4 +1,4 @@
-"""``snapshot save``: the state of one server, as a file.
+"""``snapshot save``: the state of one server, as a file; its ``status`` and ``restore`` are in backups.py.
 
 The server streams it, and ends with the SHA-256 of what it sent. What arrives is written to ``FILE.part``, checked,
 synced, and only then given its name: a FILE that is there is whole. The checksum stays at its end, so that whoever
@@ -15,6 +15,7 @@ from typing import BinaryIO
 import click
 
 from paxos_rsm.cli.answers import print_fields
+from paxos_rsm.cli.backups import restore, status
 from paxos_rsm.cli.connect import dial
 from paxos_rsm.cli.direct import PACKAGE, channel_to, error_from
 from paxos_rsm.cli.failures import Failure
@@ -34,10 +35,18 @@ Examples:
   paxos-rsm snapshot save backup.db --endpoints 127.0.0.1:2381
 """
 
+GROUP_EPILOG = """\
+\b
+Examples:
+  paxos-rsm snapshot save backup.db
+  paxos-rsm snapshot status backup.db -w table
+  paxos-rsm snapshot restore backup.db --name n1 --data-dir new/n1
+"""
 
-@client_group("snapshot", epilog=EPILOG)
+
+@client_group("snapshot", epilog=GROUP_EPILOG)
 def snapshot() -> None:
-    """Copies of the whole state."""
+    """Backups of the whole state, and new clusters made from them."""
 
 
 @client_command("save", epilog=EPILOG)
@@ -47,7 +56,8 @@ def save(settings: Settings, file: Path) -> None:
     """Write the state of a server to FILE.
 
     It is that of the first of --endpoints that answers, at one point in time. --command-timeout is how long to wait for
-    the next piece.
+    the next piece. The state is all there is in FILE: no sessions, no members, no votes; any new cluster can begin
+    with it (snapshot restore).
     """
     saved = asyncio.run(_save(settings, file))
     if settings.write_out == "json":
@@ -136,5 +146,7 @@ async def _write(out: BinaryIO, blobs: AsyncIterator[bytes]) -> tuple[int, str]:
 
 
 snapshot.add_command(save)
+snapshot.add_command(status)
+snapshot.add_command(restore)
 
 COMMANDS = {"snapshot": snapshot}

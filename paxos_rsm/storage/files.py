@@ -22,7 +22,7 @@ from typing import Protocol
 
 from paxos_rsm.errors import DirectoryUnusable, DiskFull, LogIOError, StorageError
 
-__all__ = ["SECTOR_BYTES", "File", "FileSystem", "Lock", "RealFiles", "storage_error"]
+__all__ = ["SECTOR_BYTES", "File", "FileSystem", "Lock", "RealFiles", "open_read_only", "storage_error"]
 
 SECTOR_BYTES = 512
 """The least that a disk writes whole: a sector is all old or all new after a loss of power."""
@@ -240,6 +240,11 @@ class RealFiles:
             os.close(fd)
             raise
         return _RealLock(fd)
+
+
+def open_read_only(path: str) -> File:
+    """An existing file that need not be ours to write. Raises OSError, also where something is written to it."""
+    return _RealFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
 
 def _allocate(fd: int, size: int) -> None:

@@ -6,6 +6,7 @@ and the same command does it again.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 from collections.abc import Callable, Iterable
@@ -115,9 +116,7 @@ def write_backup(file: File, head: BackupHead, slices: Iterable[bytes]) -> None:
             at += SLICE_HEAD.size + len(each)
     file.pwrite(END, at)
     size = at + len(END) - HEAD_BYTES
-    head = BackupHead(
-        size, head.cluster_id, head.member_id, head.applied_slot, head.revision, head.machine, head.keys
-    )
+    head = dataclasses.replace(head, bytes=size)
     file.pwrite(encode_head(head), 0)
     end = HEAD_BYTES + size + len(padding(size))
     file.pwrite(padding(size), HEAD_BYTES + size)
