@@ -1,21 +1,33 @@
 """Real objects, drawn from a ``Random``: what honest servers, clients and disks hold."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 from typing import TypeVar
 
 from paxos_rsm.machines.base import Position
 from paxos_rsm.machines.frames import Expire, Frame, Register
 from paxos_rsm.machines.kv import types as kv
+from paxos_rsm.paxos.changes import (
+    AddMember,
+    Change,
+    JoinMember,
+    PromoteMember,
+    RemoveMember,
+    UpdateMember,
+)
 from paxos_rsm.paxos.membership import Configuration, Member
 from paxos_rsm.paxos.messages import (
     Accept,
     Accepted,
     CatchUp,
     CatchUpReply,
+    ChangeReply,
+    ChangeRequest,
     Decide,
     FetchSnapshot,
     Forward,
+    HandOver,
     Heartbeat,
     HeartbeatReply,
     Message,
@@ -112,6 +124,20 @@ def configuration(rng: Random) -> Configuration:
     return Configuration(number(rng), (*members.values(), *learners), quorum, removed, several(rng, counter))
 
 
+def change(rng: Random) -> Change:
+    match rng.randrange(5):
+        case 0:
+            return AddMember(replace(learner(rng, 0), incarnation=0))
+        case 1:
+            return JoinMember(counter(rng), number(rng), text(rng), several(rng, text, 2), text(rng))
+        case 2:
+            return RemoveMember(counter(rng))
+        case 3:
+            return UpdateMember(counter(rng), text(rng), several(rng, text, 2))
+        case _:
+            return PromoteMember(counter(rng))
+
+
 def entry(rng: Random) -> Entry:
     match rng.randrange(5):
         case 0:
@@ -184,6 +210,9 @@ MESSAGES: dict[type, Callable[[Random], Message]] = {
     Forward: lambda rng: Forward(several(rng, blob), hops(rng)),
     ReadRequest: lambda rng: ReadRequest(counter(rng), hops(rng)),
     ReadReply: lambda rng: ReadReply(counter(rng), watermark(rng)),
+    ChangeRequest: lambda rng: ChangeRequest(number(rng, 1, UINT64_MAX), change(rng), hops(rng)),
+    ChangeReply: lambda rng: ChangeReply(counter(rng), text(rng), hops(rng)),
+    HandOver: lambda rng: HandOver(ballot(rng)),
     FetchSnapshot: lambda rng: FetchSnapshot(watermark(rng), watermark(rng)),
     SnapshotChunk: snapshot_chunk,
 }
