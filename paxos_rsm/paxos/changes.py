@@ -36,10 +36,10 @@ refuse b, if b is lower. They cannot all be avoided: of the two kinds of quorum 
 than half of the voters before meets more than half of those after, where one is added or removed. If it learned of s
 in the middle of phase 1, its promises may be older than the decision: so a candidate that learns of a change prepares
 anew, in a ballot of its own for the new configuration (``Proposer.outgrown``). Otherwise: let 1..5 decide with 2
-votes. All have promised 5 to server 3, in messages that are late; then four have promised 7 to server 5, which has
-proposed x in s + 1, in messages that are later still; then four have promised 10 to server 1, which decides in s,
-with 2, that 6 votes. Server 3 hears of that, leads in 5, and decides v in s + 1 with 6; and x overtakes v there, for
-7 is more than 5.
+votes. All have promised 5 to server 3, in messages that are late; then four have promised 7 to server 5, which
+proposes x in s + 1, in messages that are later still, and loses its own vote in a crash; then four have promised 10
+to server 1, which decides in s, with 2, that 6 votes. Server 3 hears of that, leads in 5, and decides v in s + 1 with
+6; and x overtakes v there, for 7 is more than 5. (tests/scripts tells it.)
 
 *Why the tally goes in the order of the slots* (``Learner.tally``). Counted as they come, slots beyond a hole would be
 decided with the quorums that were presumed. Let 1..5 decide with 2 votes again. Leader 1 has voted for a batch in s,

@@ -190,6 +190,7 @@ class Node(NodeView):
         self.reconfiguration.turn()
         proposer.pump()
         if proposer.outgrown or proposer.has_missed_a_change():
+            proposer.announce()
             self._prepare_anew()
         if self.reads.begin_round(proposer.leading and core.log.decided_through >= proposer.recovery_end):
             core.out.send_all(core.others, self._beat())

@@ -446,5 +446,9 @@ class Proposer:
         """Raises InvariantViolation where the type's invariants do not hold."""
         if self.phase is not Phase.LEADING and self.in_flight:
             raise InvariantViolation(f"{len(self.in_flight)} proposals in flight without leading")
+        for slot in range(min(self.in_flight, default=0), self.next_slot if self.in_flight else 0):
+            state = self._core.log.get(slot)
+            if state is not None and state.decided and state.ballot == self.ballot:
+                raise InvariantViolation(f"slot {slot} is decided before one below it (rule 10)")
         if any(slot >= self.next_slot for slot in self.in_flight):
             raise InvariantViolation(f"a proposal at or above the next slot {self.next_slot}")

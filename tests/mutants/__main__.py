@@ -41,11 +41,13 @@ class Plan:
     events: int = EVENTS
 
 
-def hunt(name: str, plan: Plan, first: int = 1, last: int = 0, hashes: bool = False) -> Found:
+def hunt(
+    name: str, plan: Plan, first: int = 1, last: int = 0, hashes: bool = False, core: bool = False
+) -> Found:
     """Plays seeds with one bug planted, in a process of its own. Raises RuntimeError where that breaks down."""
     command = [sys.executable, "-m", "tests.mutants.hunt", name, str(first), str(last or plan.limit)]
     command += ["--events", str(plan.events), "--seconds", str(plan.seconds)]
-    command += ["--hashes"] if hashes else []
+    command += ["--hashes"] * hashes + ["--core"] * core
     # The same hashes in every hunt, so that a seed that found a bug finds it again.
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -61,7 +63,7 @@ def hunt_all(mutants: Sequence[Mutant], plan: Plan, workers: int) -> Iterator[tu
     """The hunts, as they end. One that broke down has found nothing, and says why; the others go on."""
     with ThreadPoolExecutor(workers) as pool:
         running: dict[Future[Found], Mutant] = {
-            pool.submit(hunt, m.name, plan, hashes=m.hash_seeds): m for m in mutants
+            pool.submit(hunt, m.name, plan, hashes=m.hash_seeds, core=m.core): m for m in mutants
         }
         for future in as_completed(running):
             try:
@@ -73,7 +75,7 @@ def hunt_all(mutants: Sequence[Mutant], plan: Plan, workers: int) -> Iterator[tu
 def control(results: Sequence[tuple[Mutant, Found]], plan: Plan, workers: int) -> list[str]:
     """Plays, with nothing planted, as many seeds as any of the bugs took; what fails there, which must be nothing."""
     plan = Plan(plan.limit, events=plan.events)
-    seeds = _hardest(results)
+    seeds = _hardest([(mutant, found) for mutant, found in results if not mutant.core])
     size = max(1, -(-seeds // workers))
     hashed = _hardest([(mutant, found) for mutant, found in results if mutant.hash_seeds])
     with ThreadPoolExecutor(workers) as pool:
@@ -83,6 +85,8 @@ def control(results: Sequence[tuple[Mutant, Found]], plan: Plan, workers: int) -
         ]
         if hashed:
             parts.append(pool.submit(hunt, NOTHING, plan, 1, hashed, hashes=True))
+        if core := _hardest([(mutant, found) for mutant, found in results if mutant.core]):
+            parts.append(pool.submit(hunt, NOTHING, plan, 1, core, core=True))
         found = [part.result() for part in parts]
     return [f"seed {each.seed}: {each.failure}" for each in found if each.seed is not None]
 

@@ -54,6 +54,23 @@ def _ring(number: int, frame: FrameType | None) -> None:
     raise _Endless
 
 
+def play_core(seed: int) -> str:
+    """Plays one seed of the fuzz of the protocol's core: what failed, in one line, or nothing."""
+    from tests.unit.paxos import fuzz
+
+    signal.signal(signal.SIGALRM, _ring)
+    signal.alarm(SEED_SECONDS_MAX)
+    try:
+        fuzz.play(seed)
+    except _Endless:
+        return f"the seed did not come to an end within {SEED_SECONDS_MAX} s"
+    except Exception as error:
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    finally:
+        signal.alarm(0)
+    return ""
+
+
 def play(seed: int, events: int) -> tuple[str, str]:
     """Plays one seed: what failed, in one line, or nothing; and the hash of all that happened."""
     from paxos_rsm.sim import run_seed
@@ -99,7 +116,7 @@ def _hunt(given: argparse.Namespace) -> Found:
     started = time.monotonic()
     played = 0
     for seed in _seeds(given.first, given.last, given.seconds):
-        failure, _ = play(seed, given.events)
+        failure = play_core(seed) if given.core else play(seed, given.events)[0]
         played += 1
         if failure:
             return Found(seed, failure, played, time.monotonic() - started)
@@ -133,6 +150,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--hashes", action="store_true", help="compare with a process whose hashes are others"
     )
+    parser.add_argument("--core", action="store_true", help="play the fuzz of the core, not the simulator")
     parser.add_argument("--traces", action="store_true", help="only print the hash of the trace of each seed")
     given = parser.parse_args(arguments)
     if given.name != NOTHING:

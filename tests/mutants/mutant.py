@@ -38,7 +38,8 @@ class Mutant:
     """One planted bug. ``rule`` is what it breaks: a rule of section 4 of the design, or what else was promised.
 
     ``why`` tells the bug in a sentence. ``also`` are further edits that belong to the same bug. ``hash_seeds`` says
-    that it only shows between two processes whose hashes differ (PYTHONHASHSEED).
+    that it only shows between two processes whose hashes differ (PYTHONHASHSEED). ``core`` says that the fuzz of the
+    protocol's core (tests/unit/paxos/fuzz.py) hunts it, and not the simulator, which does not play what it is about.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Mutant:
     why: str
     also: tuple[Edit, ...] = ()
     hash_seeds: bool = False
+    core: bool = False
 
     @property
     def edits(self) -> tuple[Edit, ...]:

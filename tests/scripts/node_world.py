@@ -6,6 +6,8 @@ Each method ``do_...`` is one command, with the rest of its line as argument.
 from collections.abc import Callable
 
 from paxos_rsm.errors import InvariantViolation
+from paxos_rsm.paxos.changes import AddMember, Change, PromoteMember, RemoveMember, UpdateMember
+from paxos_rsm.paxos.membership import Member
 from paxos_rsm.paxos.messages import Heartbeat
 from paxos_rsm.paxos.settings import Settings
 from tests.scripts.greetings import Greetings
@@ -13,7 +15,7 @@ from tests.scripts.handmade import parse_message
 from tests.scripts.patterns import LINK, Pattern, meant, parse_ballot, parse_patterns
 from tests.scripts.script import ScriptError
 from tests.scripts.watched import Watched
-from tests.scripts.words import ballot_words, message_words
+from tests.scripts.words import ballot_words, members_words, message_words
 from tests.unit.paxos.harness import SETTINGS
 
 PATIENCE = 60
@@ -290,6 +292,43 @@ class NodeWorld:
         self.cluster.say(f"read {self._reads} arrives at {rest}")
         self.cluster.read(int(rest), self._reads)
 
+    # ---- members and leadership ----------------------------------------------------------------------------------
+
+    def do_change(self, rest: str) -> None:
+        """``change 1 7 add 4 [learner] | remove 3 | promote 4 | move 3``: host 1 is asked, under the number 7."""
+        number, request_id, what, who, *more = rest.split()
+        member_id = 100 + int(who)
+        changes: dict[str, Change] = {
+            "add": AddMember(
+                Member(0, member_id, "", f"http://n{who}:2380", learner=True, promote="learner" not in more)
+            ),
+            "remove": RemoveMember(member_id),
+            "promote": PromoteMember(member_id),
+            "move": UpdateMember(member_id, f"http://elsewhere{who}:2380"),
+        }
+        self.cluster.change(int(number), int(request_id), changes[what])
+
+    def do_start(self, rest: str) -> None:
+        """``start 4 [as 3]``: a process with an empty directory, which says that it is that member."""
+        number, _, who = rest.partition(" as ")
+        self.cluster.add(int(number), 100 + int(who or number))
+
+    def do_introduce(self, rest: str) -> None:
+        """This host meets the processes that say they are members which have yet to join."""
+        self.cluster.introduce(int(rest))
+
+    def do_hand_over(self, rest: str) -> None:
+        """``hand-over 1 [3]``: host 1 is to hand its leadership over."""
+        number, *to = map(int, rest.split())
+        heir = self.cluster.node(number).hand_over(*to)
+        self.cluster.say(f"{number} hands over to {heir}" if heir else f"{number} cannot hand over")
+        self.cluster.turn(number)
+
+    def do_coup(self, rest: str) -> None:
+        """This host stands at once, whatever the others think of it."""
+        self.cluster.node(int(rest)).campaign()
+        self.cluster.turn(int(rest))
+
     # ---- views -------------------------------------------------------------------------------------------------
 
     def do_status(self, rest: str) -> None:
@@ -328,6 +367,6 @@ class NodeWorld:
             else:
                 sizes = configuration.quorum
                 self.cluster.say(
-                    f"{number} knows members {', '.join(map(str, sorted(configuration.nodes)))}; a quorum is "
+                    f"{number} knows members {members_words(configuration)}; a quorum is "
                     f"{sizes.phase1} to elect, {sizes.phase2} to decide"
                 )

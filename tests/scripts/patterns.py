@@ -23,6 +23,9 @@ KINDS: dict[str, type[m.Message]] = {
         m.Forward,
         m.ReadRequest,
         m.ReadReply,
+        m.ChangeRequest,
+        m.ChangeReply,
+        m.HandOver,
     )
 }
 

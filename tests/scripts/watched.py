@@ -83,6 +83,11 @@ class Watched(Cluster):
             else:
                 self.say(f"{number} may serve read {grant.read_id} from slot {grant.index} on")
 
+        for reply in ready.change_replies:
+            self.say(f"{number} is told of request {reply.request_id}: {reply.refusal or 'done'}")
+        if node.removed:
+            self.say(f"{number} was removed, a quorum of the others knows it, and it stops")
+
     def sync(self, number: int, turns: int | None = None) -> None:
         """What a host has written becomes durable."""
         host = self.hosts[number]

@@ -3,6 +3,14 @@
 from paxos_rsm.codec.frames import decode_frame
 from paxos_rsm.machines.frames import BadFrame
 from paxos_rsm.paxos import messages as m
+from paxos_rsm.paxos.changes import (
+    AddMember,
+    Change,
+    JoinMember,
+    PromoteMember,
+    RemoveMember,
+)
+from paxos_rsm.paxos.membership import Configuration
 from paxos_rsm.paxos.ready import Write, WriteAccepted, WriteDecided, WriteDecidedThrough, WritePromise
 from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Batch, ConfigChange, Entry, Slot, split_frames
 
@@ -35,12 +43,37 @@ def frame_words(frame: bytes) -> str:
     return f"{session_words(said.session)} from {said.first_seq}: {commands}"
 
 
+def members_words(configuration: Configuration) -> str:
+    """The voters, and who else there is."""
+    words = numbers(sorted(configuration.nodes))
+    for member in configuration.members:
+        if not member.incarnation:
+            words += f", awaited {member.member_id}"
+        elif member.learner:
+            words += f", learner {member.incarnation}"
+    return words
+
+
+def change_words(change: Change) -> str:
+    """What is asked for."""
+    if isinstance(change, AddMember):
+        return f"add member {change.member.member_id}"
+    if isinstance(change, JoinMember):
+        return f"member {change.member_id} is {change.incarnation}"
+    if isinstance(change, RemoveMember):
+        return f"remove member {change.member_id}"
+    if isinstance(change, PromoteMember):
+        return f"promote member {change.member_id}"
+    return f"member {change.member_id} is at {change.peer_url}"
+
+
 def entry_words(entry: Entry) -> str:
     """What an entry holds."""
     if isinstance(entry, Batch):
         return "+".join(map(frame_words, split_frames(entry.data)))
     if isinstance(entry, ConfigChange):
-        return "genesis of " + numbers(sorted(entry.configuration.nodes))
+        changed = entry.configuration.changes
+        return ("members " if changed else "genesis of ") + members_words(entry.configuration)
     return "no-op"
 
 
@@ -124,6 +157,13 @@ def message_words(message: m.Message) -> str:
         return "ReadRequest" + (" (second hop)" if message.hops else "")
     if isinstance(message, m.ReadReply):
         return f"ReadReply index {message.index}" if message.index else "ReadReply refused"
+    if isinstance(message, m.ChangeRequest):
+        hops = " (second hop)" if message.hops else ""
+        return f"ChangeRequest {message.request_id}: {change_words(message.change)}{hops}"
+    if isinstance(message, m.ChangeReply):
+        return f"ChangeReply {message.request_id}: {message.refusal or 'done'}"
+    if isinstance(message, m.HandOver):
+        return f"HandOver ballot {ballot_words(message.ballot)}"
     return str(message)
 
 

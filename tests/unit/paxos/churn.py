@@ -16,6 +16,7 @@ from paxos_rsm.paxos.changes import (
     UpdateMember,
 )
 from paxos_rsm.paxos.membership import Member
+from paxos_rsm.paxos.messages import Accept
 from tests.unit.paxos.harness import Cluster
 
 HOSTS_MAX = 9
@@ -37,7 +38,9 @@ class Churn:
         up = [n for n, host in self._cluster.hosts.items() if host.up]
         if not up:
             return
-        number = self._random.choice(up)
+        # A leader that has just come to lead is busy with what others have left: that is when to ask it.
+        busy = [n for n in self._cluster.leaders() if self._cluster.node(n).proposer.in_flight]
+        number = self._random.choice(busy if busy and self._random.random() < 0.5 else up)
         action: Callable[[int], None] = self._random.choice(
             [
                 self._add,
@@ -51,6 +54,8 @@ class Churn:
                 self._introduce,
                 self._introduce,
                 self._hand_over,
+                self._interrupt,
+                self._interrupt,
             ]
         )
         action(number)
@@ -126,6 +131,23 @@ class Churn:
     def _introduce(self, number: int) -> None:
         for leader in self._cluster.leaders() or [number]:
             self._cluster.introduce(leader)
+
+    def _interrupt(self, number: int) -> None:
+        """A leader dies in the middle of a change, with which it has reached one other at most."""
+        leaders = self._cluster.leaders()
+        if not leaders:
+            return
+        leader = self._random.choice(leaders)
+        self._random.choice([self._add, self._remove, self._update, self._promote])(leader)
+        accepts = self._cluster.take(Accept, sender=leader)
+        for _, to, accept in [e for e in accepts if e[1] == self._random.choice(accepts)[1]]:
+            self._cluster.hand(leader, to, accept)
+        if self._cluster.hosts[leader].up:
+            self._seen["interrupted"] += 1
+            self._cluster.crash(leader, self._random.choice([0, 100]))
+            for host in self._cluster.hosts.values():
+                if host.up:
+                    host.node.peer_down(leader)
 
     def _hand_over(self, number: int) -> None:
         for leader in self._cluster.leaders() or [number]:

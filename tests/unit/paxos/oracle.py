@@ -201,6 +201,10 @@ class Oracle:
         gone = set(were.values()) - set(now.values())
         if not gone | set(before.removed) == set(after.removed) or set(now.values()) & set(after.removed):
             raise Broken(f"rule 9: {gone} were removed, and {after.removed} are said to be")
+        if after.changes[:-1] != (before.changes + after.changes[-1:])[-len(after.changes) : -1]:
+            raise Broken(
+                f"rule 10: {after.changes} was not made of {before.changes}, which is the one before"
+            )
         if after.changes[-1] in self._requests:
             raise Broken(f"rule 11: the request {after.changes[-1]} is carried out again")
         self._requests.add(after.changes[-1])
