@@ -62,6 +62,8 @@ class StatusResponse(_message.Message):
     MEMBERS_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     SESSIONS_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_SLOT_FIELD_NUMBER: _builtins.int
+    LEARNER_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.int
     name: _builtins.str
     member_id: _builtins.int
@@ -84,6 +86,10 @@ class StatusResponse(_message.Message):
     leader_age_ms: _builtins.int
     digest: _builtins.bytes
     sessions: _builtins.int
+    snapshot_slot: _builtins.int
+    """of the newest snapshot on this server's disk; 0 where it has none"""
+    learner: _builtins.bool
+    """it is sent everything, and counts in no quorum"""
     @_builtins.property
     def ballot(self) -> _paxos_pb2.Ballot:
         """led or followed"""
@@ -112,10 +118,12 @@ class StatusResponse(_message.Message):
         members: _abc.Iterable[Global___MemberStatus] | None = ...,
         digest: _builtins.bytes = ...,
         sessions: _builtins.int = ...,
+        snapshot_slot: _builtins.int = ...,
+        learner: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ballot", b"ballot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_slot", b"applied_slot", "ballot", b"ballot", "boot_count", b"boot_count", "cluster_id", b"cluster_id", "compacted_slot", b"compacted_slot", "decided_slot", b"decided_slot", "digest", b"digest", "incarnation", b"incarnation", "leader", b"leader", "leader_age_ms", b"leader_age_ms", "log_bytes", b"log_bytes", "member_id", b"member_id", "members", b"members", "memory_bytes", b"memory_bytes", "name", b"name", "revision", b"revision", "role", b"role", "sessions", b"sessions", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_slot", b"applied_slot", "ballot", b"ballot", "boot_count", b"boot_count", "cluster_id", b"cluster_id", "compacted_slot", b"compacted_slot", "decided_slot", b"decided_slot", "digest", b"digest", "incarnation", b"incarnation", "leader", b"leader", "leader_age_ms", b"leader_age_ms", "learner", b"learner", "log_bytes", b"log_bytes", "member_id", b"member_id", "members", b"members", "memory_bytes", b"memory_bytes", "name", b"name", "revision", b"revision", "role", b"role", "sessions", b"sessions", "snapshot_slot", b"snapshot_slot", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -130,11 +138,17 @@ class MemberStatus(_message.Message):
     PEER_URL_FIELD_NUMBER: _builtins.int
     CLIENT_URLS_FIELD_NUMBER: _builtins.int
     CONNECTED_FIELD_NUMBER: _builtins.int
+    LEARNER_FIELD_NUMBER: _builtins.int
+    JOINED_FIELD_NUMBER: _builtins.int
     member_id: _builtins.int
     name: _builtins.str
     peer_url: _builtins.str
     connected: _builtins.bool
     """heard within an election time-out"""
+    learner: _builtins.bool
+    """it counts in no quorum"""
+    joined: _builtins.bool
+    """a server has come that is this member"""
     @_builtins.property
     def client_urls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -145,10 +159,12 @@ class MemberStatus(_message.Message):
         peer_url: _builtins.str = ...,
         client_urls: _abc.Iterable[_builtins.str] | None = ...,
         connected: _builtins.bool = ...,
+        learner: _builtins.bool = ...,
+        joined: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_urls", b"client_urls", "connected", b"connected", "member_id", b"member_id", "name", b"name", "peer_url", b"peer_url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_urls", b"client_urls", "connected", b"connected", "joined", b"joined", "learner", b"learner", "member_id", b"member_id", "name", b"name", "peer_url", b"peer_url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

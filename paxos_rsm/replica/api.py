@@ -76,6 +76,8 @@ class ReplicaStatus:
     decided_slot: Slot
     applied_slot: Slot
     compacted_slot: Slot
+    snapshot_slot: Slot
+    """Of the newest snapshot on this server's disk; 0 where there is none."""
     leader_age_ms: int
     """Since the last word from that leader, or at the leader itself from a quorum; 2**32 - 1 where there was none."""
     log_bytes: int

@@ -216,7 +216,11 @@ class ReplicaLoop:
         is_first, self._configuration = self._configuration is None, configuration
         self.network.form(configuration)
         me = self.replica.node.me
-        if is_first and self._initial.is_founder and me not in configuration.everybody | {*configuration.removed}:
+        if (
+            is_first
+            and self._initial.is_founder
+            and me not in configuration.everybody | {*configuration.removed}
+        ):
             raise RefusedByCluster(
                 "the cluster was formed with another incarnation of this member: this data directory is not the one "
                 "that took part. Remove the old member from the cluster and add this server as a new one"
@@ -438,6 +442,7 @@ class ReplicaLoop:
             decided_slot=node.decided_through,
             applied_slot=replica.machine.applied_slot,
             compacted_slot=node.compacted_through,
+            snapshot_slot=replica.transfer.newest,
             leader_age_ms=self._leader_age_ms(),
             log_bytes=self._log_bytes(),
             sessions=replica.machine.session_count,

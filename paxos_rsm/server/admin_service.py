@@ -83,6 +83,8 @@ class AdminService:
             leader_age_ms=status.leader_age_ms,
             members=self._members(status),
             sessions=status.sessions,
+            snapshot_slot=status.snapshot_slot,
+            learner=_is_learner(status, identity.incarnation),
         )
         if request.digest:
             response.digest = self._digest_at(status.applied_slot)
@@ -105,6 +107,8 @@ class AdminService:
                     client_urls=member.client_urls,
                     connected=member.incarnation in status.reachable
                     or member.incarnation == identity.incarnation,
+                    learner=member.learner,
+                    joined=member.incarnation != 0,
                 )
                 for member in status.configuration.members
             ]
@@ -115,9 +119,18 @@ class AdminService:
                 peer_url=url,
                 client_urls=identity.client_urls if name == identity.name else (),
                 connected=name == identity.name,
+                joined=name == identity.name,
             )
             for name, url in sorted(identity.initial_members.items())
         ]
+
+
+def _is_learner(status: ReplicaStatus, incarnation: int) -> bool:
+    """A server that the configuration does not name yet does not vote either; while the cluster forms, all will."""
+    if status.configuration is None:
+        return False
+    member = status.configuration.by_incarnation(incarnation)
+    return member is None or member.learner
 
 
 def _leader_name(status: ReplicaStatus) -> str:

@@ -83,7 +83,7 @@ class EtcdServices:
         limits = CallLimits(tuning.request_bytes_max, tuning.request_timeout_ms, leaderless_ms)
         calls = self.calls = EtcdCalls(replica, self._own, Leadership(replica), headers, limits)
         self._handlers = [
-            *ClusterService(replica, identity, headers, calls.read_index).handlers(),
+            *ClusterService(replica, identity, calls).handlers(),
             *MaintenanceService(replica, machine, headers, calls.read_index).handlers(),
         ]
         if store is None or self._own is None:

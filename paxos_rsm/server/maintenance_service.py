@@ -5,7 +5,8 @@ One servicer under two names, ``paxos_rsm.v1.Maintenance`` and ``etcdserverpb.Ma
 *Status* answers at once, from what this server knows, without a leader too; ``dbSize`` is the log on disk. *Alarm*
 lists none: there are none in this version (a server with a full disk stops voting by itself). *Defragment* says OK and
 does nothing: the state lies in memory, and no file of ours has holes. *Hash* is over the whole state of this server as
-it is, *HashKV* over the key-value store up to a revision (see ``kv_hash.py``).
+it is, *HashKV* over the key-value store up to a revision (see ``kv_hash.py``). *MoveLeader* is for the server that
+leads: it answers once the other does.
 
 *Snapshot* streams the state as of one moment after the request, in blobs of at most 64 KiB: a backup, as
 ``storage/backup_format.py`` has it, of any state machine. ``etcdctl snapshot save`` stores it; its ``snapshot status``
@@ -110,11 +111,20 @@ class MaintenanceService:
 
     async def _move_leader(self, data: bytes, _context: Context) -> bytes:
         target = parse(pb.MoveLeaderRequest, data).targetID
-        raise StatusError(
-            grpc.StatusCode.UNIMPLEMENTED,
-            f"paxos_rsm: this version cannot hand leadership to member {target:x}; to have another leader, restart the "
-            "server that leads (SIGTERM, it gives way in order): one of the others takes over",
-        )
+        status = self._replica.status()
+        if status.role != "leader" or status.configuration is None:
+            raise StatusError(grpc.StatusCode.FAILED_PRECONDITION, "etcdserver: not leader")
+        member = status.configuration.by_member_id(target)
+        if member is None or member.learner:
+            raise StatusError(grpc.StatusCode.FAILED_PRECONDITION, "etcdserver: bad leader transferee")
+        if member.incarnation != status.leader:
+            heir = await self._replica.hand_over(member.incarnation)
+            if heir != member.incarnation:
+                raise StatusError(
+                    grpc.StatusCode.UNAVAILABLE,
+                    "etcdserver: request timed out, leader transfer took too long",
+                )
+        return pb.MoveLeaderResponse(header=self._headers.make()).SerializeToString()
 
     # ---- hashes --------------------------------------------------------------------------------------------
 

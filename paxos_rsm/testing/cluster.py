@@ -118,6 +118,11 @@ class LocalServer:
         return f"{HOST}:{self.client_port}"
 
     @property
+    def peer_url(self) -> str:
+        """Under which the other members know it."""
+        return f"http://{HOST}:{self.peer_port}"
+
+    @property
     def faults(self) -> ServerFaults:
         """Of its disk and clock. Raises LocalClusterError unless the cluster was made with ``shim=True``."""
         if self._faults is None:
@@ -349,43 +354,48 @@ class LocalCluster:
         ports = list(range(base_port, base_port + 2 * size)) if base_port else self._ports.take(2 * size)
         names = [f"n{number}" for number in range(1, size + 1)]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PAXOS_RSM_")}
+        self._environment = {**inherited, **(environment or {})}
+        self._command = command or server_command()
+        self._flags = ["--machine", machine] if machine is not None else []
+        self._flags += [
+            part for option, value in (options or {}).items() for part in (f"--{option}", str(value))
+        ]
+        self._disk_bytes = disk_bytes
+        self._shim = shim
+        self._proxied_clients = proxied_clients
+        self._base_port, self._made = base_port, size
         self._servers: dict[str, LocalServer] = {}
         self._links: Links | None = None
         try:
-            flags = self._flags(dict(zip(names, ports[1::2], strict=True)), machine, options or {})
             if proxied or proxied_clients:
                 self._links = Links(
                     dict(zip(names, ports[1::2], strict=True)),
                     self._ports,
                     client_ports=dict(zip(names, ports[::2], strict=True)) if proxied_clients else None,
                 )
-            for name, client_port, peer_port in zip(names, ports[::2], ports[1::2], strict=True):
-                self._servers[name] = LocalServer(
-                    name,
-                    client_port,
-                    peer_port,
-                    self.directory,
-                    command=command or server_command(),
-                    flags=[*flags, *self._dialing(name)],
-                    environment={**inherited, **(environment or {})},
-                    proxy_port=self.links.port(CLIENTS, name) if proxied_clients else None,
-                    disk_bytes=disk_bytes.get(name) if isinstance(disk_bytes, Mapping) else disk_bytes,
-                    shim=shim,
-                )
+            peers = dict(zip(names, ports[1::2], strict=True))
+            for name, client_port in zip(names, ports[::2], strict=True):
+                self._servers[name] = self._make(name, client_port, peers)
         except BaseException:
             self.close()
             raise
 
-    def _flags(
-        self, peer_ports: Mapping[str, int], machine: str | None, options: Mapping[str, str | int]
-    ) -> list[str]:
-        peers = ",".join(f"{name}=http://{HOST}:{port}" for name, port in peer_ports.items())
-        flags = ["--initial-cluster", peers]
-        if machine is not None:
-            flags += ["--machine", machine]
-        for option, value in options.items():
-            flags += [f"--{option}", str(value)]
-        return flags
+    def _make(self, name: str, client_port: int, peers: Mapping[str, int], *flags: str) -> LocalServer:
+        """``peers`` are the ports of all members, this one's among them."""
+        initial = ",".join(f"{each}=http://{HOST}:{port}" for each, port in peers.items())
+        bytes_max = self._disk_bytes
+        return LocalServer(
+            name,
+            client_port,
+            peers[name],
+            self.directory,
+            command=self._command,
+            flags=["--initial-cluster", initial, *flags, *self._flags, *self._dialing(name)],
+            environment=self._environment,
+            proxy_port=self._links.port(CLIENTS, name) if self._links and self._proxied_clients else None,
+            disk_bytes=bytes_max.get(name) if isinstance(bytes_max, Mapping) else bytes_max,
+            shim=self._shim,
+        )
 
     def _dialing(self, name: str) -> list[str]:
         """How one server is told to go through the proxy."""
@@ -435,6 +445,29 @@ class LocalCluster:
         return {server.name: server.log() for server in self}
 
     # ---- coming and going --------------------------------------------------------------------------------
+
+    def add(self, name: str | None = None) -> LocalServer:
+        """A further server, not started yet, on ports of its own: one that joins the cluster which runs.
+
+        Add its :attr:`LocalServer.peer_url` to the members first, then start it. Without ``name`` it is the next
+        number. Raises LocalClusterError where the name is taken, and where the links are proxied: each has a port
+        that was drawn when the cluster was made.
+        """
+        if self._links is not None:
+            raise LocalClusterError("a cluster whose links are proxied takes no further servers")
+        self._made += 1
+        name = name or f"n{self._made}"
+        if name in self._servers:
+            raise LocalClusterError(f"there is a server {name} already")
+        first = self._base_port + 2 * (self._made - 1)
+        client_port, peer_port = (first, first + 1) if self._base_port else self._ports.take(2)
+        peers = {server.name: server.peer_port for server in self} | {name: peer_port}
+        self._servers[name] = self._make(name, client_port, peers, "--initial-cluster-state", "existing")
+        return self._servers[name]
+
+    def remove(self, name: str) -> None:
+        """Forgets a server, of which no process is left after that. Whether it is a member is not touched."""
+        self._servers.pop(name).close()
 
     def start(self, *, wait: bool = True, timeout_s: float = 30.0) -> None:
         """Starts every server that does not run; with ``wait``, until all of them follow one leader.
@@ -507,7 +540,6 @@ class LocalCluster:
     def leader(self, *, everyone: bool = False) -> str | None:
         """The server that says it leads, where a majority of the members (or everyone running) agrees."""
         answers = self.statuses()
-        needed = len(self.running) if everyone else len(self) // 2 + 1
         for name, answer in answers.items():
             if answer.role == "leader":
                 ballot = (answer.ballot.round, answer.ballot.node)
@@ -516,7 +548,8 @@ class LocalCluster:
                     for other in answers.values()
                     if other.leader == name and (other.ballot.round, other.ballot.node) == ballot
                 ]
-                if len(following) >= max(needed, len(self) // 2 + 1):
+                voters = sum(not member.learner for member in answer.members) or len(self)
+                if len(following) >= max(len(self.running) if everyone else 0, voters // 2 + 1):
                     return name
         return None
 

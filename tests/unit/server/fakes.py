@@ -94,6 +94,7 @@ class FakeReplica:
         self.install_watchers: list[Callable[[bool], None]] = []
         self.changes: list[Change] = []
         self.change_error: PaxosRsmError | None = None
+        self.change_hangs = False
         self.handed_over: list[int | None] = []
         self.heir: int | None = None
         self.remaining_ms: dict[int, int] = {}
@@ -203,6 +204,7 @@ class FakeReplica:
             decided_slot=applied,
             applied_slot=applied,
             compacted_slot=0,
+            snapshot_slot=0,
             leader_age_ms=self.leader_age_ms,
             log_bytes=12_345,
             sessions=self.machine.session_count,
@@ -218,6 +220,8 @@ class FakeReplica:
 
     async def change(self, change: Change) -> Configuration:
         self.changes.append(change)
+        if self.change_hangs:
+            await asyncio.Event().wait()
         if self.change_error is not None:
             raise self.change_error
         if self.configuration is None:

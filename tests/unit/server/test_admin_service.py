@@ -135,3 +135,23 @@ def test_memory_is_told_where_the_system_does_not(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("builtins.open", missing)
     assert 0 < measured < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert resident_bytes() > measured // 2
+
+
+async def test_who_votes_and_who_has_yet_to_come_is_said(stage: Stage) -> None:
+    assert not (await stage.status()).learner  # of those that found a cluster each will vote
+    learner = Member(1, 0x31, "n1", "http://a:2380", learner=True)
+    pending = Member(0, 0x34, "", "http://d:2380", learner=True)
+    members = (learner, *CONFIGURATION.members[1:], pending)
+    stage.replica.configuration = Configuration(0xC1, members, QuorumSizes.majority(2))
+    status = await stage.status()
+    assert status.learner
+    assert [(each.learner, each.joined) for each in status.members] == [
+        (True, True),
+        (False, True),
+        (False, True),
+        (True, False),
+    ]
+    stage.replica.configuration = Configuration(0xC1, CONFIGURATION.members[1:], QuorumSizes.majority(2))
+    assert (await stage.status()).learner  # nobody counts it
+    stage.replica.configuration = CONFIGURATION
+    assert not (await stage.status()).learner

@@ -81,7 +81,7 @@ async def staged(*, leader: bool = True, origins: frozenset[str] = frozenset()) 
         *KvService(calls).handlers(),
         *LeaseService(replica, machine, calls).handlers(),
         *watches.handlers(),
-        *ClusterService(replica, IDENTITY, calls.headers, calls.read_index).handlers(),
+        *ClusterService(replica, IDENTITY, calls).handlers(),
         *MaintenanceService(replica, machine, calls.headers, calls.read_index).handlers(),
         *stage.locks.handlers(),
         *stage.elections.handlers(),
@@ -154,7 +154,8 @@ async def test_errors_are_etcds_with_the_status_of_http() -> None:
         exists = await http.post("/v3/lease/grant", {"TTL": 10, "ID": 9})
         assert exists[0] == 412
         assert exists[1]["message"] == "etcdserver: lease already exists"
-        assert (await http.post("/v3/maintenance/transfer-leadership"))[0] == 501
+        assert (await http.post("/v3/maintenance/transfer-leadership"))[0] == 412
+        assert (await http.post("/v3/maintenance/alarm", {"action": "ACTIVATE"}))[0] == 501
         assert (await http.post("/v3/election/leader", {"name": "ZQ=="}))[0] == 500
 
 

@@ -102,12 +102,55 @@ async def test_defragment_has_nothing_to_do() -> None:
         assert stage.machine.digest() == before
 
 
-async def test_who_wants_another_leader_is_told_what_to_do() -> None:
+THREE = Configuration(
+    0xC1,
+    (
+        Member(1, 0x39, "n1", "http://a:2380"),
+        Member(2, 0x32, "n2", "http://b:2380"),
+        Member(3, 0x33, "n3", "http://c:2380", learner=True),
+        Member(0, 0x34, "", "http://d:2380", learner=True),
+    ),
+    QuorumSizes.majority(2),
+)
+
+
+async def test_leadership_is_moved_by_the_leader_to_another_voter() -> None:
     async with staged() as stage:
-        code, words = await stage.refused("MoveLeader", pb.MoveLeaderRequest(targetID=0xAB))
-    assert code == Code.UNIMPLEMENTED
-    assert "member ab" in words
-    assert "restart" in words
+        stage.replica.configuration, stage.replica.heir = THREE, 2
+        response = await stage.call("MoveLeader", pb.MoveLeaderRequest(targetID=0x32))
+        assert response.header.cluster_id == 0xC1
+        assert stage.replica.handed_over == [2]
+        await stage.call("MoveLeader", pb.MoveLeaderRequest(targetID=0x39))  # it leads already
+        assert stage.replica.handed_over == [2]
+
+
+@pytest.mark.parametrize("target", [0, 0x33, 0x34, 0x35, (1 << 64) - 1])
+async def test_nobody_but_a_voter_is_given_the_leadership(target: int) -> None:
+    async with staged() as stage:
+        stage.replica.configuration, stage.replica.heir = THREE, 3
+        ended = await stage.refused("MoveLeader", pb.MoveLeaderRequest(targetID=target))
+        assert ended == (Code.FAILED_PRECONDITION, "etcdserver: bad leader transferee")
+        assert stage.replica.handed_over == []
+
+
+async def test_who_does_not_lead_hands_nothing_over() -> None:
+    async with staged() as stage:
+        ended = await stage.refused("MoveLeader", pb.MoveLeaderRequest(targetID=0x39))
+        assert ended == (Code.FAILED_PRECONDITION, "etcdserver: not leader")
+        stage.replica.configuration, stage.replica.role = THREE, "follower"
+        ended = await stage.refused("MoveLeader", pb.MoveLeaderRequest(targetID=0x39))
+        assert ended == (Code.FAILED_PRECONDITION, "etcdserver: not leader")
+        assert stage.replica.handed_over == []
+
+
+async def test_a_leadership_that_nobody_took_is_said() -> None:
+    async with staged() as stage:
+        stage.replica.configuration = THREE
+        ended = await stage.refused("MoveLeader", pb.MoveLeaderRequest(targetID=0x32))
+        assert ended == (
+            Code.UNAVAILABLE,
+            "etcdserver: request timed out, leader transfer took too long",
+        )
 
 
 async def test_hashes_follow_the_state() -> None:

@@ -1,5 +1,6 @@
 """LocalCluster over stand-ins for servers: processes that take the flags and answer Status."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -304,3 +305,35 @@ def test_servers_end_with_the_interpreter(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == 3
     assert gone(int(done.stdout))
+
+
+def test_a_further_server_joins_what_runs_and_one_is_forgotten(cluster: LocalCluster) -> None:
+    cluster.start()
+    new = cluster.add()
+    assert (new.name, new.running, len(cluster)) == ("n4", False, 4)
+    new.start()
+    until(lambda: new.log() != "")
+    flags = new.log().splitlines()[0]
+    peers = ",".join(f"{server.name}={server.peer_url}" for server in cluster)
+    assert f"--initial-cluster {peers}" in flags
+    assert "--initial-cluster-state existing" in flags
+    pid = new.pid
+    assert pid is not None
+    cluster.remove("n4")
+    until(lambda: gone(pid))
+    assert cluster.names == ["n1", "n2", "n3"]
+    assert cluster.add().name == "n5"
+    with pytest.raises(LocalClusterError, match="a server n1 already"):
+        cluster.add("n1")
+
+
+def test_a_further_server_has_the_next_ports_of_a_row(tmp_path: Path) -> None:
+    with contextlib.closing(LocalCluster(1, directory=tmp_path, base_port=2379, machine="m:C")) as cluster:
+        assert (cluster.add().client_port, cluster["n2"].peer_port) == (2381, 2382)
+        assert cluster["n2"].command_line()[-2:] == ["--machine", "m:C"]
+
+
+def test_links_that_are_proxied_are_those_of_the_start(tmp_path: Path) -> None:
+    made = LocalCluster(2, directory=tmp_path, command=COMMAND, proxied=True)
+    with contextlib.closing(made) as cluster, pytest.raises(LocalClusterError, match="proxied"):
+        cluster.add()
