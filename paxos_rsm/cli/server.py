@@ -5,6 +5,7 @@ apart; reading and checking them is left to ``load_config``, whose sentences nam
 """
 
 import os
+import secrets
 import signal
 import threading
 from collections.abc import Callable
@@ -13,8 +14,9 @@ from typing import Any, TypeVar
 
 import click
 
+from paxos_rsm.cli.failures import Failure
 from paxos_rsm.cli.options import SectionCommand, SectionOption, global_options
-from paxos_rsm.config import OPTIONS, Option, load_config
+from paxos_rsm.config import OPTIONS, Option, ServerConfig, load_config
 
 __all__ = ["COMMANDS", "server", "server_options"]
 
@@ -27,6 +29,7 @@ Examples:
       --initial-cluster n1=http://127.0.0.1:2380,n2=http://127.0.0.1:2382,n3=http://127.0.0.1:2384
   paxos-rsm server --machine mypackage.counter:Counter
   PAXOS_RSM_NAME=n1 paxos-rsm server --config-file n1.toml
+  paxos-rsm server --config-file n1.toml --force-new-cluster    what it would lose; --yes does it
 
 Every option can be set in a TOML file (key: its name without dashes in front) and in the environment
 (PAXOS_RSM_DATA_DIR). Options win over the environment, and the environment over the file.
@@ -84,9 +87,18 @@ def server_options(chosen: Callable[[Option], bool], *, environment: bool) -> Ca
     allow_from_autoenv=False,
     help="A TOML file with any of these settings.",
 )
+@click.option(
+    "--force-new-cluster",
+    is_flag=True,
+    allow_from_autoenv=False,
+    help="A majority of the cluster is lost for good: go on alone, with what this server has. Says first what that is.",
+)
+@click.option("--yes", is_flag=True, allow_from_autoenv=False, help="To --force-new-cluster: do it.")
 @click.option("--until-stdin-closes", is_flag=True, hidden=True, allow_from_autoenv=False)
 @global_options(connects=False)
-def server(config_file: Path | None, until_stdin_closes: bool, **flags: Any) -> None:
+def server(
+    config_file: Path | None, until_stdin_closes: bool, force_new_cluster: bool, yes: bool, **flags: Any
+) -> None:
     """Run one server in the foreground; with no option, a cluster of one.
 
     It takes clients on one address and its peers on another. SIGTERM and Ctrl-C end it in order: it
@@ -98,9 +110,33 @@ def server(config_file: Path | None, until_stdin_closes: bool, **flags: Any) -> 
     # Kept apart from the imports above: help and bad usage need no server.
     from paxos_rsm.server.app import run_server
 
+    if force_new_cluster:
+        _force(config, yes)
     code = run_server(config)
     if code:
         raise click.exceptions.Exit(code)
+
+
+def _force(config: ServerConfig, yes: bool) -> None:
+    """Makes the server the only member of a new cluster. Raises Failure, with nothing changed, without ``yes``."""
+    from paxos_rsm.server.app import choose_machine
+    from paxos_rsm.server.forcing import Survivor
+    from paxos_rsm.storage.files import RealFiles
+
+    with Survivor(config, RealFiles(), secrets.randbits) as survivor:
+        if survivor.is_alone:
+            # So a supervisor may start it again and again with the same flags.
+            click.echo(f"{survivor.path} belongs to a cluster of one already: nothing is forced", err=True)
+            return
+        for sentence in survivor.loss.describe(survivor.path):
+            click.echo(sentence, err=True)
+        if not yes:
+            raise Failure(
+                "nothing was changed. Copy the directory away, make sure that the others never come back, then give "
+                "--yes as well"
+            )
+        identity = survivor.force(choose_machine(config))
+    click.echo(f"done: {survivor.path} is that of the new cluster {identity.cluster_id:x}", err=True)
 
 
 def _end_with_stdin() -> None:

@@ -59,7 +59,7 @@ from paxos_rsm.storage.identity import Identity
 if TYPE_CHECKING:
     from paxos_rsm.server.gateway_http import HttpGateway
 
-__all__ = ["Server", "run_server"]
+__all__ = ["Server", "choose_machine", "run_server"]
 
 log = logging.getLogger(__name__)
 
@@ -180,9 +180,7 @@ class Server:
                     f"{self.config.machine}"
                 )
             return check_machine(self._machine, "the machine that was given")
-        if self.config.machine is not None:
-            return load_machine(self.config.machine)
-        return KeyValueMachine(KvCodec())
+        return choose_machine(self.config)
 
     def _open_directory(self) -> DataDirectory:
         config = self.config
@@ -305,6 +303,11 @@ class Server:
             self._stopped.set()
             if self._served:
                 log.info("stopped", extra={"member": self.config.name})
+
+
+def choose_machine(config: ServerConfig) -> StateMachine:
+    """A fresh state machine, of the class that the configuration names. Raises ConfigError."""
+    return load_machine(config.machine) if config.machine is not None else KeyValueMachine(KvCodec())
 
 
 # ---- the process around a server ---------------------------------------------------------------------------
