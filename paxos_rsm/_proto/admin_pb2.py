@@ -25,19 +25,23 @@ _sym_db = _symbol_database.Default()
 from paxos_rsm._proto import paxos_pb2 as paxos__rsm_dot_v1_dot_paxos__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18paxos_rsm/v1/admin.proto\x12\x0cpaxos_rsm.v1\x1a\x18paxos_rsm/v1/paxos.proto\"\x1f\n\rStatusRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x08\"\xd0\x03\n\x0eStatusResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tmember_id\x18\x03 \x01(\x04\x12\x13\n\x0bincarnation\x18\x04 \x01(\x04\x12\x12\n\nboot_count\x18\x05 \x01(\x04\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x0c\n\x04role\x18\x07 \x01(\t\x12\x0e\n\x06leader\x18\x08 \x01(\t\x12$\n\x06\x62\x61llot\x18\t \x01(\x0b\x32\x14.paxos_rsm.v1.Ballot\x12\x14\n\x0c\x64\x65\x63ided_slot\x18\n \x01(\x04\x12\x14\n\x0c\x61pplied_slot\x18\x0b \x01(\x04\x12\x16\n\x0e\x63ompacted_slot\x18\x0c \x01(\x04\x12\x10\n\x08revision\x18\r \x01(\x03\x12\x11\n\tlog_bytes\x18\x0e \x01(\x04\x12\x14\n\x0cmemory_bytes\x18\x0f \x01(\x04\x12\x15\n\rleader_age_ms\x18\x10 \x01(\r\x12+\n\x07members\x18\x11 \x03(\x0b\x32\x1a.paxos_rsm.v1.MemberStatus\x12\x0e\n\x06\x64igest\x18\x12 \x01(\x0c\x12\x10\n\x08sessions\x18\x13 \x01(\x04\x12\x15\n\rsnapshot_slot\x18\x14 \x01(\x04\x12\x0f\n\x07learner\x18\x15 \x01(\x08\"\x8a\x01\n\x0cMemberStatus\x12\x11\n\tmember_id\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08peer_url\x18\x03 \x01(\t\x12\x13\n\x0b\x63lient_urls\x18\x04 \x03(\t\x12\x11\n\tconnected\x18\x05 \x01(\x08\x12\x0f\n\x07learner\x18\x06 \x01(\x08\x12\x0e\n\x06joined\x18\x07 \x01(\x08\x32L\n\x05\x41\x64min\x12\x43\n\x06Status\x12\x1b.paxos_rsm.v1.StatusRequest\x1a\x1c.paxos_rsm.v1.StatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18paxos_rsm/v1/admin.proto\x12\x0cpaxos_rsm.v1\x1a\x18paxos_rsm/v1/paxos.proto\"\x15\n\x13TakeSnapshotRequest\"F\n\x14TakeSnapshotResponse\x12\x0c\n\x04slot\x18\x01 \x01(\x04\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\x12\x11\n\tlog_bytes\x18\x03 \x01(\x04\"\x1f\n\rStatusRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x08\"\xd0\x03\n\x0eStatusResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tmember_id\x18\x03 \x01(\x04\x12\x13\n\x0bincarnation\x18\x04 \x01(\x04\x12\x12\n\nboot_count\x18\x05 \x01(\x04\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x0c\n\x04role\x18\x07 \x01(\t\x12\x0e\n\x06leader\x18\x08 \x01(\t\x12$\n\x06\x62\x61llot\x18\t \x01(\x0b\x32\x14.paxos_rsm.v1.Ballot\x12\x14\n\x0c\x64\x65\x63ided_slot\x18\n \x01(\x04\x12\x14\n\x0c\x61pplied_slot\x18\x0b \x01(\x04\x12\x16\n\x0e\x63ompacted_slot\x18\x0c \x01(\x04\x12\x10\n\x08revision\x18\r \x01(\x03\x12\x11\n\tlog_bytes\x18\x0e \x01(\x04\x12\x14\n\x0cmemory_bytes\x18\x0f \x01(\x04\x12\x15\n\rleader_age_ms\x18\x10 \x01(\r\x12+\n\x07members\x18\x11 \x03(\x0b\x32\x1a.paxos_rsm.v1.MemberStatus\x12\x0e\n\x06\x64igest\x18\x12 \x01(\x0c\x12\x10\n\x08sessions\x18\x13 \x01(\x04\x12\x15\n\rsnapshot_slot\x18\x14 \x01(\x04\x12\x0f\n\x07learner\x18\x15 \x01(\x08\"\x8a\x01\n\x0cMemberStatus\x12\x11\n\tmember_id\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08peer_url\x18\x03 \x01(\t\x12\x13\n\x0b\x63lient_urls\x18\x04 \x03(\t\x12\x11\n\tconnected\x18\x05 \x01(\x08\x12\x0f\n\x07learner\x18\x06 \x01(\x08\x12\x0e\n\x06joined\x18\x07 \x01(\x08\x32\xa3\x01\n\x05\x41\x64min\x12\x43\n\x06Status\x12\x1b.paxos_rsm.v1.StatusRequest\x1a\x1c.paxos_rsm.v1.StatusResponse\x12U\n\x0cTakeSnapshot\x12!.paxos_rsm.v1.TakeSnapshotRequest\x1a\".paxos_rsm.v1.TakeSnapshotResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'paxos_rsm._proto.admin_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STATUSREQUEST']._serialized_start=68
-  _globals['_STATUSREQUEST']._serialized_end=99
-  _globals['_STATUSRESPONSE']._serialized_start=102
-  _globals['_STATUSRESPONSE']._serialized_end=566
-  _globals['_MEMBERSTATUS']._serialized_start=569
-  _globals['_MEMBERSTATUS']._serialized_end=707
-  _globals['_ADMIN']._serialized_start=709
-  _globals['_ADMIN']._serialized_end=785
+  _globals['_TAKESNAPSHOTREQUEST']._serialized_start=68
+  _globals['_TAKESNAPSHOTREQUEST']._serialized_end=89
+  _globals['_TAKESNAPSHOTRESPONSE']._serialized_start=91
+  _globals['_TAKESNAPSHOTRESPONSE']._serialized_end=161
+  _globals['_STATUSREQUEST']._serialized_start=163
+  _globals['_STATUSREQUEST']._serialized_end=194
+  _globals['_STATUSRESPONSE']._serialized_start=197
+  _globals['_STATUSRESPONSE']._serialized_end=661
+  _globals['_MEMBERSTATUS']._serialized_start=664
+  _globals['_MEMBERSTATUS']._serialized_end=802
+  _globals['_ADMIN']._serialized_start=805
+  _globals['_ADMIN']._serialized_end=968
 # @@protoc_insertion_point(module_scope)

@@ -39,6 +39,11 @@ class AdminStub:
                 request_serializer=paxos__rsm_dot_v1_dot_admin__pb2.StatusRequest.SerializeToString,
                 response_deserializer=paxos__rsm_dot_v1_dot_admin__pb2.StatusResponse.FromString,
                 _registered_method=True)
+        self.TakeSnapshot = channel.unary_unary(
+                '/paxos_rsm.v1.Admin/TakeSnapshot',
+                request_serializer=paxos__rsm_dot_v1_dot_admin__pb2.TakeSnapshotRequest.SerializeToString,
+                response_deserializer=paxos__rsm_dot_v1_dot_admin__pb2.TakeSnapshotResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServicer:
@@ -51,6 +56,13 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TakeSnapshot(self, request, context):
+        """Takes a snapshot of this server's state now, and lets its log start after it. Answers when that is durable.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -58,6 +70,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Status,
                     request_deserializer=paxos__rsm_dot_v1_dot_admin__pb2.StatusRequest.FromString,
                     response_serializer=paxos__rsm_dot_v1_dot_admin__pb2.StatusResponse.SerializeToString,
+            ),
+            'TakeSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.TakeSnapshot,
+                    request_deserializer=paxos__rsm_dot_v1_dot_admin__pb2.TakeSnapshotRequest.FromString,
+                    response_serializer=paxos__rsm_dot_v1_dot_admin__pb2.TakeSnapshotResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -87,6 +104,33 @@ class Admin:
             '/paxos_rsm.v1.Admin/Status',
             paxos__rsm_dot_v1_dot_admin__pb2.StatusRequest.SerializeToString,
             paxos__rsm_dot_v1_dot_admin__pb2.StatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TakeSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paxos_rsm.v1.Admin/TakeSnapshot',
+            paxos__rsm_dot_v1_dot_admin__pb2.TakeSnapshotRequest.SerializeToString,
+            paxos__rsm_dot_v1_dot_admin__pb2.TakeSnapshotResponse.FromString,
             options,
             channel_credentials,
             insecure,

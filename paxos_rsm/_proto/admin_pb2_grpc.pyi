@@ -33,12 +33,16 @@ class AdminStub:
     def __new__(cls, channel: _aio.Channel) -> AdminAsyncStub: ...
     Status: _grpc.UnaryUnaryMultiCallable[_admin_pb2.StatusRequest, _admin_pb2.StatusResponse]
     """Answers at once from what this server knows, with or without a leader."""
+    TakeSnapshot: _grpc.UnaryUnaryMultiCallable[_admin_pb2.TakeSnapshotRequest, _admin_pb2.TakeSnapshotResponse]
+    """Takes a snapshot of this server's state now, and lets its log start after it. Answers when that is durable."""
 
 @_typing.type_check_only
 class AdminAsyncStub(AdminStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Status: _aio.UnaryUnaryMultiCallable[_admin_pb2.StatusRequest, _admin_pb2.StatusResponse]  # type: ignore[assignment]
     """Answers at once from what this server knows, with or without a leader."""
+    TakeSnapshot: _aio.UnaryUnaryMultiCallable[_admin_pb2.TakeSnapshotRequest, _admin_pb2.TakeSnapshotResponse]  # type: ignore[assignment]
+    """Takes a snapshot of this server's state now, and lets its log start after it. Answers when that is durable."""
 
 class AdminServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -48,5 +52,13 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.StatusResponse, _abc.Awaitable[_admin_pb2.StatusResponse]]:
         """Answers at once from what this server knows, with or without a leader."""
+
+    @_abc_1.abstractmethod
+    def TakeSnapshot(
+        self,
+        request: _admin_pb2.TakeSnapshotRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.TakeSnapshotResponse, _abc.Awaitable[_admin_pb2.TakeSnapshotResponse]]:
+        """Takes a snapshot of this server's state now, and lets its log start after it. Answers when that is durable."""
 
 def add_AdminServicer_to_server(servicer: AdminServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -17,7 +17,7 @@ import click
 from paxos_rsm.cli.answers import print_fields
 from paxos_rsm.cli.backups import restore, status
 from paxos_rsm.cli.connect import dial
-from paxos_rsm.cli.direct import PACKAGE, channel_to, error_from
+from paxos_rsm.cli.direct import PACKAGE, ask_each, channel_to, error_from
 from paxos_rsm.cli.failures import Failure
 from paxos_rsm.cli.options import Settings, client_command, client_group, pass_settings
 from paxos_rsm.cli.output import print_json, print_line
@@ -66,6 +66,39 @@ def save(settings: Settings, file: Path) -> None:
         print_fields(saved)
     else:
         print_line(f"Snapshot saved at {file}")
+
+
+@client_command("take")
+@pass_settings
+def take(settings: Settings) -> None:
+    """Let each of --endpoints take a snapshot on its own disk, and drop the log before it.
+
+    They do so by themselves, by --snapshot-log-bytes; this is for before a planned restart.
+    """
+    from paxos_rsm._proto import admin_pb2 as pb
+
+    asked = ask_each(
+        settings.endpoints,
+        "Admin/TakeSnapshot",
+        pb.TakeSnapshotRequest(),
+        pb.TakeSnapshotResponse,
+        settings.command_timeout_s,
+    )
+    failed: ClientError | None = None
+    for endpoint, answer in zip(settings.endpoints, asyncio.run(asked), strict=True):
+        if isinstance(answer, ClientError):
+            failed = answer
+            continue
+        taken = {"endpoint": endpoint, "slot": answer.slot, "bytes": answer.bytes, "log_bytes": answer.log_bytes}
+        if settings.write_out == "json":
+            print_json(taken)
+        elif settings.write_out == "fields":
+            print_fields(taken)
+        else:
+            new = f"{answer.bytes} bytes" if answer.bytes else "nothing was applied since"
+            print_line(f"{endpoint}: snapshot of slot {answer.slot} ({new}); log {answer.log_bytes} bytes")
+    if failed is not None:
+        raise failed
 
 
 async def _save(settings: Settings, file: Path) -> dict[str, object]:
@@ -146,6 +179,7 @@ async def _write(out: BinaryIO, blobs: AsyncIterator[bytes]) -> tuple[int, str]:
 
 
 snapshot.add_command(save)
+snapshot.add_command(take)
 snapshot.add_command(status)
 snapshot.add_command(restore)
 

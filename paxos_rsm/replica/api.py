@@ -86,6 +86,8 @@ class ReplicaStatus:
     """What the log has decided; None while the cluster is forming."""
     reachable: frozenset[int]
     """Incarnations heard within an election time-out."""
+    divergent: frozenset[int] = frozenset()
+    """Incarnations whose state differs from that of a majority (replica/comparison.py), or from each other."""
 
 
 class ReplicaHandle(Protocol):
@@ -132,6 +134,13 @@ class ReplicaHandle(Protocol):
 
     def watch_applied(self, applied: Callable[[], None]) -> None:
         """Calls ``applied()`` after every turn that has fed the state machine, before anything else runs."""
+        ...
+
+    async def take_snapshot(self) -> tuple[Slot, int]:
+        """Takes a snapshot of the state as it is now: its slot, and its bytes once it is durable.
+
+        The newest that there is, and 0 bytes, where nothing was applied since. Raises DiskFull, Unavailable.
+        """
         ...
 
     def watch_install(self, installing: Callable[[bool], None]) -> None:

@@ -14,12 +14,13 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from paxos_rsm.errors import MembershipRefused, RefusedByCluster, Unavailable
+from paxos_rsm.errors import MachineFailed, MembershipRefused, RefusedByCluster, Unavailable
 from paxos_rsm.paxos.changes import Change
 from paxos_rsm.paxos.membership import Configuration, Member
 from paxos_rsm.paxos.messages import Envelope, Message
 from paxos_rsm.paxos.types import Ballot, NodeId, Slot
 from paxos_rsm.replica.api import ReplicaStatus, SessionHandle, SessionSink
+from paxos_rsm.replica.comparison import Difference, Verdict
 from paxos_rsm.replica.forming import InitialCluster
 from paxos_rsm.replica.replica import Effects, Replica
 from paxos_rsm.replica.snapshots import SnapshotKeeper
@@ -35,6 +36,8 @@ PAUSE_TICKS_MIN = 10
 """A tick that comes so late says that this process was stopped, or its machine was."""
 PAUSE_FORGOTTEN_S = 1.0
 """After a pause: until then, what is heard may have lain in a socket since before it."""
+REBUILDS_MAX = 3
+"""A state that goes wrong more often is not the victim of chance."""
 NO_AGE_MS = (1 << 32) - 1
 
 
@@ -51,6 +54,10 @@ class Network(Protocol):
 
     def form(self, configuration: Configuration) -> None:
         """These are the members now, and who was removed is one no more."""
+        ...
+
+    def least_level(self) -> int:
+        """What all members understand (transport/handshake.py); 0 while it is not known of one."""
         ...
 
     def arrived(self) -> list[Member]:
@@ -105,6 +112,7 @@ class ReplicaLoop:
         self._moved: list[asyncio.Event] = []
         """Of those that wait for another leader."""
         self._configuration: Configuration | None = None
+        self._rebuilds = 0
 
     # ---- life ------------------------------------------------------------------------------------------------
 
@@ -234,6 +242,47 @@ class ReplicaLoop:
                 "no more use. To bring it back, add it as a new member and start it with an empty one"
             )
 
+    def _look_at_differences(self) -> None:
+        """States differ, or do no more: says it, and stops where that happens to this server again and again."""
+        found, self.replica.differences = self.replica.differences, []
+        for each in found:
+            log.log(
+                logging.INFO if each.verdict is Verdict.EQUAL else logging.ERROR, "%s", self._told(each)
+            )
+            self._rebuilds += each.verdict is Verdict.MINORITY
+            if self._rebuilds > REBUILDS_MAX:
+                raise MachineFailed(
+                    f"the state of this server has differed from that of the others {self._rebuilds} times since it "
+                    "was started, and was rebuilt each time: its memory or its processor is not to be trusted, or its "
+                    "version of the state machine is another one. Start it elsewhere, or remove the member"
+                )
+
+    def _told(self, found: Difference) -> str:
+        members = self._configuration.members if self._configuration is not None else ()
+        names = {member.incarnation: member.name for member in members}
+        others = " and ".join(names.get(node, f"{node:x}") for node in found.others)
+        before = f"it was the same at slot {found.agreed}" if found.agreed else "before it nothing is known"
+        where = f"slot {found.first} is the first that shows it, {before}"
+        match found.verdict:
+            case Verdict.MINORITY:
+                return (
+                    f"the state of this server is not that of a majority, {others}: {where}. It serves nobody until it "
+                    "has taken the state of one of them; its snapshots are put aside"
+                )
+            case Verdict.MAJORITY:
+                return (
+                    f"the state of {others} is not that of this server and a majority: {where}. It is to be rebuilt "
+                    "from one of us by itself"
+                )
+            case Verdict.UNDECIDED:
+                return (
+                    f"the states of this server and {others} differ, and no majority says who is right: {where}. "
+                    "Compare them (`paxos-rsm endpoint hashkv`, `paxos-rsm status --digest`), stop the one that is "
+                    "wrong, and start it with an empty directory as a new member"
+                )
+            case Verdict.EQUAL:
+                return "the states of all servers that were compared are equal again"
+
     # ---- ticks -----------------------------------------------------------------------------------------------
 
     def _schedule_tick(self) -> None:
@@ -257,6 +306,8 @@ class ReplicaLoop:
             for _ in range(ticks):
                 self.replica.tick()
             self._leave()
+            if self.replica.differences:
+                self._look_at_differences()
             for member in self.network.arrived():
                 self.replica.node.joined(member)
             if self.snapshots is not None:
@@ -412,6 +463,13 @@ class ReplicaLoop:
         """See :meth:`paxos_rsm.replica.api.ReplicaHandle.watch_applied`."""
         self._applied_watchers.append(applied)
 
+    async def take_snapshot(self) -> tuple[Slot, int]:
+        """See :meth:`paxos_rsm.replica.api.ReplicaHandle.take_snapshot`."""
+        if self.snapshots is None or not self._running:
+            raise Unavailable("this server takes no snapshots now; use another one")
+        info = await self.snapshots.take()
+        return (info.slot, info.bytes) if info is not None else (self.replica.transfer.newest, 0)
+
     def watch_install(self, installing: Callable[[bool], None]) -> None:
         """See :meth:`paxos_rsm.replica.api.ReplicaHandle.watch_install`."""
         self._install_watchers.append(installing)
@@ -448,6 +506,7 @@ class ReplicaLoop:
             sessions=replica.machine.session_count,
             configuration=node.configuration,
             reachable=node.election.reach(),
+            divergent=replica.divergent,
         )
 
     @property

@@ -40,7 +40,7 @@ class ServerIdentity:
 
 
 class AdminService:
-    """Status."""
+    """Status, and a snapshot on demand."""
 
     def __init__(
         self,
@@ -58,7 +58,14 @@ class AdminService:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What a gRPC server is given."""
-        return service_handler(SERVICE, {"Status": unary_handler(self._status)})
+        methods = {"Status": self._status, "TakeSnapshot": self._take_snapshot}
+        return service_handler(SERVICE, {name: unary_handler(method) for name, method in methods.items()})
+
+    async def _take_snapshot(self, data: bytes, _context: Context) -> bytes:
+        parse(pb.TakeSnapshotRequest, data)
+        slot, size = await self._replica.take_snapshot()
+        log_bytes = self._replica.status().log_bytes
+        return pb.TakeSnapshotResponse(slot=slot, bytes=size, log_bytes=log_bytes).SerializeToString()
 
     async def _status(self, data: bytes, _context: Context) -> bytes:
         request = parse(pb.StatusRequest, data)

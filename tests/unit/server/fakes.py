@@ -93,6 +93,7 @@ class FakeReplica:
         self._applied_watchers: list[Callable[[], None]] = []
         self.install_watchers: list[Callable[[bool], None]] = []
         self.changes: list[Change] = []
+        self.snapshot_error: PaxosRsmError | None = None
         self.change_error: PaxosRsmError | None = None
         self.change_hangs = False
         self.handed_over: list[int | None] = []
@@ -232,6 +233,11 @@ class FakeReplica:
     async def hand_over(self, to: int | None = None) -> int | None:
         self.handed_over.append(to)
         return self.heir if to is None else to if to == self.heir else None
+
+    async def take_snapshot(self) -> tuple[int, int]:
+        if self.snapshot_error is not None:
+            raise self.snapshot_error
+        return self.machine.applied_slot, 1_000
 
     def watch_install(self, installing: Callable[[bool], None]) -> None:
         self.install_watchers.append(installing)

@@ -11,6 +11,7 @@ from paxos_rsm import _version
 from paxos_rsm._proto import admin_pb2 as pb
 from paxos_rsm._proto import admin_pb2_grpc
 from paxos_rsm.codec.kv import KvCodec
+from paxos_rsm.errors import DiskFull, Unavailable
 from paxos_rsm.machines.kv.machine import KeyValueMachine
 from paxos_rsm.machines.kv.types import Put
 from paxos_rsm.paxos.membership import Configuration, Member
@@ -155,3 +156,18 @@ async def test_who_votes_and_who_has_yet_to_come_is_said(stage: Stage) -> None:
     assert (await stage.status()).learner  # nobody counts it
     stage.replica.configuration = CONFIGURATION
     assert not (await stage.status()).learner
+
+
+async def test_a_snapshot_is_taken_on_demand_and_its_refusal_is_said(stage: Stage) -> None:
+    stub: Any = admin_pb2_grpc.AdminStub(stage.channel)
+    taken = await stub.TakeSnapshot(pb.TakeSnapshotRequest())
+    assert (taken.slot, taken.bytes) == (stage.replica.machine.applied_slot, 1_000)
+    for error, code in (
+        (Unavailable("later"), grpc.StatusCode.UNAVAILABLE),
+        (DiskFull("no space"), grpc.StatusCode.RESOURCE_EXHAUSTED),
+    ):
+        stage.replica.snapshot_error = error
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.TakeSnapshot(pb.TakeSnapshotRequest())
+        assert refused.value.code() is code
+        assert refused.value.details() == str(error)
