@@ -49,6 +49,11 @@ class Outbox:
         """Must not leave before everything written so far is durable (rule 4)."""
         self._ready.messages_after_writes.append(Envelope(to, message))
 
+    def send_after_marks(self, to: NodeId, message: Message) -> None:
+        """Must not leave before everything written so far is durable, what is marked decided included."""
+        self.send_after_writes(to, message)
+        self._ready.with_marks = True
+
     def accepted(self, to: NodeId, ballot: Ballot, slot: Slot) -> None:
         """An Accepted for after the writes; those of one ballot go together."""
         self._accepted.setdefault((to, ballot), []).append(slot)

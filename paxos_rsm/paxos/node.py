@@ -115,8 +115,9 @@ class Node(NodeView):
     ) -> None:
         log = self._core.log
         if base is not None and base.slot >= compacted_through:
-            if base.slot > decided_through:
+            if base.slot > decided_through or any(slot <= base.slot for slot in log.unreadable):
                 # It was taken, or fetched, just before a crash: what the log holds of these slots may be other votes.
+                # Or the log has a hole there that nobody needs to fill: it goes on after the snapshot.
                 log.install(base.slot)
                 self.learner.installed(base.slot)
             else:
@@ -512,7 +513,7 @@ class Node(NodeView):
     def _tell_removed(self, node: NodeId) -> None:
         """Whoever was removed hears what this node knows, once that is durable: it may stop for it (changes.py)."""
         self.learner.mark()
-        self._core.out.send_after_writes(node, self._beat())
+        self._core.out.send_after_marks(node, self._beat())
 
     def _hand_over(self, sender: NodeId, message: m.HandOver) -> None:
         if message.ballot.node == sender and message.ballot >= self.acceptor.promised and self.may_campaign:

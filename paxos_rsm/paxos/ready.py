@@ -63,7 +63,7 @@ class WriteDecided:
 class WriteDecidedThrough:
     """Every slot up to ``slot`` is decided with the entry that the log already holds there.
 
-    Nothing waits for it to be durable; lost, it is learned again.
+    Nothing waits for it to be durable, but where ``Ready.with_marks`` says so; lost, it is learned again.
     """
 
     slot: Slot
@@ -108,6 +108,9 @@ class Ready:
     writes: list[Write] = field(default_factory=list)
     messages: list[Envelope] = field(default_factory=list)
     messages_after_writes: list[Envelope] = field(default_factory=list)
+    with_marks: bool = False
+    """What is said after the writes is that slots are decided, and somebody stops for it: it waits for every
+    ``WriteDecidedThrough``, too, of this Ready and of those before."""
     decided: list[tuple[Slot, Entry]] = field(default_factory=list)
     reads: list[ReadGranted] = field(default_factory=list)
     change_replies: list[ChangeAnswer] = field(default_factory=list)

@@ -82,7 +82,7 @@ class Effects:
 
 
 _UNSYNCED = frozenset([WriteDecidedThrough, WriteCompacted])
-"""Writes that nothing waits for."""
+"""Writes that nothing waits for, but where ``Ready.with_marks`` says so."""
 
 TAIL_SHARE = 4
 """One part in so many of the log that makes a snapshot due stays in it: for peers that are only a little behind."""
@@ -286,10 +286,10 @@ class Replica:
         if self.transfer.has_output:
             messages, effects.snapshot_tasks = self.transfer.take()
             effects.messages += messages
-        if ready.writes:
+        if ready.writes or ready.with_marks:
             self._batch += 1
             effects.batch = self._batch
-            effects.sync = any(type(w) not in _UNSYNCED for w in ready.writes)
+            effects.sync = ready.with_marks or any(type(w) not in _UNSYNCED for w in ready.writes)
             if effects.sync:
                 self._must_be_durable = self._batch
                 if node.acceptor.promised != (

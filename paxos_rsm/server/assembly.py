@@ -125,7 +125,7 @@ async def _make_node(tuning: Tuning, directory: DataDirectory, machine: StateMac
 
 def _check_unreadable(node: Node, directory: DataDirectory) -> None:
     """Says which slots have to come from others. Raises LogDamaged where there is nobody else."""
-    lost = sorted(directory.recovered.unreadable)
+    lost = sorted(node.log.unreadable)  # without those that a snapshot makes up for
     if not lost:
         return
     genesis = node.log.get(1)

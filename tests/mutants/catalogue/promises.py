@@ -129,8 +129,8 @@ PROMISES = (
     Mutant(
         name="vote-not-synced",
         module=REPLICA,
-        old="            effects.sync = any(type(w) not in _UNSYNCED for w in ready.writes)",
-        new="            effects.sync = any(hasattr(w, 'ballot') and not hasattr(w, 'slot') for w in ready.writes)",
+        old="any(type(w) not in _UNSYNCED for w in ready.writes)",
+        new="any(hasattr(w, 'ballot') and not hasattr(w, 'slot') for w in ready.writes)",
         rule="rule 4",
         why="only promises are synced; a vote is acknowledged from the system's cache",
     ),

@@ -5,6 +5,7 @@ import pytest
 
 from paxos_rsm.errors import InvariantViolation
 from paxos_rsm.paxos.acceptor import SLOTS_AHEAD_MAX
+from paxos_rsm.paxos.membership import Base
 from paxos_rsm.paxos.messages import (
     Accept,
     Accepted,
@@ -18,7 +19,7 @@ from paxos_rsm.paxos.messages import (
 )
 from paxos_rsm.paxos.node import Node
 from paxos_rsm.paxos.proposer import Phase
-from paxos_rsm.paxos.ready import WriteAccepted, WriteDecided, WritePromise
+from paxos_rsm.paxos.ready import WriteAccepted, WriteCompacted, WriteDecided, WritePromise
 from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Batch, ConfigChange, Entry, Noop, Slot
 from tests.unit.paxos.harness import SETTINGS, Cluster, batch, members
 
@@ -286,4 +287,33 @@ def test_a_decided_slot_that_cannot_be_read_is_fetched_and_applied_in_its_turn()
     ready = node.ready()
     assert WriteDecided(3, batch(b"x")) in ready.writes
     assert [slot for slot, _ in ready.decided] == [3, 4, 5]
+    node.check()
+
+
+def test_what_cannot_be_read_below_a_snapshot_is_no_loss() -> None:
+    """The log goes on after the snapshot: it is compacted, promises and stands like any other."""
+    configuration = members(3)
+    votes = {slot: (None, batch(b"%d" % slot)) for slot in (3, 4, 6, 7, 8, 9)} | {
+        11: (Ballot(3, 2), batch(b"x"))
+    }
+    node = Node(
+        1,
+        SETTINGS,
+        Random(0),
+        promised=Ballot(3, 2),
+        votes=votes,
+        decided_through=9,
+        compacted_through=2,
+        unreadable=[5, 10],
+        base=Base(7, 1, configuration),
+    )
+    node.check()
+    ready = node.ready()
+    assert [slot for slot, _ in ready.decided] == [8, 9]
+    assert WriteCompacted(7) in ready.writes
+    assert (node.log.unreadable, node.compacted_through, node.configuration) == ({10}, 7, configuration)
+    node.compact(9)
+    node.step(2, Prepare(Ballot(4, 2), 10))
+    (promise,) = [e.message for e in node.ready().messages_after_writes if isinstance(e.message, Promise)]
+    assert (promise.accepted, promise.unreadable) == (((11, Ballot(3, 2), batch(b"x")),), (10,))
     node.check()

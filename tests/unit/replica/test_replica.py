@@ -15,8 +15,9 @@ from paxos_rsm.errors import (
 )
 from paxos_rsm.machines.frames import Frame
 from paxos_rsm.paxos import messages as m
+from paxos_rsm.paxos.changes import RemoveMember
 from paxos_rsm.paxos.ready import WriteAccepted
-from paxos_rsm.paxos.types import Ballot, Batch, split_frames
+from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Batch, split_frames
 from paxos_rsm.replica.replica import Effects, Replica
 from tests.unit.replica.harness import SETTINGS, Client, Servers
 
@@ -406,3 +407,25 @@ def test_a_session_does_not_expire_while_its_server_waits_to_send_a_lost_frame_a
     servers.run(4 * 4_000 // 25)
     assert client.sink.answers == {1: b"1"}
     assert not client.sink.errors
+
+
+def test_who_was_removed_hears_only_what_a_power_cut_does_not_take_back(servers: Servers) -> None:
+    """It may stop for it, and what is marked decided is what nothing else waits for (paxos/changes.py)."""
+    first = leader(servers)
+    gone, other = (n for n in servers.servers if n != first)
+    servers.cut = {(a, b) for a in servers.servers for b in servers.servers if gone in (a, b)}
+    servers[first].changes.ask(7, RemoveMember(100 + gone), lambda _: None)
+    servers.run(3)
+    replica = servers[other]
+    configuration = replica.node.configuration
+    assert configuration is not None
+    assert configuration.removed == (gone,)
+    replica.receive(gone, [m.Heartbeat(NO_BALLOT, False, False, 1, 0, frozenset([gone]), NO_BALLOT)])
+    effects = replica.turn()
+    assert effects.batch
+    assert effects.sync
+    assert [e for e in effects.messages if e.to == gone] == []
+    replica.durable(effects.batch)
+    (told,) = [e.message for e in replica.turn().messages if e.to == gone]
+    assert isinstance(told, m.Heartbeat)
+    assert told.decided_through == replica.node.decided_through

@@ -131,3 +131,21 @@ async def test_an_entry_that_nobody_else_has_is_told(caplog: pytest.LogCaptureFi
     damage(files, 4)
     with pytest.raises(LogDamaged, match="the first of them 4, and there is no other member"):
         await made(files)
+
+
+async def test_an_entry_that_a_snapshot_makes_up_for_is_missed_by_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    files = MemoryFiles()
+    vote(files, 1)
+    with opened(files) as directory:
+        genesis = directory.recovered.slots[1].entry
+        assert isinstance(genesis, ConfigChange)
+        writer = directory.snapshots.begin(SnapshotMeta(CONFIG.cluster_id, 5, 1, genesis.configuration))
+        writer.write(b"the state after slot 5")
+        writer.finish()
+    damage(files, 4)
+    node = (await made(files)).replica.node
+    assert (node.log.unreadable, node.compacted_through) == (set(), 5)
+    assert [slot for slot, _ in node.ready().decided] == [6]
+    assert not any("cannot be read" in message for message in caplog.messages)
