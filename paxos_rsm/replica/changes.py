@@ -1,14 +1,16 @@
 """Changes of the members that were asked for at this server, until it is known what became of them.
 
 A change is asked of the leader under a random number, again and again, until the decided configuration has that number
-among its ``changes``, or the leader refuses. However often it is asked, it is carried out once.
+among its ``changes``, or the leader refuses. However often it is asked, it is carried out once. Where the leader says
+that it is done, there may have been nothing to do, and no configuration has the number: then it is done here as well,
+once nothing is to be done here either.
 """
 
 from collections.abc import Callable
 from typing import TypeAlias
 
 from paxos_rsm.errors import MembershipRefused
-from paxos_rsm.paxos.changes import Change, Reason
+from paxos_rsm.paxos.changes import Change, Reason, changed
 from paxos_rsm.paxos.membership import Configuration
 from paxos_rsm.paxos.node import Node
 from paxos_rsm.paxos.ready import ChangeAnswer
@@ -76,5 +78,15 @@ class Changes:
         if configuration is None or configuration is self._seen:
             return
         self._seen = configuration
-        for request_id in [n for n in self._waiting if n in configuration.changes]:
+        for request_id in [n for n, w in self._waiting.items() if _is_in(configuration, n, w)]:
             self._waiting.pop(request_id).done(configuration)
+
+
+def _is_in(configuration: Configuration, request_id: int, waiting: _Waiting) -> bool:
+    """Whether a change has been carried out in this configuration, or (as the leader says) had been before."""
+    if request_id in configuration.changes:
+        return True
+    try:
+        return waiting.is_decided and changed(configuration, waiting.change, request_id) is configuration
+    except MembershipRefused:
+        return False  # this server has yet to learn of what the leader knows

@@ -203,7 +203,8 @@ class SnapshotKeeper:
         meta, slices = await self._run(self._store.read, info.slot)
         if meta.cluster_id != self._cluster_id:
             raise InvariantViolation(f"a peer has sent a snapshot of cluster {meta.cluster_id:x}")
-        if self._taking is not None:
+        while self._taking is not None:
+            # Whoever waited for that one may have begun another before this goes on.
             await asyncio.wait([self._taking])
         if not replica.node.may_install(info.slot):
             return

@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 
 from paxos_rsm.errors import MembershipRefused
-from paxos_rsm.paxos.changes import Change, PromoteMember, Reason, RemoveMember
+from paxos_rsm.paxos.changes import Change, PromoteMember, Reason, RemoveMember, UpdateMember
 from paxos_rsm.paxos.membership import Configuration
 from paxos_rsm.paxos.node import Node
 from paxos_rsm.paxos.ready import ChangeAnswer
@@ -87,6 +87,22 @@ def test_one_that_was_known_here_before_it_was_asked_is_done_at_the_leaders_word
     stage.changes.answered([ChangeAnswer(7, "", Reason.DONE)])
     stage.changes.decided()
     assert len(stage.done) == 1
+
+
+def test_one_that_changes_nothing_is_done_once_nothing_is_to_be_done_here_either(stage: Stage) -> None:
+    """No configuration ever names it: there was nothing to decide."""
+    stage.ask(7, UpdateMember(102, peer_url="http://elsewhere:2380"))
+    stage.ask(8, UpdateMember(109, peer_url="http://n9:2380"))
+    stage.changes.answered([ChangeAnswer(7, "", Reason.DONE), ChangeAnswer(8, "", Reason.DONE)])
+    stage.changes.decided()
+    assert stage.done == []
+    known = members(3)
+    there = tuple(
+        replace(m, peer_url="http://elsewhere:2380") if m.member_id == 102 else m for m in known.members
+    )
+    stage.node.configuration = replace(known, members=there)
+    stage.changes.decided()
+    assert stage.done == [stage.node.configuration]
 
 
 def test_several_wait_at_once_and_one_may_be_forgotten(stage: Stage) -> None:

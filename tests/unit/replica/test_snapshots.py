@@ -147,6 +147,35 @@ async def test_whoever_asks_while_one_is_taken_gets_that_one_and_then_none_until
         await keeper_of(loop).take()
 
 
+async def test_none_is_begun_between_the_end_of_one_and_the_installing_that_waits_for_it() -> None:
+    """It would walk a state that is being replaced, and be believed."""
+    hub, leader, (late, other) = await started()
+    await write(leader, 5)
+    await until(lambda: late.applied_slot == leader.applied_slot)
+    del hub.loops[late.replica.node.me]
+    await write(leader, 5)
+    info = await keeper_of(leader).take()
+    assert info is not None
+    keeper = keeper_of(late)
+    fetch = keeper._store.fetch(info.slot, info.bytes)
+    fetch.write(0, keeper_of(leader)._store.read_range(info.slot, 0, info.bytes) or b"")
+    fetched = fetch.finish()
+    begun: list[bool] = []
+    late.watch_install(lambda begins: begun.append(keeper._taking is not None) if begins else None)
+
+    async def take_twice() -> None:
+        await keeper.take()
+        await keeper.take()
+
+    twice = asyncio.create_task(take_twice())
+    await asyncio.sleep(0)
+    await keeper._install(fetched)
+    await asyncio.gather(twice, return_exceptions=True)
+    assert begun == [False]
+    assert late.applied_slot == info.slot
+    await stop(leader, late, other)
+
+
 async def test_commands_go_on_while_a_snapshot_is_taken_and_do_not_show_in_it() -> None:
     files = MemoryFiles()
     loop = build(Hub(), 1, 1, files)
