@@ -291,6 +291,8 @@ class Oracle:
             proposed = self._proposed.get((message.ballot, slot), entry)
             if entry != proposed or not (ballot is None or slot <= disk.decided_through):
                 raise Broken(f"rule 4: host {host} says it voted in slot {slot}, its disk does not")
+            self._votes[slot][message.ballot].add(host)
+            self._judge(slot, message.ballot)
 
     def _proposes(self, host: int, boot: int, message: Accept) -> None:
         ballot, slot = message.ballot, message.slot
