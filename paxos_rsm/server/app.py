@@ -280,6 +280,8 @@ class Server:
             grace_s = 0.0  # nobody will answer what is in flight
         if self._health is not None:
             self._health.stop()
+        if replica is not None and grace_s and self._served:
+            await self._hand_over(replica)
         if self._etcd is not None:
             self._etcd.stop()
         draining = [each.drain(grace_s) for each in (self._sessions, self._etcd) if each is not None]
@@ -303,6 +305,14 @@ class Server:
             self._stopped.set()
             if self._served:
                 log.info("stopped", extra={"member": self.config.name})
+
+    async def _hand_over(self, replica: ReplicaLoop) -> None:
+        """Where this server leads, another is to do so before it goes: then nobody has to miss a leader first."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.config.tuning.election_timeout_ms / 1000):
+                if heir := await replica.hand_over():
+                    extra = {"leader": f"{heir:x}", "ballot": replica.ballot}
+                    log.info("handed the leadership over", extra=extra)
 
 
 def choose_machine(config: ServerConfig) -> StateMachine:

@@ -101,8 +101,15 @@ class MaintenanceService:
             raftIndex=status.decided_slot,
             raftTerm=status.ballot.round,
             raftAppliedIndex=status.applied_slot,
+            isLearner=self._is_learner(status),
             errors=() if status.leader else (NO_LEADER.message,),
         ).SerializeToString()
+
+    def _is_learner(self, status: ReplicaStatus) -> bool:
+        if status.configuration is None:
+            return False
+        member = status.configuration.by_member_id(self._headers.member_id)
+        return member is None or member.learner
 
     async def _defragment(self, data: bytes, _context: Context) -> bytes:
         """OK, and nothing done: the state lives in memory, and there is no file that could have holes."""

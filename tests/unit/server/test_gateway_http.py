@@ -201,7 +201,7 @@ async def test_members_status_hashes_and_alarms() -> None:
         assert (await http.post("/v3/maintenance/alarm", {"action": "GET"}))[0] == 200
         assert (await http.post("/v3/maintenance/alarm", {"action": "ACTIVATE"}))[0] == 501
         assert (await http.post("/v3/maintenance/defragment"))[0] == 200
-        assert (await http.post("/v3/cluster/member/add"))[0] == 501
+        assert (await http.post("/v3/cluster/member/add"))[0] == 400
 
 
 async def test_leases_under_both_their_paths() -> None:

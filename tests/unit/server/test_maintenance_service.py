@@ -102,6 +102,16 @@ async def test_defragment_has_nothing_to_do() -> None:
         assert stage.machine.digest() == before
 
 
+async def test_status_tells_who_has_no_vote() -> None:
+    async with staged() as stage:
+        assert not (await stage.call("Status")).isLearner
+        for learner in (True, False):
+            me = Member(2, 0x31, "n2", "http://b:2380", learner=learner)
+            members = (Member(1, 0x39, "n1", "http://a:2380"), me)
+            stage.replica.configuration = Configuration(0xC1, members, QuorumSizes.majority(2 - learner))
+            assert (await stage.call("Status")).isLearner is learner
+
+
 THREE = Configuration(
     0xC1,
     (
