@@ -36,6 +36,9 @@ from paxos_rsm.config_checks import (
     check_machine,
     check_name,
     check_origins,
+    check_retention,
+    check_retention_in,
+    check_store_alone,
     check_text,
     check_urls,
     one_of,
@@ -70,6 +73,10 @@ MIB = 1024 * 1024
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
 CLUSTER_STATES = ("new", "existing")
+COMPACTION_MODES = ("periodic", "revision")
+
+QUOTA_BYTES = 2 * 1024 * MIB
+"""etcd's own, where none is given."""
 
 # ---- the settings ----------------------------------------------------------------------------------------
 
@@ -147,6 +154,19 @@ class Tuning:
         between(64 * 1024, 65_536 * MIB),
         "how fast a snapshot is sent to a server that is behind the log",
     )
+    quota_backend_bytes: int = setting(
+        0,
+        between(-1, 1_048_576 * MIB),
+        "what the key-value store may grow to, in bytes; 0 is 2 GiB, -1 no limit",
+    )
+    auto_compaction_mode: str = setting(
+        "periodic", one_of(*COMPACTION_MODES), "what automatic compaction keeps: periodic or revision"
+    )
+    auto_compaction_retention: str = setting(
+        "0",
+        check_retention,
+        "how much of it: hours or 10m, 1h30m (periodic), or revisions; 0 compacts nothing",
+    )
     phase2_quorum: int = setting(
         0, between(0, 127), "members that decide an entry (Flexible Paxos); 0 is a majority"
     )
@@ -174,6 +194,12 @@ class Tuning:
                 f"--pending-bytes-max {self.pending_bytes_max} is less than --entry-bytes-max "
                 f"{self.entry_bytes_max}: what may be proposed must be allowed to wait"
             )
+        check_retention_in(self.auto_compaction_mode, self.auto_compaction_retention)
+
+    @property
+    def quota_bytes(self) -> int:
+        """``quota_backend_bytes`` as the state machine has it, where 0 is no limit."""
+        return max(0, self.quota_backend_bytes or QUOTA_BYTES)
 
     @property
     def frame_bytes_max(self) -> int:
@@ -276,6 +302,8 @@ class ServerConfig:
                     f"{one} and {other} both name {', '.join(sorted(both))}; "
                     "clients, peers and HTTP need ports of their own"
                 )
+        if self.machine is not None:
+            check_store_alone(self.tuning.quota_backend_bytes, self.tuning.auto_compaction_retention)
         _check_reachable("--advertise-client-urls", self.client_urls)
         if len(self.initial_advertise_peer_urls) > 1:
             raise ConfigError("--initial-advertise-peer-urls names more than one URL; a member has one")

@@ -19,6 +19,9 @@ __all__ = [
     "check_machine",
     "check_name",
     "check_origins",
+    "check_retention",
+    "check_retention_in",
+    "check_store_alone",
     "check_text",
     "check_urls",
     "one_of",
@@ -30,6 +33,7 @@ __all__ = [
 UNSPECIFIED_HOSTS = frozenset({"0.0.0.0", "::", ""})  # listen everywhere, can be reached nowhere
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 ORIGIN_PATTERN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")  # as browsers write it
+RETENTION_PATTERN = re.compile(r"\d{1,18}|(?=.{1,18}\Z)(\d+(ms|s|m|h))+", re.ASCII)
 MACHINE_PATTERN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 Check = Callable[[Any], None]
@@ -107,6 +111,31 @@ def check_initial_cluster(value: str) -> None:
 def check_machine(value: str | None) -> None:
     if value is not None and not MACHINE_PATTERN.fullmatch(value):
         raise ConfigError(f"{value!r} does not name a state machine; write package.module:Class")
+
+
+def check_retention(value: str) -> None:
+    """As etcd writes it; what comes of it machines/kv/autocompaction.py says."""
+    if not RETENTION_PATTERN.fullmatch(value):
+        raise ConfigError(
+            f"{value!r} is neither a number (hours, or revisions) nor a time such as 10m or 1h30m"
+        )
+
+
+def check_retention_in(mode: str, retention: str) -> None:
+    """Whether the two settings of automatic compaction go together."""
+    if mode == "revision" and not retention.isdigit():
+        raise ConfigError(
+            f"--auto-compaction-retention {retention} is a time, and --auto-compaction-mode is revision: "
+            "give a number of revisions, or --auto-compaction-mode periodic"
+        )
+
+
+def check_store_alone(quota_bytes: int, retention: str) -> None:
+    """That another state machine is not given what only the key-value store has."""
+    given = {"--quota-backend-bytes": bool(quota_bytes), "--auto-compaction-retention": retention != "0"}
+    for flag, is_given in given.items():
+        if is_given:
+            raise ConfigError(f"{flag} is for the key-value store, and --machine names another: leave it out")
 
 
 def check_text(value: str) -> None:

@@ -54,6 +54,7 @@ ReadRequest     server -> leader         read id                                
 ReadReply       leader -> server         read id, index                            -
 FetchSnapshot   any -> any               slot, offset                              -
 SnapshotChunk   any -> any               slot, size, offset, bytes of the file     the snapshot, whole
+StateDigest     member -> member         hashes of the state, by slot              -
 
 The same four steps are often called prepare, promise, propose and accept; Accept here is their propose and
 Accepted their accept.
@@ -242,6 +243,7 @@ class Hello(_message.Message):
     PROCESS_FIELD_NUMBER: _builtins.int
     JOINING_FIELD_NUMBER: _builtins.int
     RESTORED_FROM_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.int
     boot_count: _builtins.int
     formed: _builtins.bool
@@ -252,6 +254,8 @@ class Hello(_message.Message):
     """it was added to a cluster that ran, and has yet to learn the configuration"""
     restored_from: _builtins.str
     """SHA-256, in hexadecimal, of the backup that it was restored from; or empty"""
+    level: _builtins.int
+    """what the sender understands; 1: StateDigest, and a quota of the key-value store"""
     @_builtins.property
     def member(self) -> Global___Member: ...
     @_builtins.property
@@ -272,10 +276,11 @@ class Hello(_message.Message):
         process: _builtins.int = ...,
         joining: _builtins.bool = ...,
         restored_from: _builtins.str = ...,
+        level: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["member", b"member", "promised", b"promised"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_count", b"boot_count", "cluster_id", b"cluster_id", "formed", b"formed", "joining", b"joining", "member", b"member", "process", b"process", "promised", b"promised", "restored_from", b"restored_from", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_count", b"boot_count", "cluster_id", b"cluster_id", "formed", b"formed", "joining", b"joining", "level", b"level", "member", b"member", "process", b"process", "promised", b"promised", "restored_from", b"restored_from", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -443,6 +448,7 @@ class PeerMessage(_message.Message):
     HAND_OVER_FIELD_NUMBER: _builtins.int
     FETCH_SNAPSHOT_FIELD_NUMBER: _builtins.int
     SNAPSHOT_CHUNK_FIELD_NUMBER: _builtins.int
+    STATE_DIGEST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def prepare(self) -> Global___Prepare: ...
     @_builtins.property
@@ -479,6 +485,8 @@ class PeerMessage(_message.Message):
     def fetch_snapshot(self) -> Global___FetchSnapshot: ...
     @_builtins.property
     def snapshot_chunk(self) -> Global___SnapshotChunk: ...
+    @_builtins.property
+    def state_digest(self) -> Global___StateDigest: ...
     def __init__(
         self,
         *,
@@ -500,12 +508,13 @@ class PeerMessage(_message.Message):
         hand_over: Global___HandOver | None = ...,
         fetch_snapshot: Global___FetchSnapshot | None = ...,
         snapshot_chunk: Global___SnapshotChunk | None = ...,
+        state_digest: Global___StateDigest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accept", b"accept", "accepted", b"accepted", "catch_up", b"catch_up", "catch_up_reply", b"catch_up_reply", "change_reply", b"change_reply", "change_request", b"change_request", "decide", b"decide", "fetch_snapshot", b"fetch_snapshot", "forward", b"forward", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "heartbeat_reply", b"heartbeat_reply", "message", b"message", "nack", b"nack", "prepare", b"prepare", "promise", b"promise", "read_reply", b"read_reply", "read_request", b"read_request", "snapshot_chunk", b"snapshot_chunk"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accept", b"accept", "accepted", b"accepted", "catch_up", b"catch_up", "catch_up_reply", b"catch_up_reply", "change_reply", b"change_reply", "change_request", b"change_request", "decide", b"decide", "fetch_snapshot", b"fetch_snapshot", "forward", b"forward", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "heartbeat_reply", b"heartbeat_reply", "message", b"message", "nack", b"nack", "prepare", b"prepare", "promise", b"promise", "read_reply", b"read_reply", "read_request", b"read_request", "snapshot_chunk", b"snapshot_chunk", "state_digest", b"state_digest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept", b"accept", "accepted", b"accepted", "catch_up", b"catch_up", "catch_up_reply", b"catch_up_reply", "change_reply", b"change_reply", "change_request", b"change_request", "decide", b"decide", "fetch_snapshot", b"fetch_snapshot", "forward", b"forward", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "heartbeat_reply", b"heartbeat_reply", "message", b"message", "nack", b"nack", "prepare", b"prepare", "promise", b"promise", "read_reply", b"read_reply", "read_request", b"read_request", "snapshot_chunk", b"snapshot_chunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept", b"accept", "accepted", b"accepted", "catch_up", b"catch_up", "catch_up_reply", b"catch_up_reply", "change_reply", b"change_reply", "change_request", b"change_request", "decide", b"decide", "fetch_snapshot", b"fetch_snapshot", "forward", b"forward", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "heartbeat_reply", b"heartbeat_reply", "message", b"message", "nack", b"nack", "prepare", b"prepare", "promise", b"promise", "read_reply", b"read_reply", "read_request", b"read_request", "snapshot_chunk", b"snapshot_chunk", "state_digest", b"state_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["prepare", "promise", "accept", "accepted", "nack", "decide", "heartbeat", "heartbeat_reply", "catch_up", "catch_up_reply", "forward", "read_request", "read_reply", "change_request", "change_reply", "hand_over", "fetch_snapshot", "snapshot_chunk"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["prepare", "promise", "accept", "accepted", "nack", "decide", "heartbeat", "heartbeat_reply", "catch_up", "catch_up_reply", "forward", "read_request", "read_reply", "change_request", "change_reply", "hand_over", "fetch_snapshot", "snapshot_chunk", "state_digest"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -1102,3 +1111,46 @@ class SnapshotChunk(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SnapshotChunk: _TypeAlias = SnapshotChunk  # noqa: Y015
+
+@_typing.final
+class StateDigest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Pair(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        SLOT_FIELD_NUMBER: _builtins.int
+        DIGEST_FIELD_NUMBER: _builtins.int
+        slot: _builtins.int
+        digest: _builtins.bytes
+        """16 bytes: of all that was done to the state up to that slot"""
+        def __init__(
+            self,
+            *,
+            slot: _builtins.int = ...,
+            digest: _builtins.bytes = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "slot", b"slot"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PAIRS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def pairs(self) -> _containers.RepeatedCompositeFieldContainer[Global___StateDigest.Pair]:
+        """the newest ones, slots ascending"""
+
+    def __init__(
+        self,
+        *,
+        pairs: _abc.Iterable[Global___StateDigest.Pair] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pairs", b"pairs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StateDigest: _TypeAlias = StateDigest  # noqa: Y015

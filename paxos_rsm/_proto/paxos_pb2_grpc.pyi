@@ -54,6 +54,7 @@ ReadRequest     server -> leader         read id                                
 ReadReply       leader -> server         read id, index                            -
 FetchSnapshot   any -> any               slot, offset                              -
 SnapshotChunk   any -> any               slot, size, offset, bytes of the file     the snapshot, whole
+StateDigest     member -> member         hashes of the state, by slot              -
 
 The same four steps are often called prepare, promise, propose and accept; Accept here is their propose and
 Accepted their accept.

@@ -16,6 +16,7 @@ the server (rule 12).
 """
 
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -44,6 +45,7 @@ from paxos_rsm.paxos.messages import (
     ReadReply,
     ReadRequest,
     SnapshotChunk,
+    StateDigest,
 )
 from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Entry, Slot
 
@@ -62,6 +64,10 @@ NUMBER_MAX = (1 << 63) - 1
 
 ITEMS_MAX = 1 << 20
 """Slots or entries in one message: far above what a window or a chunk holds, far below what would hurt."""
+
+DIGEST_BYTES = 16
+DIGESTS_MAX = 256
+"""In one StateDigest: as many as a server keeps."""
 
 REFUSAL_CHARS_MAX = 1_000
 """Of the sentence that says why a change was refused."""
@@ -238,6 +244,11 @@ def _snapshot_chunk(message: SnapshotChunk) -> bytes:
     return b"".join((prefix, head, data_prefix, message.data))
 
 
+def _state_digest(message: StateDigest) -> bytes:
+    pairs = [pb.StateDigest.Pair(slot=slot, digest=digest) for slot, digest in message.pairs]
+    return pb.PeerMessage(state_digest=pb.StateDigest(pairs=pairs)).SerializeToString()
+
+
 _ENCODERS: dict[type, Callable[[Any], bytes]] = {
     Accept: _accept,
     Accepted: _accepted,
@@ -257,6 +268,7 @@ _ENCODERS: dict[type, Callable[[Any], bytes]] = {
     ReadReply: _read_reply,
     ReadRequest: _read_request,
     SnapshotChunk: _snapshot_chunk,
+    StateDigest: _state_digest,
 }
 
 
@@ -447,6 +459,19 @@ def _snapshot_chunk_from(m: pb.SnapshotChunk) -> SnapshotChunk:
     return SnapshotChunk(slot, size, offset, data)
 
 
+def _state_digest_from(m: pb.StateDigest) -> StateDigest:
+    if not 0 < len(m.pairs) <= DIGESTS_MAX:
+        raise MalformedMessage(
+            f"a StateDigest holds {len(m.pairs)} digests; they are from 1 to {DIGESTS_MAX}"
+        )
+    pairs = tuple((_slot(pair.slot, "a StateDigest"), pair.digest) for pair in m.pairs)
+    if any(len(digest) != DIGEST_BYTES for _, digest in pairs):
+        raise MalformedMessage(f"a StateDigest has one that is not of {DIGEST_BYTES} bytes")
+    if any(one >= other for (one, _), (other, _) in pairwise(pairs)):
+        raise MalformedMessage("a StateDigest has slots that do not ascend")
+    return StateDigest(pairs)
+
+
 _DECODERS: dict[str, Callable[[Any], Message]] = {
     "accept": _accept_from,
     "accepted": _accepted_from,
@@ -466,6 +491,7 @@ _DECODERS: dict[str, Callable[[Any], Message]] = {
     "read_reply": _read_reply_from,
     "read_request": _read_request_from,
     "snapshot_chunk": _snapshot_chunk_from,
+    "state_digest": _state_digest_from,
 }
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "ReadReply",
     "ReadRequest",
     "SnapshotChunk",
+    "StateDigest",
 ]
 
 
@@ -215,6 +216,13 @@ class SnapshotChunk:
     data: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class StateDigest:
+    """What the sender's state has come to at some slots, ascending: whoever has the same log has the same digests."""
+
+    pairs: tuple[tuple[Slot, bytes], ...]
+
+
 Message: TypeAlias = (
     Prepare
     | Promise
@@ -234,6 +242,7 @@ Message: TypeAlias = (
     | HandOver
     | FetchSnapshot
     | SnapshotChunk
+    | StateDigest
 )
 
 

@@ -20,7 +20,7 @@ from paxos_rsm.paxos.membership import Configuration, Member
 from paxos_rsm.paxos.messages import Envelope, Message
 from paxos_rsm.paxos.types import Ballot, NodeId, Slot
 from paxos_rsm.replica.api import ReplicaStatus, SessionHandle, SessionSink
-from paxos_rsm.replica.comparison import Difference, Verdict
+from paxos_rsm.replica.comparison import Verdict, told
 from paxos_rsm.replica.forming import InitialCluster
 from paxos_rsm.replica.replica import Effects, Replica
 from paxos_rsm.replica.snapshots import SnapshotKeeper
@@ -245,10 +245,10 @@ class ReplicaLoop:
     def _look_at_differences(self) -> None:
         """States differ, or do no more: says it, and stops where that happens to this server again and again."""
         found, self.replica.differences = self.replica.differences, []
+        members = self._configuration.members if self._configuration is not None else ()
+        names = {member.incarnation: member.name for member in members}
         for each in found:
-            log.log(
-                logging.INFO if each.verdict is Verdict.EQUAL else logging.ERROR, "%s", self._told(each)
-            )
+            log.log(logging.INFO if each.verdict is Verdict.EQUAL else logging.ERROR, "%s", told(each, names))
             self._rebuilds += each.verdict is Verdict.MINORITY
             if self._rebuilds > REBUILDS_MAX:
                 raise MachineFailed(
@@ -256,32 +256,6 @@ class ReplicaLoop:
                     "was started, and was rebuilt each time: its memory or its processor is not to be trusted, or its "
                     "version of the state machine is another one. Start it elsewhere, or remove the member"
                 )
-
-    def _told(self, found: Difference) -> str:
-        members = self._configuration.members if self._configuration is not None else ()
-        names = {member.incarnation: member.name for member in members}
-        others = " and ".join(names.get(node, f"{node:x}") for node in found.others)
-        before = f"it was the same at slot {found.agreed}" if found.agreed else "before it nothing is known"
-        where = f"slot {found.first} is the first that shows it, {before}"
-        match found.verdict:
-            case Verdict.MINORITY:
-                return (
-                    f"the state of this server is not that of a majority, {others}: {where}. It serves nobody until it "
-                    "has taken the state of one of them; its snapshots are put aside"
-                )
-            case Verdict.MAJORITY:
-                return (
-                    f"the state of {others} is not that of this server and a majority: {where}. It is to be rebuilt "
-                    "from one of us by itself"
-                )
-            case Verdict.UNDECIDED:
-                return (
-                    f"the states of this server and {others} differ, and no majority says who is right: {where}. "
-                    "Compare them (`paxos-rsm endpoint hashkv`, `paxos-rsm status --digest`), stop the one that is "
-                    "wrong, and start it with an empty directory as a new member"
-                )
-            case Verdict.EQUAL:
-                return "the states of all servers that were compared are equal again"
 
     # ---- ticks -----------------------------------------------------------------------------------------------
 

@@ -25,12 +25,13 @@ from paxos_rsm.errors import InvariantViolation, SessionExpired, Unavailable
 from paxos_rsm.machines.sessions import SessionMachine
 from paxos_rsm.paxos.log import entry_bytes
 from paxos_rsm.paxos.membership import Base, Configuration
-from paxos_rsm.paxos.messages import Envelope, FetchSnapshot, Message, SnapshotChunk
+from paxos_rsm.paxos.messages import Envelope, FetchSnapshot, Message, SnapshotChunk, StateDigest
 from paxos_rsm.paxos.node import Node
 from paxos_rsm.paxos.ready import Write, WriteCompacted, WriteDecidedThrough
 from paxos_rsm.paxos.types import Ballot, Batch, Entry, NodeId, Slot, split_frames
 from paxos_rsm.replica.api import SessionHandle, SessionSink
 from paxos_rsm.replica.changes import Changes
+from paxos_rsm.replica.comparison import Comparison, Difference, Verdict
 from paxos_rsm.replica.expiry import Expiry
 from paxos_rsm.replica.local_sessions import LocalSession, LocalSessions, expired_sentence
 from paxos_rsm.replica.timers import Timers
@@ -58,6 +59,8 @@ class ReplicaSettings:
     """Of entries applied, after which a snapshot is due; or as many as the last snapshot had, where that is more."""
     snapshot_rate_bytes_per_s: int = 32 << 20
     """How fast a snapshot is sent to peers that need one."""
+    compare_ticks: int = 40
+    """Between two looks at whether the others' states are the same as this one's."""
     snapshot_part_bytes: int = PART_BYTES
     """How much of one is asked for and sent at once: the same on all servers."""
 
@@ -122,6 +125,11 @@ class Replica:
             settings.resend_ticks,
             settings.snapshot_part_bytes,
         )
+        self.comparison = Comparison(node.me)
+        self.differences: list[Difference] = []
+        """What was found, for the driver to say; it takes them out."""
+        self._rebuild_from: tuple[NodeId, ...] = ()
+        """This state is wrong, and theirs is right: a snapshot of one of them is to take its place."""
         self._bytes_applied = 0
         """Of entries, since the state was that of a snapshot."""
         self._bytes_at_snapshot = 0
@@ -159,6 +167,8 @@ class Replica:
                 self.transfer.chunk(sender, message)  # type: ignore[arg-type]
             elif kind is FetchSnapshot:
                 self.transfer.asked(sender, message)  # type: ignore[arg-type]
+            elif kind is StateDigest:
+                self.comparison.heard(sender, message)  # type: ignore[arg-type]
             else:
                 step(sender, message)
 
@@ -182,6 +192,7 @@ class Replica:
     def peer_up(self, node: NodeId) -> None:
         """A peer's streams stand: what it was sent before may be lost."""
         self.node.peer_up(node)
+        self.comparison.peer_up(node)
         leader = self.node.leader
         if leader is not None and leader[0] == node:
             self.local.resend_all()
@@ -200,6 +211,8 @@ class Replica:
         self.node.tick()
         self.transfer.tick()
         self.changes.tick()
+        if not self._now % self.settings.compare_ticks:
+            self._compare()
         if self._held and self._now - self._held[0][1] > self.settings.stall_ticks:
             # The others can decide without this disk, but what waits for it grows, and another server can do better.
             self.node.resign()
@@ -281,7 +294,10 @@ class Replica:
             self.changes.answered(ready.change_replies)
         self.changes.decided()
         if ready.fetch_snapshot is not None:
-            self.transfer.want(*ready.fetch_snapshot)
+            if self._rebuild_from:
+                self._fetch_state()
+            else:
+                self.transfer.want(*ready.fetch_snapshot)
         effects = Effects(writes=ready.writes, messages=ready.messages, decided=ready.decided)
         if self.transfer.has_output:
             messages, effects.snapshot_tasks = self.transfer.take()
@@ -405,10 +421,50 @@ class Replica:
         self.node.install(base)
         self.transfer.newest = max(self.transfer.newest, base.slot)
         self._snapshot_bytes, self._bytes_applied = size, 0
+        if self._rebuild_from:
+            self._rebuild_from = ()
+            self.comparison.rebuilt()
         self.transfer.finished()
         self.local.restored(base.slot, self.machine.kept_results)
         if self._granted:
             self._serve_reads()
+
+    # ---- states that differ ----------------------------------------------------------------------------------
+
+    @property
+    def divergent(self) -> frozenset[NodeId]:
+        """Whose state is not that of a majority, as far as is known here; where there is none, all that differ."""
+        found = self.comparison.standing
+        match found.verdict:
+            case Verdict.MINORITY:
+                return frozenset({self.node.me})
+            case Verdict.UNDECIDED:
+                return frozenset({self.node.me, *found.others})
+            case _:
+                return frozenset(found.others)
+
+    def _compare(self) -> None:
+        """Tells the others what the state has come to, and looks at what they have told."""
+        configuration = self.node.configuration
+        if configuration is None or self.node.log.held or self.transfer.fetching:
+            return
+        self.comparison.observe(self.machine.digests())
+        self._released += self.comparison.messages(configuration.everybody - {self.node.me})
+        found = self.comparison.judge(configuration.nodes)
+        if found is None:
+            return
+        self.differences.append(found)
+        if found.verdict is Verdict.MINORITY:
+            self._rebuild_from = found.others
+            self.node.hold(True)
+            self.transfer.drop()
+            self._fetch_state()
+
+    def _fetch_state(self) -> None:
+        """Asks one of those whose state is right for a snapshot that takes no slot back; again where none comes."""
+        able = [node for node in self._rebuild_from if node in self.node.election.reach()]
+        if able:
+            self.transfer.want(able[self._now % len(able)], self.machine.applied_slot)
 
     # ---- views -----------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from paxos_rsm.errors import DiskFull, InvariantViolation, SnapshotDamaged, Unav
 from paxos_rsm.paxos.membership import Base
 from paxos_rsm.paxos.types import Slot
 from paxos_rsm.replica.replica import Replica
-from paxos_rsm.replica.transfer import FinishFetch, ReadPart, SnapshotTask, WritePart
+from paxos_rsm.replica.transfer import DropSnapshots, FinishFetch, ReadPart, SnapshotTask, WritePart
 from paxos_rsm.storage.snapshots import SnapshotFetch, SnapshotInfo, SnapshotMeta, SnapshotStore
 
 __all__ = ["SnapshotKeeper", "sound_snapshot"]
@@ -50,6 +50,7 @@ class SnapshotKeeper:
         """The slot and the bytes of what ``_fetch`` is."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._taking: asyncio.Task[SnapshotInfo | None] | None = None
+        self._dropping: asyncio.Task[None] | None = None
         self._not_before = 0.0
         self._closed = False
         self.installing = False
@@ -115,6 +116,8 @@ class SnapshotKeeper:
             close = getattr(slices, "close", None)
             if close is not None:
                 close()
+        if self.installing:
+            return None  # the state was found to be wrong meanwhile: so is what was made of it
         replica.snapshot_taken(info.slot, info.bytes)
         self.ask_turn()
         log.info("took a snapshot", extra={"slot": info.slot, "bytes": info.bytes})
@@ -149,6 +152,11 @@ class SnapshotKeeper:
                     self._start(self._write(task))
                 case FinishFetch():
                     self._start(self._finish(task))
+                case DropSnapshots():
+                    if not self.installing:
+                        self.installing = True
+                        self.on_installing(True)
+                    self._dropping = self._start(self._drop())
 
     async def _read(self, task: ReadPart) -> None:
         size, data = await self._run(self._read_part, task)
@@ -178,7 +186,23 @@ class SnapshotKeeper:
             self._fetch, self._fetching = self._store.fetch(slot, size), (slot, size)
         return self._fetch
 
+    async def _drop(self) -> None:
+        if self._taking is not None:
+            await asyncio.wait([self._taking])
+        await self._run(self._drop_all)
+
+    def _drop_all(self) -> None:
+        if self._fetch is not None:
+            self._fetch.abort()
+            self._fetch = None
+        for info in list(self._store.infos()):
+            self._store.mark_damaged(info.slot)
+
     async def _finish(self, task: FinishFetch) -> None:
+        if self._dropping is not None:
+            # Not before: it is to stay.
+            await asyncio.wait([self._dropping])
+            self._dropping = None
         try:
             info = await self._run(self._finish_fetch, task)
         except SnapshotDamaged as error:
@@ -209,8 +233,9 @@ class SnapshotKeeper:
         if not replica.node.may_install(info.slot):
             return
         replica.hold(True)
-        self.installing = True
-        self.on_installing(True)
+        if not self.installing:
+            self.installing = True
+            self.on_installing(True)
         await self._run(replica.machine.restore, slices)
         replica.installed(Base(meta.slot, meta.changed_in, meta.configuration), info.bytes)
         self.installing = False
@@ -250,7 +275,7 @@ class SnapshotKeeper:
     async def _run(self, work: Callable[..., Any], *arguments: Any) -> Any:
         return await self._loop.run_in_executor(self._thread, partial(work, *arguments))
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Begins something whose failure stops the server, unless it is that there is no space.
 
         What is begun first is given to the thread first.
@@ -258,6 +283,7 @@ class SnapshotKeeper:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

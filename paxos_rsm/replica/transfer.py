@@ -19,7 +19,7 @@ from typing import TypeAlias
 from paxos_rsm.paxos.messages import Envelope, FetchSnapshot, SnapshotChunk
 from paxos_rsm.paxos.types import NodeId, Slot
 
-__all__ = ["PART_BYTES", "FinishFetch", "ReadPart", "SnapshotTask", "Transfer", "WritePart"]
+__all__ = ["PART_BYTES", "DropSnapshots", "FinishFetch", "ReadPart", "SnapshotTask", "Transfer", "WritePart"]
 
 PART_BYTES = 256 << 10
 WINDOW_PARTS = 4
@@ -59,7 +59,12 @@ class FinishFetch:
     size: int
 
 
-SnapshotTask: TypeAlias = ReadPart | WritePart | FinishFetch
+@dataclass(frozen=True, slots=True)
+class DropSnapshots:
+    """The state is wrong, and so may be its snapshots: put them aside, and let nobody ask the state any more."""
+
+
+SnapshotTask: TypeAlias = ReadPart | WritePart | FinishFetch | DropSnapshots
 
 
 class _Fetch:
@@ -216,6 +221,14 @@ class Transfer:
     def finished(self) -> None:
         """What was fetched has been installed, or was of no use: what is needed next is asked for anew."""
         self._fetch = self._partial = None
+
+    def drop(self) -> None:
+        """The snapshots that there are here, whole or in part, are worth nothing: nobody is sent one of them."""
+        self.finished()
+        self._questions.clear()
+        self._sent.clear()
+        self.newest = self.wanted_from = 0
+        self._tasks.append(DropSnapshots())
 
     def lost(self, node: NodeId) -> None:
         """The streams to a peer have broken; what was fetched from it stays, for when one of them has it still."""

@@ -18,7 +18,7 @@ from paxos_rsm.errors import DiskFull, SnapshotDamaged, StorageError
 from paxos_rsm.paxos.membership import Base
 from paxos_rsm.paxos.types import Slot
 from paxos_rsm.replica.replica import Replica
-from paxos_rsm.replica.transfer import FinishFetch, ReadPart, SnapshotTask, WritePart
+from paxos_rsm.replica.transfer import DropSnapshots, FinishFetch, ReadPart, SnapshotTask, WritePart
 from paxos_rsm.sim.failure import Broken
 from paxos_rsm.storage.snapshots import SnapshotFetch, SnapshotInfo, SnapshotMeta, SnapshotStore
 
@@ -105,6 +105,8 @@ class SimSnapshots:
                     self._go_on(self._write(task), None)
                 case FinishFetch():
                     self._go_on(self._finish(task), None)
+                case DropSnapshots():
+                    raise Broken("7", "a server believes that its state is wrong, and no state is")
 
     def restore(self, base: Base) -> None:
         """At a start: the state is that of a snapshot."""

@@ -39,6 +39,7 @@ from paxos_rsm.paxos.membership import Configuration, Member
 from paxos_rsm.paxos.types import NO_BALLOT, Ballot, NodeId
 
 __all__ = [
+    "LEVEL",
     "PROTOCOL_VERSIONS",
     "Hello",
     "PeerBook",
@@ -55,6 +56,11 @@ __all__ = [
 
 PROTOCOL_VERSIONS = (1,)
 """The versions of the protocol between servers that this code speaks."""
+
+LEVEL = 1
+"""What this code understands beyond that, each level all below it. 1: the message StateDigest, and the command of the
+key-value store that sets its quota. A server says nothing to a peer, and leaves nothing in the log, that asks for a
+level which some of those concerned do not have."""
 
 TEXT_CHARS_MAX = 4_096
 LIST_ITEMS_MAX = 256
@@ -85,6 +91,8 @@ class Hello:
     """It was added to a cluster that ran, and does not know the configuration yet. Never together with ``formed``."""
     restored_from: str = ""
     """The checksum of the backup that its directory was restored from; it is part of the cluster's id."""
+    level: int = LEVEL
+    """What the sender understands; of a version that does not say it, 0."""
 
 
 class Reason(IntEnum):
@@ -341,6 +349,7 @@ def hello_to_pb(hello: Hello) -> pb.Hello:
         process=hello.process,
         joining=hello.joining,
         restored_from=hello.restored_from,
+        level=hello.level,
     )
 
 
@@ -372,6 +381,7 @@ def hello_from_pb(message: pb.Hello) -> Hello:
         message.process,
         message.joining,
         message.restored_from,
+        message.level,
     )
 
 

@@ -40,11 +40,11 @@ from grpc import aio
 from paxos_rsm.config import url_address
 from paxos_rsm.errors import ConfigError
 from paxos_rsm.paxos.membership import Configuration, Member
-from paxos_rsm.paxos.messages import Accepted, Envelope, Message, Promise
+from paxos_rsm.paxos.messages import Accepted, Envelope, Message, Promise, StateDigest
 from paxos_rsm.paxos.types import NodeId
 from paxos_rsm.transport.describe import Description, encode_description
 from paxos_rsm.transport.frames import Lane, Packed, pack
-from paxos_rsm.transport.handshake import Hello, PeerBook, Reason, Refusal, check_hello
+from paxos_rsm.transport.handshake import LEVEL, Hello, PeerBook, Reason, Refusal, check_hello
 from paxos_rsm.transport.log import RepeatLog
 from paxos_rsm.transport.options import CHUNK_OVERHEAD_BYTES, TransportOptions, server_options
 from paxos_rsm.transport.peer_link import PeerLink
@@ -56,6 +56,9 @@ REMOVED_GRACE_S = 5.0
 """So long the streams with a member that was removed live on."""
 
 logger = logging.getLogger(__name__)
+
+LEVEL_OF: dict[type, int] = {StateDigest: 1}
+"""What a peer must understand to be sent a message that the first version would end the stream for."""
 
 STREAMS_MAX = 1_024
 """Of callers at once, those that have not said who they are included."""
@@ -126,6 +129,8 @@ class Transport:
         self._log = RepeatLog(logger)
         self._up: dict[NodeId, set[_Way]] = {}
         self._told: dict[NodeId, Member] = {}
+        self._levels: dict[NodeId, int] = {}
+        """Of those that are up: what each understands."""
         self._by_node: dict[NodeId, PeerLink] = {}
         self._server: aio.Server | None = None
         self._started = False
@@ -190,6 +195,8 @@ class Transport:
             if link is None:
                 continue
             message = envelope.message
+            if type(message) in LEVEL_OF and self._levels.get(envelope.to, 0) < LEVEL_OF[type(message)]:
+                continue
             # Kept with its key: the id of an object that is gone may be another's.
             known = packed.get(id(message))
             if known is None:
@@ -200,6 +207,13 @@ class Transport:
     def connected(self) -> set[NodeId]:
         """The incarnations to which something can be sent now."""
         return set(self._by_node)
+
+    def least_level(self) -> int:
+        """What every member of the configuration understands (``handshake.LEVEL``); 0 while one of them is not up."""
+        if self._configuration is None:
+            return 0
+        others = self._configuration.everybody - {self._hello().member.incarnation}
+        return min((self._levels.get(node, 0) for node in others), default=LEVEL)
 
     def form(self, configuration: Configuration) -> None:
         """The decided configuration: who is spoken with from now on (``handshake``), and where they are looked for.
@@ -351,6 +365,7 @@ class Transport:
     def _stream_up(self, theirs: Hello, way: _Way) -> None:
         member = theirs.member
         self._up.setdefault(member.incarnation, set()).add(way)
+        self._levels[member.incarnation] = theirs.level
         if self._book.is_stranger(member.member_id) and member.member_id not in self._links:
             self._look_for(member)
         # Told again where a peer that was never seen to go has come back with other addresses.
@@ -364,6 +379,7 @@ class Transport:
         if ways:
             return
         self._up.pop(node, None)
+        self._levels.pop(node, None)
         if self._told.pop(node, None) is not None and not self._closed:
             self._on_peer_down(node)
 

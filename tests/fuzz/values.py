@@ -37,6 +37,7 @@ from paxos_rsm.paxos.messages import (
     ReadReply,
     ReadRequest,
     SnapshotChunk,
+    StateDigest,
 )
 from paxos_rsm.paxos.quorum import QuorumSizes
 from paxos_rsm.paxos.ready import Write, WriteAccepted, WriteDecided, WriteDecidedThrough, WritePromise
@@ -166,6 +167,11 @@ def snapshot_chunk(rng: Random) -> SnapshotChunk:
     return SnapshotChunk(number(rng), size, number(rng, 0, size - len(data)), data)
 
 
+def state_digest(rng: Random) -> StateDigest:
+    slots = {number(rng) for _ in range(rng.randint(1, 4))}
+    return StateDigest(tuple((slot, rng.randbytes(16)) for slot in sorted(slots)))
+
+
 def hops(rng: Random) -> int:
     return number(rng, 0, 2**32 - 1)
 
@@ -215,6 +221,7 @@ MESSAGES: dict[type, Callable[[Random], Message]] = {
     HandOver: lambda rng: HandOver(ballot(rng)),
     FetchSnapshot: lambda rng: FetchSnapshot(watermark(rng), watermark(rng)),
     SnapshotChunk: snapshot_chunk,
+    StateDigest: state_digest,
 }
 
 
@@ -234,6 +241,7 @@ def hello(rng: Random) -> Hello:
         number(rng, 1, UINT64_MAX),
         rng.random() < 0.5,
         rng.choice(("", "5e" * 32)),
+        number(rng, 0, 2**32 - 1),
     )
 
 

@@ -72,7 +72,10 @@ def test_every_option_can_be_set_from_every_source(tmp_path: Path) -> None:
         "log_level": "debug",
         "log_format": "json",
     }
-    tuning = {each.field: each.default + 1 for each in OPTIONS if each.tuning}
+    words: dict[str, Any] = {"auto_compaction_mode": "revision", "auto_compaction_retention": "0"}
+    # Those of the store alone stay as they are: the example names another machine.
+    tuning = words | {"quota_backend_bytes": 0}
+    tuning |= {o.field: o.default + 1 for o in OPTIONS if o.tuning and o.field not in tuning}
     wanted = ServerConfig(**examples, tuning=Tuning(**tuning))
     values = examples | tuning
     assert set(values) == {option.field for option in OPTIONS}
@@ -174,6 +177,27 @@ def test_options_have_etcds_flags_and_no_two_alike() -> None:
         ),
         ({"initial_advertise_peer_urls": "http://a:1,http://b:1"}, {}, "", ["more than one URL"]),
         ({"phase2_quorum": 2}, {}, "", ["--phase2-quorum 2", "1 members"]),
+        ({"quota_backend_bytes": -2}, {}, "", ["--quota-backend-bytes", "-2 is not within"]),
+        ({"auto_compaction_mode": "often"}, {}, "", ["--auto-compaction-mode", "periodic, revision"]),
+        ({"auto_compaction_retention": "1d"}, {}, "", ["--auto-compaction-retention", "'1d'", "10m"]),
+        (
+            {"auto_compaction_mode": "revision", "auto_compaction_retention": "10m"},
+            {},
+            "",
+            ["--auto-compaction-retention 10m", "--auto-compaction-mode is revision"],
+        ),
+        (
+            {"machine": "m:C", "quota_backend_bytes": 5},
+            {},
+            "",
+            ["--quota-backend-bytes", "--machine names another"],
+        ),
+        (
+            {"machine": "m:C", "auto_compaction_retention": "1"},
+            {},
+            "",
+            ["--auto-compaction-retention", "--machine names another"],
+        ),
         ({"tick_ms": 60}, {}, "", ["--tick-ms 60", "--heartbeat-interval 50"]),
         ({"election_timeout_ms": 249}, {}, "", ["--election-timeout 249", "5 times"]),
         ({"entry_bytes_max": 1_572_864}, {}, "", ["--entry-bytes-max", "--max-request-bytes"]),
@@ -245,6 +269,11 @@ def test_ticks_and_frames_follow_from_the_settings() -> None:
     tuning = Tuning(tick_ms=30, heartbeat_ms=50, election_timeout_ms=500)
     assert (tuning.heartbeat_ticks, tuning.election_timeout_ticks) == (2, 17)
     assert tuning.frame_bytes_max == 1_572_864 + FRAME_OVERHEAD_BYTES
+
+
+@pytest.mark.parametrize(("given", "quota_bytes"), [(0, 2 << 30), (-1, 0), (4_096, 4_096)])
+def test_the_quota_is_etcds_where_none_is_given_and_may_be_none(given: int, quota_bytes: int) -> None:
+    assert Tuning(quota_backend_bytes=given).quota_bytes == quota_bytes
 
 
 # ---- a cluster that runs ---------------------------------------------------------------------------------

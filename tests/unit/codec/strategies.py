@@ -24,6 +24,7 @@ from paxos_rsm.paxos.messages import (
     ReadReply,
     ReadRequest,
     SnapshotChunk,
+    StateDigest,
 )
 from paxos_rsm.paxos.quorum import QuorumSizes
 from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Batch, ConfigChange, Noop
@@ -131,5 +132,8 @@ messages_by_type: dict[type, st.SearchStrategy[Message]] = {
     HandOver: st.builds(HandOver, ballots),
     FetchSnapshot: st.builds(FetchSnapshot, watermarks, watermarks),
     SnapshotChunk: snapshot_chunks(),
+    StateDigest: st.dictionaries(slots, st.binary(min_size=16, max_size=16), min_size=1, max_size=5).map(
+        lambda digests: StateDigest(tuple(sorted(digests.items())))
+    ),
 }
 messages = st.one_of(*messages_by_type.values())

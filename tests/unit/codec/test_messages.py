@@ -86,6 +86,11 @@ def slot_entry(**fields: object) -> pb.SlotEntry:
 
 BAD_CONFIGURATION = pb.Configuration(cluster_id=1, phase1_quorum=1, phase2_quorum=1)  # without members
 
+
+def digest_at(slot: int, size: int = 16) -> pb.StateDigest.Pair:
+    return pb.StateDigest.Pair(slot=slot, digest=bytes(size))
+
+
 MALFORMED: dict[str, ProtobufMessage] = {
     "nothing": pb.PeerMessage(),
     "prepare without ballot": pb.PeerMessage(prepare=pb.Prepare(first=1)),
@@ -155,6 +160,15 @@ MALFORMED: dict[str, ProtobufMessage] = {
         snapshot_chunk=pb.SnapshotChunk(slot=1, size=2**64 - 1, data=b"x")
     ),
     "no chunk at 2**64-1": pb.PeerMessage(snapshot_chunk=pb.SnapshotChunk(slot=1, offset=2**64 - 1)),
+    "no digests": pb.PeerMessage(state_digest=pb.StateDigest()),
+    "more digests than are kept": pb.PeerMessage(
+        state_digest=pb.StateDigest(pairs=[digest_at(slot) for slot in range(1, 258)])
+    ),
+    "digest at slot 0": pb.PeerMessage(state_digest=pb.StateDigest(pairs=[digest_at(0)])),
+    "digest at slot 2**64-1": pb.PeerMessage(state_digest=pb.StateDigest(pairs=[digest_at(2**64 - 1)])),
+    "digest of 15 bytes": pb.PeerMessage(state_digest=pb.StateDigest(pairs=[digest_at(1, 15)])),
+    "digests that descend": pb.PeerMessage(state_digest=pb.StateDigest(pairs=[digest_at(2), digest_at(1)])),
+    "two digests of a slot": pb.PeerMessage(state_digest=pb.StateDigest(pairs=[digest_at(2), digest_at(2)])),
     "read reply at 2**64-1": pb.PeerMessage(read_reply=pb.ReadReply(read_id=1, index=2**64 - 1)),
 }
 

@@ -14,7 +14,7 @@ from paxos_rsm.paxos.node import Node
 from paxos_rsm.paxos.quorum import QuorumSizes
 from paxos_rsm.paxos.settings import Settings
 from paxos_rsm.replica.replica import Effects, Replica, ReplicaSettings
-from paxos_rsm.replica.transfer import PART_BYTES, ReadPart, SnapshotTask, WritePart
+from paxos_rsm.replica.transfer import PART_BYTES, DropSnapshots, ReadPart, SnapshotTask, WritePart
 
 SETTINGS = Settings(heartbeat_ticks=1, election_ticks=8, retransmit_ticks=3, window_slots=4, pipeline_bytes=1)
 
@@ -101,6 +101,8 @@ class Server:
         elif isinstance(task, WritePart):
             self.fetched = self.fetched[: task.offset] + task.data
             transfer.written(task.slot, len(self.fetched))
+        elif isinstance(task, DropSnapshots):
+            self.snapshots.clear()
         else:
             self.install(task.slot, bytes(self.fetched))
 

@@ -84,6 +84,9 @@ class Wire:
     def form(self, configuration: Configuration) -> None:
         self.configuration = configuration
 
+    def least_level(self) -> int:
+        return 1
+
     def arrived(self) -> list[Member]:
         return [
             member

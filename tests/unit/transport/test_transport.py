@@ -14,11 +14,13 @@ from paxos_rsm.paxos.messages import (
     Promise,
     ReadRequest,
     SnapshotChunk,
+    StateDigest,
 )
 from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Batch
 from paxos_rsm.transport import Hello, Reason, TransportOptions
 from paxos_rsm.transport import transport as module
 from paxos_rsm.transport.frames import Packed, pack
+from paxos_rsm.transport.handshake import LEVEL
 from tests.unit.transport.helpers import (
     Peer,
     close,
@@ -89,6 +91,40 @@ async def test_a_message_for_a_stranger_is_dropped_unread() -> None:
     (peer,) = make_peers(1)
     await peer.transport.start()
     peer.transport.send([Envelope(4242, ReadRequest(2**70))])  # would not even encode
+
+
+async def test_what_a_peer_does_not_understand_is_not_sent_to_it() -> None:
+    new, newer, old = (hello_of(number, port) for number, port in enumerate(free_ports(3), 1))
+    old = replace(old, level=0)
+    peers = [make_peer(hello, [new, newer, old]) for hello in (new, newer, old)]
+    await start(*peers)
+    others = [peer.node for peer in peers[1:]]
+    digest, read = StateDigest(((64, bytes(16)),)), ReadRequest(1)
+    peers[0].transport.send([Envelope(node, message) for node in others for message in (digest, read)])
+    await until(lambda: peers[1].received and peers[2].received)
+    assert [[message for _, message in peer.received] for peer in peers[1:]] == [[digest, read], [read]]
+
+
+async def test_what_all_members_understand_is_known_while_all_are_up() -> None:
+    hellos = [hello_of(number, port) for number, port in enumerate(free_ports(3), 1)]
+    peers = [make_peer(hello, hellos) for hello in hellos]
+    first = peers[0].transport
+    await start(*peers)
+    assert first.least_level() == 0, "it is not known who the members are"
+    for peer in peers:
+        peer.transport.form(configuration_of(*hellos))
+    assert first.least_level() == LEVEL
+    await close(peers[2])
+    await until(lambda: first.least_level() == 0)
+    old = restarted(peers[2], peers, level=0)
+    await old.transport.start()
+    await until(lambda: len(peers[0].up) == 3)
+    assert first.least_level() == 0
+    await close(old)
+    await restarted(old, peers, level=7).transport.start()
+    await until(lambda: first.least_level() == LEVEL)
+    first.form(configuration_of(hellos[0]))
+    assert first.least_level() == LEVEL, "it is alone"
 
 
 async def test_large_and_small_messages_arrive_whole_and_in_order() -> None:
