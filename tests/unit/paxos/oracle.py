@@ -112,6 +112,7 @@ class Oracle:
         """The highest slot in which a ballot has proposed a change."""
         self._votes: defaultdict[Slot, defaultdict[Ballot, set[int]]]
         self._votes = defaultdict(lambda: defaultdict(set))
+        self._promisers: defaultdict[Ballot, set[int]] = defaultdict(set)
         self._reads: dict[int, Slot] = {}
         self._named: dict[Ballot, Slot] = {}
         """The highest watermark that each ballot has named."""
@@ -165,6 +166,10 @@ class Oracle:
         members = {m.incarnation for m in configuration.members if not m.learner}
         if len(voters & members) < configuration.quorum.phase2:
             return False
+        return self._is_right(slot, ballot)
+
+    def _is_right(self, slot: Slot, ballot: Ballot) -> bool:
+        """Whether the leader of ``ballot`` takes that configuration to govern ``slot`` which does."""
         changes = [s for s, _ in self.changes if s < slot]
         return all(self._proposed.get((ballot, s), self.chosen[s]) == self.chosen[s] for s in changes)
 
@@ -273,6 +278,7 @@ class Oracle:
     def _promises(self, host: int, disk: Disk, message: Promise) -> None:
         if disk.promised < message.ballot:
             raise Broken(f"rule 4: host {host} says it promised {message.ballot}, its disk {disk.promised}")
+        self._promisers[message.ballot].add(host)
         for slot, ballot, _ in message.accepted:
             # The vote may have been replaced since, by what the same turn learned to be decided.
             if host not in self._votes[slot][ballot]:
@@ -314,6 +320,11 @@ class Oracle:
             raise Broken(
                 f"rule 10: {ballot} proposes slot {slot} beyond a change in {last} that is not chosen"
             )
+        if slot > 1 and slot - 1 in self.chosen and self._is_right(slot, ballot):
+            governs = self.governing(slot)
+            members = {m.incarnation for m in governs.members if not m.learner}
+            if len(self._promisers[ballot] & members) < governs.quorum.phase1:
+                raise Broken(f"rule 10: {ballot} proposes slot {slot} without a quorum of {members}")
         if slot == 1 or not isinstance(entry, ConfigChange):
             return
         self._last_change[ballot] = max(last, slot)
