@@ -39,6 +39,7 @@ COMMANDS = {
         "cluster": "cluster",
         "status": "status",
         "member": "member",
+        "move-leader": "move_leader",
         "endpoint": "endpoint",
         "snapshot": "snapshot",
         "alarm": "maintenance",

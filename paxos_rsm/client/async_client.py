@@ -14,7 +14,9 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self, overload
 
+from paxos_rsm._proto import cluster_pb2
 from paxos_rsm.client import leases as lease_calls
+from paxos_rsm.client import membership
 from paxos_rsm.client.commands import (
     ALL_KEYS,
     SortBy,
@@ -40,7 +42,8 @@ from paxos_rsm.client.core import Core
 from paxos_rsm.client.elections import AsyncElection
 from paxos_rsm.client.leases import AsyncLease
 from paxos_rsm.client.locks import AsyncLock
-from paxos_rsm.client.members import ask_members
+from paxos_rsm.client.members import ask_members, member_of, members_of
+from paxos_rsm.client.membership import MemberRef
 from paxos_rsm.client.namespace import ROOT, Namespace
 from paxos_rsm.client.places import Place
 from paxos_rsm.client.scan import AsyncScan, Pages, ScanOptions
@@ -479,6 +482,52 @@ class AsyncClient:
     async def members(self, *, timeout_s: float | None = None) -> list[Member]:
         """The members of the cluster, by name, as one server that has a quorum knows them."""
         return await self._core.members(self._timeout(timeout_s))
+
+    async def member_add(
+        self, peer_url: str, *, learner: bool = False, timeout_s: float | None = None
+    ) -> Member:
+        """Adds a member that other servers reach under ``peer_url``; start its server with ``existing`` then.
+
+        It receives the log first, without a vote; once it has caught up it becomes a voter by itself, or with
+        ``learner`` waits for :meth:`member_promote`. Raises InvalidArgument where that is refused.
+        """
+        answer = await membership.add(self._core.calls, peer_url, learner, self._timeout(timeout_s))
+        self._core.use_members(members_of(answer.members))
+        return member_of(answer.member)
+
+    async def member_remove(self, member: MemberRef, *, timeout_s: float | None = None) -> list[Member]:
+        """Removes a member, by its id or name, for good; its server stops. Returns those that are left, by name."""
+        timeout = self._timeout(timeout_s)
+        member_id = await membership.find(self._core.calls, member, timeout)
+        return self._changed((await membership.remove(self._core.calls, member_id, timeout)).members)
+
+    async def member_update(
+        self, member: MemberRef, peer_url: str, *, timeout_s: float | None = None
+    ) -> list[Member]:
+        """Says under which URL the others reach a member from now on. Returns all members, by name."""
+        timeout = self._timeout(timeout_s)
+        member_id = await membership.find(self._core.calls, member, timeout)
+        answer = await membership.update(self._core.calls, member_id, peer_url, timeout)
+        return self._changed(answer.members)
+
+    async def member_promote(self, member: MemberRef, *, timeout_s: float | None = None) -> list[Member]:
+        """Gives a learner a vote. Raises InvalidArgument where it has not caught up. Returns all members, by name."""
+        timeout = self._timeout(timeout_s)
+        member_id = await membership.find(self._core.calls, member, timeout)
+        return self._changed((await membership.promote(self._core.calls, member_id, timeout)).members)
+
+    def _changed(self, listed: Iterable[cluster_pb2.ClusterMember]) -> list[Member]:
+        members = members_of(listed)
+        self._core.use_members(members)
+        return members
+
+    async def move_leader(self, to: MemberRef | None = None, *, timeout_s: float | None = None) -> int:
+        """Has the leader hand over to another voter, by its id or name, or to the one that is closest behind it.
+
+        Returns the id of who leads then. Raises InvalidArgument where that one cannot lead, Unavailable where nobody
+        leads or it has not taken over.
+        """
+        return (await membership.move_leader(self.endpoints, to, self._timeout(timeout_s))).after
 
     async def refresh_endpoints(self, *, timeout_s: float | None = None) -> tuple[str, ...]:
         """Asks for the members and goes by their addresses from now on; returns them.

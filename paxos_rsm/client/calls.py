@@ -1,4 +1,4 @@
-"""Calls that change nothing and belong to no session: asked at one server, and at the next where that is of no use.
+"""Calls that belong to no session and may be asked twice: asked at one server, and at the next where that is of no use.
 
 Each makes a connection of its own: they are rare (a lease's time, the list of members), and a connection that is kept
 would have to be watched. A server that does not answer is given up after a while that doubles each time round.
@@ -7,7 +7,7 @@ would have to be watched. A server that does not answer is given up after a whil
 import asyncio
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import grpc
@@ -36,20 +36,30 @@ class Calls:
         self._open: set[grpc.aio.Channel] = set()
         self._closed = False
 
-    async def ask(self, method: str, request: Message, answer_type: type[M], timeout_s: float) -> M:
-        """The answer to ``request``.
+    async def ask(
+        self,
+        method: str,
+        request: Message,
+        answer_type: type[M],
+        timeout_s: float,
+        *,
+        on_attempt: Callable[[], None] | None = None,
+    ) -> M:
+        """The answer to ``request``, which may be asked more than once: ``on_attempt`` is called each time.
 
         Raises Unavailable where no server answers in time, what the server says where it refuses, and ClientError where
         its answer is none.
         """
-        answer = await self._ask(method, request.SerializeToString(), timeout_s)
+        answer = await self._ask(method, request.SerializeToString(), timeout_s, on_attempt)
         try:
             return answer_type.FromString(answer)
         except DecodeError:
             name = answer_type.DESCRIPTOR.name
             raise ClientError(f"a server sent {len(answer)} bytes that are no {name}") from None
 
-    async def _ask(self, method: str, request: bytes, timeout_s: float) -> bytes:
+    async def _ask(
+        self, method: str, request: bytes, timeout_s: float, on_attempt: Callable[[], None] | None
+    ) -> bytes:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         ring, attempts, last = self.ring, 0, "no server was asked"
@@ -64,6 +74,8 @@ class Calls:
             patience_s = left_s if len(ring) == 1 else min(ATTEMPT_S * 2.0**rounds, left_s)
             endpoint = ring.current
             attempts += 1
+            if on_attempt is not None:
+                on_attempt()
             try:
                 answer = await self._ask_one(endpoint, method, request, patience_s)
             except grpc.aio.AioRpcError as error:

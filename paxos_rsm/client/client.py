@@ -18,6 +18,7 @@ from paxos_rsm.client.async_client import AsyncClient
 from paxos_rsm.client.background import Background
 from paxos_rsm.client.blocking import Election, Lease, Lock, Scan, Watch, async_lease
 from paxos_rsm.client.commands import SortBy
+from paxos_rsm.client.membership import MemberRef
 from paxos_rsm.client.txn import Compare, Op, TxnBuilder, TxnResult
 from paxos_rsm.client.types import (
     DeleteResult,
@@ -342,6 +343,28 @@ class Client:
     def members(self, *, timeout_s: float | None = None) -> list[Member]:
         """See :meth:`AsyncClient.members`."""
         return self._run(self._async.members(timeout_s=timeout_s))
+
+    def member_add(self, peer_url: str, *, learner: bool = False, timeout_s: float | None = None) -> Member:
+        """See :meth:`AsyncClient.member_add`."""
+        return self._run(self._async.member_add(peer_url, learner=learner, timeout_s=timeout_s))
+
+    def member_remove(self, member: MemberRef, *, timeout_s: float | None = None) -> list[Member]:
+        """See :meth:`AsyncClient.member_remove`."""
+        return self._run(self._async.member_remove(member, timeout_s=timeout_s))
+
+    def member_update(
+        self, member: MemberRef, peer_url: str, *, timeout_s: float | None = None
+    ) -> list[Member]:
+        """See :meth:`AsyncClient.member_update`."""
+        return self._run(self._async.member_update(member, peer_url, timeout_s=timeout_s))
+
+    def member_promote(self, member: MemberRef, *, timeout_s: float | None = None) -> list[Member]:
+        """See :meth:`AsyncClient.member_promote`."""
+        return self._run(self._async.member_promote(member, timeout_s=timeout_s))
+
+    def move_leader(self, to: MemberRef | None = None, *, timeout_s: float | None = None) -> int:
+        """See :meth:`AsyncClient.move_leader`."""
+        return self._run(self._async.move_leader(to, timeout_s=timeout_s))
 
     def refresh_endpoints(self, *, timeout_s: float | None = None) -> tuple[str, ...]:
         """See :meth:`AsyncClient.refresh_endpoints`."""

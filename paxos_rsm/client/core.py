@@ -8,7 +8,7 @@ gets through, watches end, and the session takes leave.
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from paxos_rsm.client.calls import Calls
 from paxos_rsm.client.endpoints import parse_endpoints
@@ -84,7 +84,11 @@ class Core:
 
     async def refresh_endpoints(self, timeout_s: float) -> tuple[str, ...]:
         """Learns the members' addresses. Those that were given stay: they may be the only ones that can be reached."""
-        found = client_endpoints(await self.members(timeout_s))
+        return self.use_members(await self.members(timeout_s))
+
+    def use_members(self, members: Iterable[Member]) -> tuple[str, ...]:
+        """Goes by the addresses of these members, and by those that were given."""
+        found = client_endpoints(members)
         self.endpoints = tuple(dict.fromkeys((*found, *self.given)))
         self.session.use_endpoints(self.endpoints)
         self.calls.ring.replace(self.endpoints)

@@ -21,7 +21,7 @@ from paxos_rsm.client.session import CHANNEL_OPTIONS
 from paxos_rsm.client.types import Ballot, Member, MemberStatus
 from paxos_rsm.errors import InvalidArgument
 
-__all__ = ["ask_members", "client_endpoints", "list_members"]
+__all__ = ["MEMBER_LIST", "ask_members", "client_endpoints", "list_members", "member_of", "members_of"]
 
 METHOD = "/paxos_rsm.v1.Admin/Status"
 MEMBER_LIST = "/paxos_rsm.v1.Cluster/MemberList"
@@ -31,11 +31,17 @@ async def list_members(calls: Calls, timeout_s: float) -> list[Member]:
     """The members of the cluster, by name. Raises what :meth:`Calls.ask` raises."""
     request = cluster_pb2.MemberListRequest(linearizable=True)
     listed = await calls.ask(MEMBER_LIST, request, cluster_pb2.MemberListResponse, timeout_s)
-    members = [
-        Member(each.ID, each.name, tuple(each.peerURLs), tuple(each.clientURLs), each.isLearner)
-        for each in listed.members
-    ]
-    return sorted(members, key=lambda member: (member.name, member.id))
+    return members_of(listed.members)
+
+
+def member_of(listed: cluster_pb2.ClusterMember) -> Member:
+    """One member, as a server lists it."""
+    return Member(listed.ID, listed.name, tuple(listed.peerURLs), tuple(listed.clientURLs), listed.isLearner)
+
+
+def members_of(listed: Iterable[cluster_pb2.ClusterMember]) -> list[Member]:
+    """The members that a server lists, by name."""
+    return sorted(map(member_of, listed), key=lambda member: (member.name, member.id))
 
 
 def client_endpoints(members: Iterable[Member]) -> list[str]:
@@ -117,6 +123,8 @@ def _row(endpoint: str, answer: pb.StatusResponse) -> MemberStatus:
         version=answer.version,
         leader_age_ms=answer.leader_age_ms,
         sessions=answer.sessions,
+        snapshot_slot=answer.snapshot_slot,
+        learner=answer.learner,
     )
 
 

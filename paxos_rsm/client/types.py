@@ -258,5 +258,9 @@ class MemberStatus:
     leader_age_ms: int = 0
     """Since it last had word from a leader."""
     sessions: int = 0
+    snapshot_slot: int = 0
+    """Of the newest snapshot on its disk; 0 where it has none."""
+    learner: bool = False
+    """It receives the log and has no vote."""
     error: str = ""
     """Why it did not answer; empty where it did."""

@@ -63,14 +63,26 @@ def _others(answer: Message) -> Iterator[bytes]:
         case lease_pb2.LeaseLeasesResponse():
             for lease in answer.leases:
                 yield _line("ID", lease.ID)
-        case cluster_pb2.MemberListResponse():
+        case (
+            cluster_pb2.MemberListResponse()
+            | cluster_pb2.MemberRemoveResponse()
+            | cluster_pb2.MemberUpdateResponse()
+            | cluster_pb2.MemberPromoteResponse()
+        ):
             for member in answer.members:
                 yield from _member(member)
+        case cluster_pb2.MemberAddResponse():
+            yield from _member(answer.member)
         case maintenance_pb2.AlarmResponse():
             for alarm in answer.alarms:
                 yield _line("MemberID", alarm.memberID)
                 yield b'"AlarmType" : ' + maintenance_pb2.AlarmType.Name(alarm.alarm).encode()
-        case pb.LeaseRevokeResponse() | pb.CompactionResponse() | maintenance_pb2.DefragmentResponse():
+        case (
+            pb.LeaseRevokeResponse()
+            | pb.CompactionResponse()
+            | maintenance_pb2.DefragmentResponse()
+            | maintenance_pb2.MoveLeaderResponse()
+        ):
             pass  # it has a header, and no more
         case _:
             raise TypeError(f"{type(answer).__name__} has no form as fields")

@@ -39,7 +39,13 @@ def print_answer(answer: Message, style: Style) -> None:
                     print_answer(getattr(response, kind), style)
         case watch_pb2.WatchResponse() if answer.events:
             _events(answer.events)
-        case cluster_pb2.MemberListResponse():
+        case (
+            cluster_pb2.MemberListResponse()
+            | cluster_pb2.MemberAddResponse()
+            | cluster_pb2.MemberRemoveResponse()
+            | cluster_pb2.MemberUpdateResponse()
+            | cluster_pb2.MemberPromoteResponse()
+        ):
             print_table(MEMBER_COLUMNS, [simple.member_cells(member) for member in answer.members])
         case maintenance_pb2.AlarmResponse():
             rows = [(f"{a.memberID:x}", maintenance_pb2.AlarmType.Name(a.alarm)) for a in answer.alarms]

@@ -8,17 +8,25 @@ from typing import Any
 
 import grpc
 
-from paxos_rsm._proto import cluster_pb2, kv_pb2, maintenance_pb2
+from paxos_rsm._proto import admin_pb2, cluster_pb2, kv_pb2, maintenance_pb2
 
 METHODS: dict[str, dict[str, Any]] = {
     "KV": {"Range": kv_pb2.RangeRequest},
-    "Cluster": {"MemberList": cluster_pb2.MemberListRequest},
+    "Cluster": {
+        "MemberList": cluster_pb2.MemberListRequest,
+        "MemberAdd": cluster_pb2.MemberAddRequest,
+        "MemberRemove": cluster_pb2.MemberRemoveRequest,
+        "MemberUpdate": cluster_pb2.MemberUpdateRequest,
+        "MemberPromote": cluster_pb2.MemberPromoteRequest,
+    },
+    "Admin": {"Status": admin_pb2.StatusRequest},
     "Maintenance": {
         "Status": maintenance_pb2.EndpointStatusRequest,
         "HashKV": maintenance_pb2.HashKVRequest,
         "Alarm": maintenance_pb2.AlarmRequest,
         "Defragment": maintenance_pb2.DefragmentRequest,
         "Snapshot": maintenance_pb2.SnapshotRequest,
+        "MoveLeader": maintenance_pb2.MoveLeaderRequest,
     },
 }
 
@@ -43,16 +51,58 @@ class Member:
             context.abort(grpc.StatusCode.UNAVAILABLE, "etcdserver: no leader")
         return kv_pb2.RangeResponse(header=self._header())
 
-    def MemberList(self, request: Any, context: Any) -> Any:
-        members = [
+    def _listed(self) -> list[cluster_pb2.ClusterMember]:
+        return [
             cluster_pb2.ClusterMember(
                 ID=each.number, name=f"n{each.number}", clientURLs=[f"http://{each.endpoint}"]
             )
             for each in self.members
         ]
-        return cluster_pb2.MemberListResponse(header=self._header(), members=members)
+
+    def MemberList(self, request: Any, context: Any) -> Any:
+        return cluster_pb2.MemberListResponse(header=self._header(), members=self._listed())
+
+    def MemberAdd(self, request: Any, context: Any) -> Any:
+        self.asked.append(request)
+        if not request.peerURLs[0].startswith("http"):
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "etcdserver: given member URLs are invalid")
+        added = cluster_pb2.ClusterMember(ID=0xABC, peerURLs=request.peerURLs, isLearner=True)
+        other = cluster_pb2.ClusterMember(ID=0xABD, peerURLs=["http://yet-to-come:1"])
+        first = cluster_pb2.ClusterMember(ID=1, name="n1", peerURLs=["http://a:2380"])
+        return cluster_pb2.MemberAddResponse(
+            header=self._header(), member=added, members=[first, added, other]
+        )
+
+    def MemberRemove(self, request: Any, context: Any) -> Any:
+        self.asked.append(request)
+        if request.ID not in [each.number for each in self.members]:
+            context.abort(grpc.StatusCode.NOT_FOUND, "etcdserver: member not found")
+        return cluster_pb2.MemberRemoveResponse(header=self._header(), members=self._listed()[:1])
+
+    def MemberUpdate(self, request: Any, context: Any) -> Any:
+        self.asked.append(request)
+        return cluster_pb2.MemberUpdateResponse(header=self._header(), members=self._listed())
+
+    def MemberPromote(self, request: Any, context: Any) -> Any:
+        self.asked.append(request)
+        return cluster_pb2.MemberPromoteResponse(header=self._header(), members=self._listed())
+
+    def MoveLeader(self, request: Any, context: Any) -> Any:
+        self.asked.append(request)
+        return maintenance_pb2.MoveLeaderResponse(header=self._header())
 
     def Status(self, request: Any, context: Any) -> Any:
+        if isinstance(request, admin_pb2.StatusRequest):
+            members = [
+                admin_pb2.MemberStatus(
+                    member_id=each.number, name=f"n{each.number}", client_urls=[f"http://{each.endpoint}"]
+                )
+                for each in self.members
+            ]
+            role = "leader" if self.number == 1 else "follower"
+            return admin_pb2.StatusResponse(
+                member_id=self.number, name=f"n{self.number}", role=role, members=members
+            )
         return maintenance_pb2.EndpointStatusResponse(
             header=self._header(),
             version="3.5.0",

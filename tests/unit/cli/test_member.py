@@ -1,5 +1,10 @@
 import json
 
+import pytest
+
+from paxos_rsm._proto import cluster_pb2 as pb
+from paxos_rsm.cli.member import member_ref
+from paxos_rsm.errors import InvalidArgument
 from tests.unit.cli.fake_servers import Member, serving
 from tests.unit.cli.helpers import run
 
@@ -15,3 +20,85 @@ def test_list_by_way_of_any() -> None:
         shown = json.loads(run("member", "list", "-w", "json", "--endpoints", members[0].endpoint).stdout)
         assert [member["ID"] for member in shown["members"]] == [1, 255]
         assert shown["header"]["cluster_id"] == 9
+
+
+def test_add_prints_what_to_start_the_server_with() -> None:
+    with serving(one := Member(1)):
+        result = run("member", "add", "n4", "--peer-urls", "http://b:2380", "--endpoints", one.endpoint)
+        assert result.stdout == (
+            "Member              abc added to cluster                9\n"
+            "\n"
+            'PAXOS_RSM_NAME="n4"\n'
+            'PAXOS_RSM_INITIAL_CLUSTER="n1=http://a:2380,n4=http://b:2380"\n'
+            'PAXOS_RSM_INITIAL_ADVERTISE_PEER_URLS="http://b:2380"\n'
+            'PAXOS_RSM_INITIAL_CLUSTER_STATE="existing"\n'
+        )
+        shown = run(
+            "member", "add", "n4", "--peer-urls", "http://b:2380", "--learner", "--endpoints", one.endpoint
+        )
+        assert shown.stdout.startswith("Member              abc added as learner to cluster")
+        assert one.asked == [
+            pb.MemberAddRequest(peerURLs=["http://b:2380"]),
+            pb.MemberAddRequest(peerURLs=["http://b:2380"], isLearner=True),
+        ]
+
+
+def test_what_the_cluster_refuses_is_one_line() -> None:
+    with serving(one := Member(1)):
+        result = run("member", "add", "n4", "--peer-urls", "b:2380", "--endpoints", one.endpoint)
+        assert (result.exit_code, result.stderr) == (1, "Error: etcdserver: given member URLs are invalid\n")
+        result = run("member", "remove", "7", "--endpoints", one.endpoint)
+        assert (result.exit_code, result.stderr) == (1, "Error: etcdserver: member not found\n")
+        result = run("member", "remove", "n7", "--endpoints", one.endpoint)
+        assert result.exit_code == 1
+        assert "there is no member 'n7'" in result.stderr
+        assert run("member", "add", "n4", "--endpoints", one.endpoint).exit_code == 128
+
+
+@pytest.mark.parametrize("which", ["n255", "ff", "FF"])
+def test_members_are_named_by_name_or_number(which: str) -> None:
+    with serving(one := Member(1), Member(255)):
+        at = ("--endpoints", one.endpoint)
+        result = run("member", "remove", which, *at)
+        assert result.stdout == "Member               ff removed from cluster                9\n"
+        result = run("member", "update", which, "--peer-urls", "http://c:1", *at)
+        assert result.stdout == "Member               ff updated in cluster                9\n"
+        result = run("member", "promote", which, *at)
+        assert result.stdout == "Member               ff promoted in cluster                9\n"
+        assert one.asked == [
+            pb.MemberRemoveRequest(ID=255),
+            pb.MemberUpdateRequest(ID=255, peerURLs=["http://c:1"]),
+            pb.MemberPromoteRequest(ID=255),
+        ]
+
+
+CHANGES = {
+    "add": ("n4", "--peer-urls", "http://b:2380"),
+    "remove": ("n1",),
+    "update": ("n1", "--peer-urls", "http://c:1"),
+    "promote": ("n1",),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changes_in_every_form(change: str) -> None:
+    with serving(one := Member(1)):
+        command = ("member", change, *CHANGES[change], "--endpoints", one.endpoint)
+        shown = json.loads(run(*command, "-w", "json").stdout)
+        assert shown["header"]["cluster_id"] == 9
+        assert shown["members"][0]["name"] == "n1"
+        fields = run(*command, "-w", "fields").stdout
+        assert '"ClusterID" : 9' in fields
+        assert f'"ID" : {0xABC if change == "add" else 1}' in fields
+        table = run(*command, "-w", "table").stdout
+        assert "n1" in table.casefold()
+        assert "is learner" in table.casefold()
+
+
+def test_a_name_comes_before_a_number() -> None:
+    members = [("ab", 1), ("", 2), ("n3", 0xAB)]
+    assert member_ref(members, "ab") == 1
+    assert member_ref(members, "0xab") == 0xAB
+    for nobody in ("", "xyz", "-1", "1" * 17):
+        with pytest.raises(InvalidArgument, match="as `member list` prints it"):
+            member_ref(members, nobody)
