@@ -24,7 +24,8 @@ from paxos_rsm.storage.base import Recovered
 from paxos_rsm.storage.directory import LOG_NAME, SNAPSHOTS_NAME, lock_directory
 from paxos_rsm.storage.files import FileSystem, storage_error
 from paxos_rsm.storage.headers import RECORDS_START, SegmentHeader, decode_header, segment_sequence
-from paxos_rsm.storage.identity import IDENTITY_NAME, Identity, read_identity
+from paxos_rsm.storage.identity import IDENTITY_NAME, NEXT_IDENTITY_NAME, Identity, read_identity
+from paxos_rsm.storage.initial import INITIAL_NAME, read_initial
 from paxos_rsm.storage.payloads import left_of
 from paxos_rsm.storage.records import Head, RecordFormat
 from paxos_rsm.storage.recovery import read_log
@@ -121,10 +122,14 @@ class _Verifier:
         self._refusals: list[str] = []
         self._snapshot: Slot = 0
         self._damaged_snapshots = 0
+        self._initial_problem: str | None = None
 
     def report(self) -> Report:
         identity = self._identity()
+        if identity is not None and NEXT_IDENTITY_NAME in self._names(self._directory):
+            return self._half_replaced(identity)
         start = self._start()
+        self._initial(identity, start)
         self._segments(start)
         self._snapshots()
         recovered = self._recovered(identity)
@@ -170,6 +175,40 @@ class _Verifier:
         size = len(self._files.read(f"{self._directory}/{IDENTITY_NAME}"))
         self._reports.append(FileReport(IDENTITY_NAME, size, content))
         return identity
+
+    def _half_replaced(self, identity: Identity) -> Report:
+        """A directory in which --force-new-cluster was cut short: what stands there is neither the old nor the new."""
+        path = f"{self._directory}/{NEXT_IDENTITY_NAME}"
+        size = len(self._files.read(path))
+        try:
+            coming = read_identity(self._files, self._directory, NEXT_IDENTITY_NAME)
+        except (LogDamaged, IdentityMismatch) as error:
+            self._reports.append(FileReport(NEXT_IDENTITY_NAME, size, "", "it cannot be read", 0))
+            return Report(self._directory, Verdict.REFUSED, (str(error),), tuple(self._reports), identity)
+        cluster = f"{coming.cluster_id:x}" if coming is not None else "?"
+        self._reports.append(
+            FileReport(NEXT_IDENTITY_NAME, size, f"the same member, in the new cluster {cluster}")
+        )
+        meaning = f"this directory becomes that of the new cluster {cluster}: the next start of a server finishes it"
+        return Report(self._directory, Verdict.REPAIRABLE, (meaning,), tuple(self._reports), identity)
+
+    def _initial(self, identity: Identity | None, start: LogStart) -> None:
+        """The state before slot 1, where the directory began with one that may still be needed."""
+        if identity is None or not identity.restored_from or start.compacted_through:
+            return
+        path = f"{self._directory}/{INITIAL_NAME}"
+        size, content, problem = 0, "the state that slot 1 goes on from", None
+        try:
+            with contextlib.closing(self._files.open(path)) as file:
+                size = file.size()
+            backup = read_initial(self._files, self._directory, identity.restored_from).backup
+            content += f", the backup {backup.sha256}"
+        except FileNotFoundError:
+            problem = "it is missing"
+        except SnapshotDamaged:
+            problem = "it is not the backup that this directory was restored from, or is damaged"
+        self._initial_problem = problem
+        self._reports.append(FileReport(INITIAL_NAME, size, content, problem))
 
     def _start(self) -> LogStart:
         """Where the log starts; where that cannot be read, as if at its beginning."""
@@ -294,6 +333,17 @@ class _Verifier:
                 f"the log is compacted through slot {recovered.compacted_through}, and no sound snapshot reaches that "
                 "far: the state has to come from the other members"
             )
+        elif self._initial_problem is not None:
+            if not self._snapshot and recovered.is_empty:
+                return Verdict.REFUSED, (
+                    "the state that this member is to begin with is not there: restore it again",
+                )
+            has_it = (
+                f"the snapshot of slot {self._snapshot} has a"
+                if self._snapshot
+                else "the other members have the"
+            )
+            meaning.append(f"the state that slot 1 goes on from does not hold; {has_it} state")
         elif self._damaged_snapshots:
             what = (
                 f"an older one, of slot {self._snapshot},"

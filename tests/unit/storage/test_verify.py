@@ -7,15 +7,19 @@ from random import Random
 import pytest
 
 from paxos_rsm.errors import DirectoryLocked, DirectoryUnusable, LogIOError, StorageError
-from paxos_rsm.paxos.ready import Write, WriteCompacted, WriteDecidedThrough
+from paxos_rsm.paxos.ready import Write, WriteCompacted, WriteDecided, WriteDecidedThrough
+from paxos_rsm.paxos.types import Noop
 from paxos_rsm.storage.directory import DataDirectory
 from paxos_rsm.storage.files import RealFiles
 from paxos_rsm.storage.headers import RECORDS_START, segment_name
+from paxos_rsm.storage.identity import Identity
 from paxos_rsm.storage.memory import MemoryFiles
+from paxos_rsm.storage.replacement import decide_replacement
+from paxos_rsm.storage.restore import restore_directory
 from paxos_rsm.storage.snapshots import SnapshotStore
 from paxos_rsm.storage.verify import Report, Verdict, verify
 from tests.unit.storage.crash_images import PATH, opened
-from tests.unit.storage.helpers import accepted, take
+from tests.unit.storage.helpers import accepted, backup_bytes, take
 from tests.unit.storage.version_1 import version_1
 
 FIRST, SECOND = (f"{PATH}/log/{segment_name(sequence)}" for sequence in (3, 4))
@@ -239,3 +243,60 @@ def attempt(files: MemoryFiles) -> tuple[str, DataDirectory | None]:
         return "", opened(files)
     except StorageError as error:
         return str(error), None
+
+
+RESTORED = backup_bytes([b"state"])
+
+
+def restored(*writes: Write) -> MemoryFiles:
+    """A directory that began with a restored state, and may have been used."""
+    files = MemoryFiles()
+    restore_directory(
+        files,
+        PATH,
+        lambda file: file.pwrite(RESTORED, 0),
+        name="n1",
+        member_id=11,
+        cluster_id_of=lambda sha256: 1,
+        draw_bits=Random(1).getrandbits,
+    )
+    if writes:
+        directory_ = DataDirectory.open(
+            PATH, files, cluster_id=1, member_id=11, name="n1", draw_bits=Random(1).getrandbits
+        )
+        directory_.log.append(writes)
+        directory_.close()
+    return files
+
+
+def test_a_state_that_was_restored() -> None:
+    report = verify(restored(), PATH)
+    assert report.verdict is Verdict.SOUND
+    assert [(f.name, f.problem) for f in report.files] == [("identity", None), ("initial", None)]
+    assert RESTORED[-32:].hex() in report.files[1].content
+
+
+@pytest.mark.parametrize("damage", ["flipped", "missing"])
+@pytest.mark.parametrize("used", [False, True])
+def test_a_state_that_was_restored_and_does_not_hold(damage: str, used: bool) -> None:
+    files = restored(*([WriteDecided(1, Noop())] if used else []))
+    if damage == "missing":
+        files.remove(f"{PATH}/initial")
+    else:
+        files.flip(f"{PATH}/initial", 8 * 520)
+    report = verify(files, PATH)
+    assert report.verdict is (Verdict.REPAIRABLE if used else Verdict.REFUSED)
+    assert report.first_problem is not None
+    assert report.first_problem.name == "initial"
+    assert ("the other members have the state" if used else "restore it again") in report.meaning[0]
+
+
+def test_a_directory_that_is_half_another_members() -> None:
+    files = restored(WriteDecided(1, Noop()))
+    decide_replacement(files, PATH, Identity(0xABC, 11, "n1", 5, joined=True))
+    report = verify(files, PATH)
+    assert report.verdict is Verdict.REPAIRABLE
+    assert "becomes that of the new cluster abc: the next start of a server finishes it" in report.meaning[0]
+    files.flip(f"{PATH}/identity.next", 200)
+    report = verify(files, PATH)
+    assert (report.verdict, report.files[-1].problem) == (Verdict.REFUSED, "it cannot be read")
