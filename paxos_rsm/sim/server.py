@@ -321,6 +321,9 @@ class SimServer:
 
     def _ticks(self) -> None:
         self.replica.tick()
+        if self.replica.differences:
+            found = self.replica.differences[0]
+            raise Broken("7", f"n{self.number} finds states that differ, and none does: {found}")
         self.snapshots.tick()
 
     def _wait(self, action: Callable[[int], None], life: int) -> bool:
@@ -388,12 +391,6 @@ class SimServer:
         was_installing = self.snapshots.installing
         self.snapshots.step()
         if was_installing and not self.snapshots.installing:
-        if self.replica.differences:
-            found = self.replica.differences[0]
-            raise Broken("7", f"n{self.number} finds states that differ, and none does: {found}")
-        if self._has_pending:
-            for member in self._network.arrived(self):
-                self.replica.node.joined(member)
             self.rotten = False
             self._look_at_configuration()
 
