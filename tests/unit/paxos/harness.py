@@ -267,6 +267,7 @@ class Cluster:
     def hand(self, sender: int, to: int, message: Message) -> None:
         """A message arrives, whatever the links, and the receiver takes its turn."""
         if self.hosts[to].up:
+            self.oracle.arrives(sender, message)
             self.node(to).step(sender, message)
             self.turn(to)
 

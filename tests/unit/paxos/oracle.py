@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from paxos_rsm.paxos.membership import Base, Configuration
-from paxos_rsm.paxos.messages import Accept, Accepted, Decide, Envelope, Heartbeat, Prepare, Promise
+from paxos_rsm.paxos.messages import Accept, Accepted, Decide, Envelope, Heartbeat, Message, Prepare, Promise
 from paxos_rsm.paxos.ready import (
     Write,
     WriteAccepted,
@@ -261,6 +261,11 @@ class Oracle:
             elif isinstance(message, Decide) or (isinstance(message, Heartbeat) and message.leading):
                 self._owns(host, boot, message.ballot)
                 self._watermark(message.ballot, message.decided_through)
+
+    def arrives(self, sender: int, message: Message) -> None:
+        """A message comes to a host, perhaps one that was made by hand and that nobody has said."""
+        if isinstance(message, Promise):
+            self._promisers[message.ballot].add(sender)
 
     def _owns(self, host: int, boot: int, ballot: Ballot) -> None:
         if ballot.node != host:
