@@ -42,6 +42,7 @@ COMMANDS = {
         "move-leader": "move_leader",
         "endpoint": "endpoint",
         "snapshot": "snapshot",
+        "verify": "verify",
         "alarm": "maintenance",
         "defrag": "maintenance",
     },
@@ -68,7 +69,7 @@ Examples:
 
 Every option can be set in the environment: PAXOS_RSM_ENDPOINTS, PAXOS_RSM_BENCH_IN_FLIGHT.
 
-Exit codes: 0 done; 1 error; 2 no server could be reached; 3 a transaction or a watch that cannot be read;
+Exit codes: 0 done; 1 error; 2 no server could be reached; 3 input that cannot be read;
 4 a check was not decided; 5 interrupted; 128 bad usage.
 """
 
