@@ -285,6 +285,12 @@ class SimClient:
             self.in_flight.clear()
             self.session, self.next_seq = 0, 1
 
+    def give_up(self) -> None:
+        """The run is over: what becomes of its commands in flight is not known."""
+        for asked in self.in_flight.values():
+            self._note(False, asked.command, None, asked.called_at, asked.seq, known=False)
+        self.in_flight.clear()
+
     def _note(
         self, is_read: bool, request: bytes, result: Any, called_at: int, seq: int = 0, *, known: bool = True
     ) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from paxos_rsm.codec.messages import decode_message, encode_message
-from paxos_rsm.paxos.membership import Member
+from paxos_rsm.paxos.membership import Configuration, Member
 from paxos_rsm.paxos.messages import (
     Accept,
     Accepted,
@@ -29,9 +29,11 @@ from paxos_rsm.sim.stage import Stage
 from paxos_rsm.sim.world import ELECTION_TICKS, TICK_UNITS, World
 from paxos_rsm.transport.handshake import Hello, PeerBook, Refusal, check_hello
 
-__all__ = ["Network", "Peer"]
+__all__ = ["Network", "Peer", "entries_of"]
 
 RETRY_TICKS = 2
+GRACE_TICKS = 20
+"""So long, at most, the streams with a member that was removed live on."""
 LATE_TICKS_MAX = 50 * ELECTION_TICKS
 LATE_TICKS = (2 * ELECTION_TICKS, 8 * ELECTION_TICKS, LATE_TICKS_MAX)
 """A late message comes within one of these."""
@@ -46,6 +48,11 @@ class Peer(Protocol):
     up: bool
     paused_until: int
     book: PeerBook
+
+    @property
+    def configuration(self) -> Configuration | None:
+        """Who the members are, as far as it knows."""
+        ...
 
     def hello(self) -> Hello:
         """What it says of itself at the start of a stream."""
@@ -67,6 +74,10 @@ class Peer(Protocol):
         """A message has come."""
         ...
 
+    def understands(self, message: Message) -> bool:
+        """Whether its version knows all that is in the message; it stops where not."""
+        ...
+
 
 class Network:
     """See the module's docstring."""
@@ -82,8 +93,8 @@ class Network:
         self._streams: dict[tuple[int, int], int] = {}
         """Streams that stand, each with a number of its own; the lower server number first."""
         self._opened = 0
-        self._told: dict[tuple[int, int], NodeId] = {}
-        """Whom a server believes to have a stream with: (server, peer) to incarnation."""
+        self._told: dict[tuple[int, int], Member] = {}
+        """Whom a server believes to have a stream with: (server, peer) to what that one said of itself."""
         self._last_arrival: dict[tuple[int, int], int] = {}
 
     # ---- streams ---------------------------------------------------------------------------------------------
@@ -116,7 +127,8 @@ class Network:
         self._connect_later(a, b, RETRY_TICKS * TICK_UNITS)
 
     def _lose(self, peer: Peer, life: int, number: int, node: NodeId) -> None:
-        if peer.up and peer.life == life and self._told.get((peer.number, number)) == node:
+        told = self._told.get((peer.number, number))
+        if peer.up and peer.life == life and told is not None and told.incarnation == node:
             del self._told[peer.number, number]
             peer.peer_down(node)
 
@@ -153,8 +165,8 @@ class Network:
         for one, other, theirs in ((a, b, hello_b), (b, a, hello_a)):
             known = self._told.get((one.number, other.number))
             if known is not None:
-                self._lose(one, one.life, other.number, known)
-            self._told[one.number, other.number] = theirs.member.incarnation
+                self._lose(one, one.life, other.number, known.incarnation)
+            self._told[one.number, other.number] = theirs.member
         for one, theirs in ((a, hello_b), (b, hello_a)):
             if one.up:
                 one.peer_up(theirs.member)
@@ -163,6 +175,36 @@ class Network:
         """Two servers meet at once, whatever stands between them."""
         self.cut -= {(a.number, b.number), (b.number, a.number)}
         self._connect(a, a.life, b, b.life)
+
+    def describe(self, number: int) -> Configuration | None:
+        """What one that a server can reach says of the members; None where it reaches nobody that knows them."""
+        able = [
+            peer.configuration
+            for peer in self.peers.values()
+            if peer.up and not self.cut.intersection([(number, peer.number), (peer.number, number)])
+        ]
+        known = [configuration for configuration in able if configuration is not None]
+        return self._random.choice(known) if known else None
+
+    def arrived(self, peer: Peer) -> list[Member]:
+        """Those that a server has streams with and knows as members which have yet to join."""
+        return [
+            member
+            for (number, _), member in sorted(self._told.items(), key=lambda told: told[0])
+            if number == peer.number and peer.book.is_pending(member.member_id)
+        ]
+
+    def formed(self, peer: Peer) -> None:
+        """The members have changed, as a server knows: streams with others end, after a while."""
+        delay = self._random.randint(1, GRACE_TICKS * TICK_UNITS)
+        self._stage.schedule(delay, self._part, peer, peer.life)
+
+    def _part(self, peer: Peer, life: int) -> None:
+        if not peer.up or peer.life != life:
+            return
+        for (number, other), member in sorted(self._told.items(), key=lambda told: told[0]):
+            if number == peer.number and not peer.book.allows(member.incarnation):
+                self.break_stream(peer, self.peers[other])
 
     def connected(self) -> list[tuple[int, int]]:
         """The streams that stand, by server numbers."""
@@ -242,12 +284,12 @@ class Network:
                 message,
             )
             return
-        if not peer.book.allows(sender):
-            return
         if self._streams.get(_pair(sender_number, number)) != stream:
-            if not self.world.streams_carry:
+            if not (self.world.streams_carry and peer.book.allows(sender)):
                 return
             stage.fired["stale"] += 1
+        if not peer.understands(message):
+            return
         kind = type(message)
         if kind is Promise or kind is Accepted:
             peer.book.hear_promise(sender, message.ballot)  # type: ignore[union-attr]
@@ -262,6 +304,18 @@ class Network:
             raise Broken("wire", f"{message} comes out of its wire format as {decoded}")
         self._stage.fired["encoded"] += 1
         return decoded
+
+
+def entries_of(message: Message) -> Iterable[Entry]:
+    """The entries that a message carries."""
+    kind = type(message)
+    if kind is Accept:
+        return (message.entry,)  # type: ignore[union-attr]
+    if isinstance(message, CatchUpReply):
+        return [entry for _, entry in message.entries]
+    if isinstance(message, Promise):
+        return [*(entry for _, _, entry in message.accepted), *(entry for _, entry in message.decided)]
+    return ()
 
 
 def _bytes_of(message: Message) -> int:

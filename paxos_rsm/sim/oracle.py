@@ -1,9 +1,13 @@
 """The oracle: sees every disk and every message, and says when one of the rules of the protocol is broken.
 
-Nothing that it knows is known to any server. An entry is *chosen* once a phase-2 quorum has it on disk, in one
-ballot (slot 1: every initial member); the oracle sees that the moment it happens, before any server can know. From
-then on nobody may propose, report, apply or name anything else in that slot. It keeps its own picture of every disk
-from the writes that went there, apart from what the log's own recovery makes of it.
+Nothing that it knows is known to any server. An entry is *chosen* once a phase-2 quorum of those that govern its slot
+has it on disk, in one ballot (slot 1: every initial member); the oracle sees that the moment it happens, before any
+server can know. From then on nobody may propose, report, apply or name anything else in that slot. It keeps its own
+picture of every disk from the writes that went there, apart from what the log's own recovery makes of it.
+
+Slots are judged in their order, for which configuration governs a slot is known once all below it are chosen. A quorum
+that has gathered for a leader which took another one to govern, because it had proposed something else where a change
+was chosen, is void: that leader cannot have counted it (paxos/changes.py).
 
 The rules are those of docs/PROTOCOL.md; what state machines and sessions make of the log is for
 :mod:`paxos_rsm.sim.executions`. Every check costs the same however long the log is.
@@ -11,7 +15,7 @@ The rules are those of docs/PROTOCOL.md; what state machines and sessions make o
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from paxos_rsm.paxos.membership import Base, Configuration
 from paxos_rsm.paxos.messages import Accept, Accepted, Decide, Envelope, Heartbeat, Message, Prepare, Promise
@@ -149,12 +153,29 @@ class DiskModel:
         )
 
 
+class _Change(NamedTuple):
+    """A configuration that was chosen, in ``slot``: who counts from the next slot on, and how many decide."""
+
+    slot: Slot
+    configuration: Configuration
+    voters: frozenset[NodeId]
+    phase2: int
+
+
+class _Votes(NamedTuple):
+    """Whose disks have held a vote of one ballot in one slot."""
+
+    entry: Entry
+    voters: set[NodeId]
+
+
 class Oracle:
     """See the module's docstring."""
 
     def __init__(self) -> None:
-        self.configuration: Configuration | None = None
-        """What the genesis entry says, once that is chosen."""
+        self.changes: list[_Change] = []
+        """The configurations that were chosen, the genesis entry's first."""
+        self._requests: set[int] = set()
         self.chosen: dict[Slot, Entry] = {}
         self.chosen_through: Slot = 0
         self.applied_through: Slot = 0
@@ -163,7 +184,7 @@ class Oracle:
         """Who has used a ballot: incarnation and boot."""
         self._chosen_in: dict[Slot, Ballot] = {}
         self._proposed: dict[Slot, dict[Ballot, Entry]] = defaultdict(dict)
-        self._votes: defaultdict[tuple[Slot, Ballot], set[NodeId]] = defaultdict(set)
+        self._votes: defaultdict[Slot, dict[Ballot, _Votes]] = defaultdict(dict)
         self._named: defaultdict[Ballot, Slot] = defaultdict(int)
         """The highest watermark that each ballot has named."""
         self._checks: dict[type, Callable[[NodeId, int, DiskModel, Any], None]] = {
@@ -210,11 +231,7 @@ class Oracle:
         disk.write(write)
         kind = type(write)
         if kind is WriteAccepted:
-            slot, ballot = write.slot, write.ballot  # type: ignore[union-attr]
-            voters = self._votes[slot, ballot]
-            voters.add(disk.host)
-            if slot not in self.chosen and self._is_quorum(slot, voters, write.entry):  # type: ignore[union-attr]
-                self._choose(slot, ballot, write.entry)  # type: ignore[union-attr]
+            self._votes_for(disk.host, write)  # type: ignore[arg-type]
         elif kind is WriteDecided:
             self._expect_chosen(disk.host, write.slot, write.entry)  # type: ignore[union-attr]
         elif kind is WriteDecidedThrough:
@@ -226,23 +243,91 @@ class Oracle:
                 f"{disk.host:x} forgets slots up to {write.slot}, and {self.chosen_through} are chosen",  # type: ignore[union-attr]
             )
 
-    def _is_quorum(self, slot: Slot, voters: set[NodeId], entry: Entry) -> bool:
+    @property
+    def configuration(self) -> Configuration | None:
+        """The newest that was chosen; None before the genesis entry is."""
+        return self.changes[-1].configuration if self.changes else None
+
+    def _votes_for(self, host: NodeId, write: WriteAccepted) -> None:
+        """A vote is durable: perhaps it makes its entry chosen, and others above it."""
+        slot, ballot = write.slot, write.ballot
+        votes = self._votes[slot].get(ballot)
+        if votes is None:
+            votes = self._votes[slot][ballot] = _Votes(write.entry, set())
+        elif votes.entry is not write.entry and votes.entry != write.entry:
+            raise Broken("2", f"two entries are voted for in slot {slot} of ballot {ballot}")
+        votes.voters.add(host)
+        if slot <= self.chosen_through:
+            chosen = self.chosen[slot]
+            if chosen is not write.entry and chosen != write.entry and self._is_quorum(slot, ballot):
+                raise Broken("1", f"slot {slot} is chosen twice: {_said(chosen)} and {_said(write.entry)}")
+            return
+        if slot > self.chosen_through + 1 or not self._is_quorum(slot, ballot):
+            return
+        self._choose(slot, ballot, write.entry)
+        while (slot := self.chosen_through + 1) in self._votes:
+            quorums = [b for b in sorted(self._votes[slot]) if self._is_quorum(slot, b)]
+            if not quorums:
+                return
+            self._choose(slot, quorums[0], self._votes[slot][quorums[0]].entry)
+            for other in quorums[1:]:
+                if self._votes[slot][other].entry != self.chosen[slot]:
+                    raise Broken("1", f"slot {slot} is chosen twice, by {quorums[0]} and {other}")
+
+    def _is_quorum(self, slot: Slot, ballot: Ballot) -> bool:
+        entry, voters = self._votes[slot][ballot]
         if slot == 1:
-            return type(entry) is ConfigChange and voters >= entry.configuration.nodes
-        return self.configuration is not None and self.configuration.is_phase2_quorum(voters)
+            return type(entry) is ConfigChange and voters >= {
+                member.incarnation for member in entry.configuration.members
+            }
+        governing = self.governing(slot)
+        if governing is None or len(voters & governing.voters) < governing.phase2:
+            return False
+        return all(
+            self._proposed[change.slot].get(ballot, self.chosen[change.slot]) == self.chosen[change.slot]
+            for change in self.changes[1:]
+            if change.slot < slot
+        )
+
+    def governing(self, slot: Slot) -> _Change | None:
+        """What governs a slot below which all are chosen."""
+        return next((change for change in reversed(self.changes) if change.slot < slot), None)
 
     def _choose(self, slot: Slot, ballot: Ballot, entry: Entry) -> None:
         self.chosen[slot] = entry
         self._chosen_in[slot] = ballot
-        if slot == 1 and type(entry) is ConfigChange:
-            self.configuration = entry.configuration
-        while self.chosen_through + 1 in self.chosen:
-            self.chosen_through += 1
+        self.chosen_through = slot
+        if type(entry) is ConfigChange:
+            self._changes_to(slot, entry.configuration)
         for other, proposed in self._proposed[slot].items():
             if other > ballot and proposed != entry:
                 raise Broken(
                     "5", f"{other} proposed {_said(proposed)} in slot {slot}, {ballot} chose {_said(entry)}"
                 )
+
+    def _changes_to(self, slot: Slot, after: Configuration) -> None:
+        """A change changes one voter at most, and makes nobody another, nor a member again (rules 9 and 10)."""
+        voters = frozenset(m.incarnation for m in after.members if not m.learner)
+        sizes = after.quorum
+        if sizes.phase1 + sizes.phase2 <= len(voters) or max(sizes.phase1, sizes.phase2) > len(voters):
+            raise Broken("10", f"slot {slot} makes {sizes} the quorums of {len(voters)} voters")
+        if self.changes:
+            before = self.changes[-1]
+            if len(before.voters ^ voters) > 1:
+                raise Broken("10", f"slot {slot} changes {len(before.voters ^ voters)} voters in one change")
+            were = {m.member_id: m.incarnation for m in before.configuration.members if m.incarnation}
+            now = {m.member_id: m.incarnation for m in after.members if m.incarnation}
+            if any(now.get(member_id, node) != node for member_id, node in were.items()):
+                raise Broken("9", f"slot {slot} makes another process of a member: {were} becomes {now}")
+            gone = set(were.values()) - set(now.values())
+            if gone | set(before.configuration.removed) != set(after.removed):
+                raise Broken("9", f"slot {slot} removes {gone}, and says that {after.removed} are removed")
+            if set(now.values()) & set(after.removed):
+                raise Broken("9", f"slot {slot} makes members of some that were removed")
+            if after.changes[-1] in self._requests:
+                raise Broken("11", f"slot {slot} carries out the request {after.changes[-1]:x} again")
+            self._requests.add(after.changes[-1])
+        self.changes.append(_Change(slot, after, voters, sizes.phase2))
 
     def _expect_chosen(self, host: NodeId, slot: Slot, entry: Entry) -> None:
         chosen = self.chosen.get(slot)
@@ -308,12 +393,16 @@ class Oracle:
         if disk.promised < message.ballot:
             raise Broken("4", f"{host:x} prepares {message.ballot} with {disk.promised} promised on its disk")
 
+    def _has_voted(self, host: NodeId, slot: Slot, ballot: Ballot) -> bool:
+        votes = self._votes[slot].get(ballot)
+        return votes is not None and host in votes.voters
+
     def _promises(self, host: NodeId, boot: int, disk: DiskModel, message: Promise) -> None:
         if disk.promised < message.ballot:
             raise Broken("4", f"{host:x} says that it promised {message.ballot}, its disk {disk.promised}")
         for slot, ballot, _ in message.accepted:
             # The vote may have been replaced since, by what the same turn learned to be decided.
-            if host not in self._votes.get((slot, ballot), ()):
+            if not self._has_voted(host, slot, ballot):
                 raise Broken("4", f"{host:x} reports a vote in slot {slot} that was never on its disk")
         for slot, entry in message.decided:
             self._expect_chosen(host, slot, entry)
@@ -330,10 +419,13 @@ class Oracle:
         if disk.promised < message.ballot:
             raise Broken("4", f"{host:x} voted in {message.ballot}, its disk has promised {disk.promised}")
         for slot in message.slots:
-            if host in self._votes.get((slot, message.ballot), ()):
+            if self._has_voted(host, slot, message.ballot):
                 continue
             # A slot known on disk to be decided is voted for without being written again.
+            ballot: Ballot | None
             ballot, entry = disk.votes.get(slot, (NO_BALLOT, None))
+            if slot <= disk.compacted_through:
+                ballot, entry = None, self.chosen[slot]
             proposed = self._proposed[slot].get(message.ballot, entry)
             if entry != proposed or not (ballot is None or slot <= disk.decided_through):
                 raise Broken("4", f"{host:x} says that it voted in slot {slot}, its disk does not")

@@ -11,23 +11,25 @@ and the message that needed it, in the middle of a new segment, after half of a 
 import errno
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+from paxos_rsm.codec.entries import CHANGED_CONFIG, entry_to_kind
 from paxos_rsm.codec.frames import FrameCodec
-from paxos_rsm.errors import DiskFull, LogIOError, StorageError
+from paxos_rsm.errors import DiskFull, LogIOError, StorageError, UnknownEntry
 from paxos_rsm.machines.sessions import SessionMachine
-from paxos_rsm.paxos.membership import Base, Member
+from paxos_rsm.paxos.membership import Base, Configuration, Member
 from paxos_rsm.paxos.messages import Message
 from paxos_rsm.paxos.node import Node
 from paxos_rsm.paxos.ready import WriteCompacted
-from paxos_rsm.paxos.types import NodeId, Slot
+from paxos_rsm.paxos.types import ConfigChange, Entry, NodeId, Slot
 from paxos_rsm.replica.forming import InitialCluster
 from paxos_rsm.replica.replica import Effects, Replica
 from paxos_rsm.replica.snapshots import sound_snapshot
 from paxos_rsm.sim.disk import SimDisk
 from paxos_rsm.sim.executions import Executions, watched
 from paxos_rsm.sim.failure import Broken
-from paxos_rsm.sim.network import Network
+from paxos_rsm.sim.network import Network, entries_of
 from paxos_rsm.sim.oracle import DiskModel, Oracle
 from paxos_rsm.sim.snapshots import SimSnapshots
 from paxos_rsm.sim.stage import Stage
@@ -36,9 +38,9 @@ from paxos_rsm.sim.world import TICK_UNITS
 from paxos_rsm.storage.directory import DataDirectory
 from paxos_rsm.storage.memory import CrashMode, MemoryFiles, PowerLost
 from paxos_rsm.storage.snapshots import SnapshotStore, snapshot_slot
-from paxos_rsm.transport.handshake import Hello, PeerBook, Refusal
+from paxos_rsm.transport.handshake import Hello, PeerBook, Reason, Refusal
 
-__all__ = ["CLUSTER_ID", "DIRECTORY", "SNAPSHOTS", "Copy", "SimServer"]
+__all__ = ["CLUSTER_ID", "DIRECTORY", "SNAPSHOTS", "Copy", "SimServer", "number_of"]
 
 CLUSTER_ID = 7
 # What it says of damaged snapshots is for an operator.
@@ -75,8 +77,14 @@ class SimServer:
         oracle: Oracle,
         executions: Executions,
         workload: Workload,
+        *,
+        joins: bool = False,
     ) -> None:
         self.number = number
+        self.joins = joins
+        """It is none of the first members: it was added, or will be, or was once and is added again."""
+        self.wanted = not joins
+        """Whether its operator wants it to run."""
         self.stage = stage
         self._network = network
         self._oracle = oracle
@@ -102,12 +110,17 @@ class SimServer:
         self._models: dict[NodeId, DiskModel] = {}
         self._turn_due = False
         self._turns = 0
+        self.is_old = number == network.world.old_server
+        """Its version knows of no changes of the members."""
+        self._told_ids: set[int] = set()
+        self.member_id = 100 + number
+        """Another whenever it is added again; see :func:`number_of`."""
 
     # ---- life ------------------------------------------------------------------------------------------------
 
     def boot(self) -> None:
         """Starts on what the disk holds. Stays down where that cannot be; see ``lost``."""
-        if self.up or self.lost:
+        if self.up or self.lost or not self._knows_the_members():
             return
         world = self._network.world
         self.life += 1
@@ -116,10 +129,11 @@ class SimServer:
                 DIRECTORY,
                 self.files,
                 cluster_id=CLUSTER_ID,
-                member_id=100 + self.number,
+                member_id=self.member_id,
                 name=f"n{self.number}",
                 draw_bits=self._random.getrandbits,
                 segment_bytes=world.segment_bytes,
+                joined=self.joins,
             )
             snapshot = sound_snapshot(directory.snapshots, directory.recovered.compacted_through)
         except PowerLost:
@@ -132,14 +146,32 @@ class SimServer:
         self.boot_count = directory.identity.boot_count
         base = Base(snapshot.slot, snapshot.changed_in, snapshot.configuration) if snapshot else None
         self._look_at_disk(directory, base)
-        self._member = Member(self.node, 100 + self.number, f"n{self.number}", f"http://n{self.number}:2380")
-        self.book = PeerBook({100 + number for number in self._network.peers})
-        self._initial = InitialCluster(
-            CLUSTER_ID, [100 + number for number in self._network.peers], self._member, world.phase2
-        )
+        self._member = replace(self.introduction, incarnation=self.node, learner=False)
+        self.book = PeerBook(self._told_ids)
+        if self.joins:
+            self._initial = InitialCluster.of_joiner(CLUSTER_ID, self._member)
+        else:
+            self._initial = InitialCluster(CLUSTER_ID, sorted(self._told_ids), self._member, world.phase2)
         self._process = self._random.getrandbits(63) | 1
         self._make_replica(directory, base)
         self._start(base)
+
+    def _knows_the_members(self) -> bool:
+        """Whom it meets first: from its operator, or, where it joins, from a server that knows that it was added."""
+        if not self.joins:
+            self._told_ids = {100 + number for number in range(1, self._network.world.servers + 1)}
+        elif not self._told_ids:
+            configuration = self._network.describe(self.number)
+            if configuration is None or configuration.by_member_id(self.member_id) is None:
+                return False
+            self._told_ids = {member.member_id for member in configuration.members}
+        return True
+
+    @property
+    def introduction(self) -> Member:
+        """What an operator says of it."""
+        url = f"http://n{self.number}:2380"
+        return Member(0, self.member_id, f"n{self.number}", url, learner=True)
 
     def _look_at_disk(self, directory: DataDirectory, base: Base | None) -> None:
         """What the disk has kept is what was written, and state and log meet."""
@@ -181,7 +213,8 @@ class SimServer:
 
     def _start(self, base: Base | None) -> None:
         self.up = True
-        self.formed = False
+        self._configuration: Configuration | None = None
+        self._has_pending = False
         self._turn_due = False
         self.stage.event(BOOTED, self.number, self.boot_count)
         if self.stage.trace is not None:
@@ -261,10 +294,43 @@ class SimServer:
 
     def refused(self, refusal: Refusal) -> None:
         """See :class:`~paxos_rsm.sim.network.Peer`."""
-        if not self.spoilt:
+        named = self._oracle.configuration
+        is_removed = named is not None and self.node in named.removed
+        if not self.spoilt and not (is_removed and refusal.reason is Reason.REMOVED):
             raise Broken("9", f"n{self.number}, on its own directory, is refused: {refusal.message}")
         self.lost = refusal.message
         self.kill()
+
+    def start_anew(self, member_id: int) -> None:
+        """Its operator has added it again, and starts it with an empty directory: nobody has met it yet."""
+        if self.up:
+            self.kill()
+        self.member_id = member_id
+        self.files = MemoryFiles()
+        self.lost = ""
+        self.joins = self.wanted = True
+        self._told_ids = set()
+        self.boot()
+
+    def _leave_or_stay(self) -> None:
+        """Where it was removed, and the others can do without it, it stops."""
+        if not self.replica.node.removed:
+            self._tick_later()
+            return
+        named = self._oracle.configuration
+        if named is None or self.node not in named.removed:
+            raise Broken("10", f"n{self.number} stops as if it had been removed")
+        self.stage.fire("removed and stopped")
+        self.lost = "it was removed"
+        self.kill()
+
+    def understands(self, message: Message) -> bool:
+        """See :class:`~paxos_rsm.sim.network.Peer`."""
+        if not self.is_old or not any(map(_is_news, entries_of(message))):
+            return True
+        self.stage.fire("unknown entry")
+        self.stop(UnknownEntry("an entry of a later version; it is not skipped"))
+        return False
 
     def arm(self, effects: int, disk_operations: int | None = None) -> None:
         """It loses its power after so many more effects, or (where given) operations of its disk."""
@@ -308,7 +374,8 @@ class SimServer:
         self.feed(action, *args)
 
     def _tick_later(self) -> None:
-        units = self._network.world.tick_units[self.number - 1]
+        of_all = self._network.world.tick_units
+        units = of_all[(self.number - 1) % len(of_all)]
         self.stage.schedule(units, self._tick, self.life)
 
     def _tick(self, life: int) -> None:
@@ -317,13 +384,16 @@ class SimServer:
         if self.feed(self._ticks):
             self.stage.event(TICK, self.number, self.replica.node.decided_through)
         if self.up:
-            self._tick_later()
+            self._leave_or_stay()
 
     def _ticks(self) -> None:
         self.replica.tick()
         if self.replica.differences:
             found = self.replica.differences[0]
             raise Broken("7", f"n{self.number} finds states that differ, and none does: {found}")
+        if self._has_pending:
+            for member in self._network.arrived(self):
+                self.replica.node.joined(member)
         self.snapshots.tick()
 
     def _wait(self, action: Callable[[int], None], life: int) -> bool:
@@ -351,8 +421,9 @@ class SimServer:
             self._member,
             self.boot_count,
             self.replica.durable_promise,
-            self.replica.node.configuration is not None,
+            self.formed,
             process=self._process,
+            joining=self.joins and not self.formed,
         )
 
     # ---- the disk --------------------------------------------------------------------------------------------
@@ -496,8 +567,7 @@ class SimServer:
             executions.applied(self.node, slot, machine.ran)
             if slot % digest_slots == 0:
                 self.compare_digest()
-        if not self.formed:
-            self._look_at_configuration()
+        self._look_at_configuration()
 
     def compare_digest(self) -> None:
         """Equal applied slot, equal state."""
@@ -508,16 +578,29 @@ class SimServer:
 
     def _look_at_configuration(self) -> None:
         configuration = self.replica.node.configuration
-        if configuration is None:
+        if configuration is None or configuration is self._configuration:
             return
-        self.formed = True
+        is_first, self._configuration = self._configuration is None, configuration
+        self._has_pending = any(not member.incarnation for member in configuration.members)
         self.book.form(configuration)
-        if configuration.by_incarnation(self.node) is None:
+        if not is_first:
+            self._network.formed(self)
+        elif not self.joins and self.node not in {*configuration.everybody, *configuration.removed}:
             raise Broken(
                 "9", f"n{self.number} learns of a cluster that was formed with another incarnation of it"
             )
 
     # ---- views -----------------------------------------------------------------------------------------------
+
+    @property
+    def configuration(self) -> Configuration | None:
+        """See :class:`~paxos_rsm.sim.network.Peer`."""
+        return self.replica.node.configuration if self.up else None
+
+    @property
+    def formed(self) -> bool:
+        """Whether it knows who the members are."""
+        return self.configuration is not None
 
     @property
     def leads(self) -> bool:
@@ -554,6 +637,16 @@ class SimServer:
         """Whether its disk says that the genesis entry is decided."""
         model = self._models.get(self.node)
         return model is not None and model.decided_through >= 1
+
+
+def number_of(member_id: int) -> int:
+    """The number of the server that is this member; it may have been others before."""
+    return member_id % 100
+
+
+def _is_news(entry: Entry) -> bool:
+    """Whether an entry is of a kind that versions before changes of the members do not know."""
+    return type(entry) is ConfigChange and entry_to_kind(entry)[0] == CHANGED_CONFIG
 
 
 def _nothing() -> None:

@@ -3,8 +3,8 @@
 A run has two parts. In the first, the weather does what it likes until most of the events have happened. Then
 everything heals (but for disks that are lost), and within ``HEAL_ELECTIONS`` election time-outs there must be one
 leader, every command in flight must have its result, a client at every server must have written and read, every lease
-must have run out, and all servers must have applied the same slots and hold the same state. Last, what clients of the
-key-value store saw is judged from outside (``history.py``).
+must have run out, all members must have applied what was chosen, and who was removed must have stopped. Last, what
+clients of the key-value store saw is judged from outside (``history.py``).
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from paxos_rsm.sim.server import SimServer
 from paxos_rsm.sim.stage import Stage
 from paxos_rsm.sim.weather import Weather
 from paxos_rsm.sim.workload import Asked, KvWorkload, Workload
-from paxos_rsm.sim.world import ELECTION_TICKS, ENTRY_BYTES, TICK_UNITS, World
+from paxos_rsm.sim.world import ELECTION_TICKS, ENTRY_BYTES, SPARES, TICK_UNITS, World
 
 __all__ = ["HEALING_EVENTS", "HEAL_ELECTIONS", "Simulation", "run_seed"]
 
@@ -69,6 +69,7 @@ class Simulation:
             self.workload.clock = lambda: stage.now
             self.workload.units_per_s = 1000 / self.world.replica.tick_ms * min(self.world.tick_units)
         self._healed_in_ticks = 0
+        self._due = 0
         self._is_judged = workload is None
         self.history: list[Asked] | None = [] if history or self._is_judged else None
         self.network = Network(stage, self.world)
@@ -76,6 +77,11 @@ class Simulation:
             number: SimServer(number, stage, self.network, self.oracle, self.executions, self.workload)
             for number in range(1, self.world.servers + 1)
         }
+        if self.world.changes:
+            for number in range(self.world.servers + 1, self.world.servers + SPARES + 1):
+                self.servers[number] = SimServer(
+                    number, stage, self.network, self.oracle, self.executions, self.workload, joins=True
+                )
         self.network.peers = dict(self.servers)
         self.clients = [self._client(number, self.world) for number in range(1, self.world.clients + 1)]
         self.weather = Weather(stage, self.world, self.network, self.servers)
@@ -121,6 +127,7 @@ class Simulation:
             failure = Failure("error", f"{type(error).__name__}: {error}", stage.events, stage.tick)
         stage.fired["slots"] += self.oracle.chosen_through
         stage.fired["ballots"] += len(self.oracle.ballots)
+        stage.fired["members changed"] += max(0, len(self.oracle.changes) - 1)
         stage.fired["commands answered"] += sum(client.answered for client in self.clients)
         stage.fired["reads answered"] += sum(client.read for client in self.clients)
         return Result(
@@ -169,8 +176,8 @@ class Simulation:
         for client in self.clients:
             client.commands_left = client.reads_left = 0
         probes = []
-        for number, server in self.servers.items():
-            if not server.spoilt:
+        for number in self.servers:
+            if self.servers[number] in self._members():
                 probe = self._client(100 + number, calm)
                 probe.home, probe.commands_left, probe.reads_left = number, PROBE_COMMANDS, 1
                 probe.start()
@@ -179,6 +186,8 @@ class Simulation:
         self._wait_until_whole(probes)
         self._healed_in_ticks = max(1, stage.tick - began)
         self._go_on_in_peace(probes)
+        for probe in probes:
+            probe.give_up()  # its server was removed meanwhile
         for server in self._members():
             server.compare_digest()
             server.replica.node.check()
@@ -191,6 +200,8 @@ class Simulation:
             if stage.now > deadline:
                 raise Broken("liveness", self._story(probes))
             next_look += LOOK_UNITS
+            if self.oracle.configuration is not None:
+                self.weather.start_added(self.oracle.configuration)
             while stage.now < next_look:
                 stage.next()
 
@@ -208,25 +219,39 @@ class Simulation:
         self._wait_until_whole(probes)
 
     def _members(self) -> list[SimServer]:
-        """Those that must be whole again: all whose disks were spared, and whoever came back all the same."""
-        return [server for server in self.servers.values() if not server.spoilt]
+        """Those that must be whole again: all members whose disks were spared, and whoever came back all the same."""
+        named = self.oracle.configuration
+        everybody = named.everybody if named is not None else ()
+        return [
+            server
+            for server in self.servers.values()
+            if not server.spoilt and (server.node in everybody or (named is None and not server.joins))
+        ]
 
     def _is_whole(self, probes: list[SimClient]) -> bool:
         members = self._members()
         if not all(server.up for server in members):
             return False
         named = self.oracle.configuration
-        if named is not None and any(s.up and s.node not in named.nodes for s in self.servers.values()):
-            return False  # wiped, and nobody has told it yet
+        if named is not None:
+            if any(s.up and not s.joins and s.node not in named.everybody for s in self.servers.values()):
+                return False  # wiped or removed, and nobody has told it yet
+            if any(s.up and s.node in named.removed for s in self.servers.values()):
+                return False
+            if any(m.promote or not m.incarnation for m in named.members):
+                return False  # on the way to become a voter, or a member
+        probes = [probe for probe in probes if self.servers[probe.home or 0] in members]
         if any(client.in_flight for client in (*self.clients, *probes)):
             return False
         if not all(probe.answered >= PROBE_COMMANDS and probe.read for probe in probes):
             return False
         leaders = {server.replica.leader for server in members}
-        applied = {server.replica.machine.applied_slot for server in members}
+        # Sessions are kept alive, so there is always something new; what there was at the last look is applied by all.
+        due, self._due = self._due, self.oracle.chosen_through
+        applied = min((server.replica.machine.applied_slot for server in members), default=0)
         # Nobody keeps a lease alive any more: those that there are run out.
         leases = self.workload.leases if isinstance(self.workload, KvWorkload) else 0
-        return not leases and len(leaders) == 1 and None not in leaders and len(applied) == 1
+        return not leases and len(leaders) == 1 and None not in leaders and 0 < due <= applied
 
     def _story(self, probes: list[SimClient]) -> str:
         servers = "; ".join(server.describe() for server in self.servers.values())

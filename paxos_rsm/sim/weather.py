@@ -7,12 +7,16 @@ stays.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import pairwise
 
 from paxos_rsm.codec.frames import register_frame
+from paxos_rsm.errors import MembershipRefused
+from paxos_rsm.paxos.changes import AddMember, Change, PromoteMember, RemoveMember, UpdateMember
+from paxos_rsm.paxos.membership import Configuration
 from paxos_rsm.sim.failure import Broken
 from paxos_rsm.sim.network import Network
-from paxos_rsm.sim.server import DIRECTORY, SNAPSHOTS, Copy, SimServer
+from paxos_rsm.sim.server import DIRECTORY, SNAPSHOTS, Copy, SimServer, number_of
 from paxos_rsm.sim.stage import Stage
 from paxos_rsm.sim.world import ELECTION_TICKS, TICK_UNITS, World
 from paxos_rsm.storage.memory import MemoryFiles, PowerLost
@@ -42,6 +46,7 @@ class Weather:
         self._is_calm = False
         self._coming: set[int] = set()
         """Servers that are down and will be started again."""
+        self._added = 0
         self.over = False
         self.held_back = world.forms_first
         """Nothing goes wrong yet."""
@@ -71,6 +76,8 @@ class Weather:
             "interrupt": self._interrupt,
             "rot": self._rot,
             "old-copy": self._old_copy,
+            "change": self._change,
+            "hand-over": self._hand_over,
         }
         self._faults = [(name, rate, makers[name]) for name, rate in world.rates.items() if rate]
 
@@ -83,7 +90,7 @@ class Weather:
             return
         rnd = self._random
         for server in self._servers.values():
-            if not server.up and not server.lost and server.number not in self._coming:
+            if not server.up and server.wanted and not server.lost and server.number not in self._coming:
                 self._coming.add(server.number)
                 at_once, later = TICK_UNITS // 10, self._ticks(2 * self._world.restart_ticks)
                 self._stage.schedule(at_once if rnd.random() < 0.3 else later, self._restart, server)
@@ -106,7 +113,18 @@ class Weather:
             server.files.power_off_after(None)
             server.files.forget_failures()
             server.files.capacity_bytes = None
-            if not server.up:
+            server.is_old = False
+            if not server.up and server.wanted:
+                server.boot()
+
+    def start_added(self, configuration: Configuration) -> None:
+        """Whoever is a member, or is to become one, is started; who was one before, with an empty directory."""
+        for member in configuration.members:
+            server = self._servers[number_of(member.member_id)]
+            server.wanted = True
+            if member.member_id != server.member_id and not member.incarnation:
+                server.start_anew(member.member_id)
+            elif server.joins and not server.up:
                 server.boot()
 
     # ---- choosing --------------------------------------------------------------------------------------------
@@ -255,7 +273,12 @@ class Weather:
         files.capacity_bytes = None
 
     def _may_lose(self, server: SimServer) -> bool:
-        """Whether the others could go on without it: enough of them, and one that knows for good who they are."""
+        """Whether the others could go on without it: enough of them, and one that knows for good who they are.
+
+        Where the members change, nobody loses anything: too few may be left to count on.
+        """
+        if self._world.changes:
+            return False
         others = [other for other in self._servers.values() if other is not server and not other.spoilt]
         enough = len(self._servers) - len(others) <= self._world.losable
         return server.spoilt or (
@@ -268,6 +291,8 @@ class Weather:
         One whose snapshots are sound must hold all that was ever forgotten where they are not: of what lies above, the
         logs have the rest.
         """
+        if self._world.changes:
+            return False
         through = max(s.forgotten_through for s in self._servers.values() if s is server or s.rotten)
         return any(
             other is not server and not (other.spoilt or other.rotten) and other.decided_on_disk >= through
@@ -397,6 +422,71 @@ class Weather:
                 self._network.introduce(server, other)
         if server.up:
             raise Broken("9", f"n{server.number} runs on an old copy of its disk, and nobody minds")
+
+    # ---- operators -------------------------------------------------------------------------------------------
+
+    def _change(self) -> bool:
+        """Somebody asks for a change of the members, and waits for what becomes of it; others may do so meanwhile."""
+        server = self._someone()
+        configuration = server.configuration if server is not None else None
+        if server is None or configuration is None:
+            return False
+        change = self._drawn_change(configuration)
+        request_id = self._random.getrandbits(63) | 1
+
+        def done(outcome: Configuration | MembershipRefused) -> None:
+            if isinstance(outcome, MembershipRefused):
+                self._stage.fire("change refused")
+                return
+            self._stage.fire(f"changed: {type(change).__name__}")
+            if isinstance(change, AddMember) and not self.over:
+                self._stage.schedule(TICK_UNITS, self.start_added, outcome)
+
+        if isinstance(change, AddMember) and self._random.random() < 0.3:
+            added = self._servers[number_of(change.member.member_id)]
+            if not added.wanted:
+                # Its operator does not wait; it does, until somebody knows that it was added.
+                added.member_id, added.wanted = change.member.member_id, True
+        server.feed(server.replica.changes.ask, request_id, change, done)
+        return True
+
+    def _drawn_change(self, configuration: Configuration) -> Change:
+        rnd = self._random
+        members = configuration.members
+        servers = self._servers.values()
+        numbers = {number_of(member.member_id) for member in configuration.members}
+        unborn = [server for server in servers if server.number not in numbers]
+        few = len(configuration.nodes) < rnd.choice((2, 3, 4))
+        draw = rnd.random()
+        if unborn and (few or draw < 0.4):
+            server = rnd.choice(unborn)
+            self._added += 1
+            member_id = 100 * (1 + self._added) + server.number
+            promote = rnd.random() < 0.8
+            return AddMember(replace(server.introduction, member_id=member_id, promote=promote))
+        member = rnd.choice(members)
+        leaders = [m for m in members if any(s.leads and s.node == m.incarnation for s in self._up())]
+        if leaders and rnd.random() < 0.4:
+            member = leaders[0]
+        if draw < 0.8 and not few:
+            return RemoveMember(member.member_id)
+        learners = [m for m in members if m.learner]
+        if learners and draw < 0.9:
+            return PromoteMember(rnd.choice(learners).member_id)
+        return UpdateMember(
+            member.member_id, f"http://n{number_of(member.member_id)}:{rnd.randint(2380, 2399)}"
+        )
+
+    def _hand_over(self) -> bool:
+        """A leader is told to hand over its place."""
+        leaders = [server for server in self._up() if server.leads]
+        if not leaders:
+            return False
+        leader = self._random.choice(leaders)
+        others = [server.node for server in self._up() if server is not leader]
+        to = self._random.choice(others) if others and self._random.random() < 0.5 else None
+        leader.feed(leader.replica.node.hand_over, to)
+        return True
 
     # ---- links -----------------------------------------------------------------------------------------------
 

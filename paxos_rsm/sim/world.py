@@ -59,11 +59,17 @@ FAULTS: Mapping[str, tuple[float, ...]] = MappingProxyType(
         "interrupt": (0.0, 0.02, 0.1),
         "rot": (0.0, 0.0, 0.05, 0.2),
         "old-copy": (0.0, 0.0, 0.01),
+        # What operators do.
+        "change": (0.0, 0.0, 0.0, 0.04),
+        "hand-over": (0.0, 0.0, 0.02),
     }
 )
 """Every kind of fault that comes and goes, with the rates (per tick of the cluster) that a world draws from."""
 
-_DRAWN_LAST = frozenset({"snapshot", "absence", "interrupt", "rot", "old-copy"})
+_DRAWN_LAST = frozenset({"snapshot", "absence", "interrupt", "rot", "old-copy", "change", "hand-over"})
+
+SPARES = 5
+"""Servers that may be added to a cluster whose members change."""
 
 SNAPSHOT_LOG_BYTES = (1_500, 4_000, 4_000, 12_000, 1 << 40)
 """Runs are short, and so are their logs: a snapshot is due often, or never."""
@@ -91,6 +97,7 @@ RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
         "patience_ticks": (1, 100_000),
         "calm": (0, 1),
         "digest_slots": (1, 1 << 20),
+        "old_server": (0, 9),
         **dict.fromkeys(FAULTS, (0, 1)),
     }
 )
@@ -153,6 +160,8 @@ class World:
     """The share of the time in which no fault begins."""
     digest_slots: int = 32
     """Digests of the whole state are compared at every slot that this divides."""
+    old_server: int = 0
+    """The number of one that knows of no changes of the members, until all is healed; 0: all are of this version."""
 
     @classmethod
     def draw(cls, rnd: Random) -> "World":
@@ -231,7 +240,13 @@ class World:
                 rate = min(0.3, rnd.choice(FAULTS[name]) * storm)
                 rates[name] = 0.0 if fair else rate
         settings = replace(drawn_world.settings, entry_bytes_max=entry_bytes_max)
-        return replace(drawn_world, settings=settings, replica=replica, rates=rates)
+        old_server = rnd.choice((0, 0, 0, 0, rnd.randint(1, servers))) if rates["change"] else 0
+        return replace(drawn_world, settings=settings, replica=replica, rates=rates, old_server=old_server)
+
+    @property
+    def changes(self) -> bool:
+        """Whether the members change."""
+        return bool(self.rates.get("change"))
 
     @property
     def message_bytes_max(self) -> int:

@@ -21,7 +21,7 @@ from paxos_rsm.paxos.quorum import QuorumSizes
 from paxos_rsm.paxos.settings import Settings
 from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Batch, ConfigChange, NodeId
 from paxos_rsm.sim import network as network_module
-from paxos_rsm.sim.network import LATE_TICKS_MAX, RETRY_TICKS, Network
+from paxos_rsm.sim.network import GRACE_TICKS, LATE_TICKS_MAX, RETRY_TICKS, Network
 from paxos_rsm.sim.stage import Stage
 from paxos_rsm.sim.world import ELECTION_TICKS, TICK_UNITS
 from paxos_rsm.transport.handshake import Hello, PeerBook, Reason, Refusal
@@ -52,6 +52,7 @@ class Listener:
         self.up = False
         self.paused_until = 0
         self.book = PeerBook({101, 102, 103})
+        self.known: Configuration | None = None
         self.heard: list[tuple[NodeId, Message]] = []
         self.streams: list[tuple[str, NodeId]] = []
         self.refusals: list[Refusal] = []
@@ -76,6 +77,13 @@ class Listener:
 
     def receive(self, sender: NodeId, message: Message) -> None:
         self.heard.append((sender, message))
+
+    def understands(self, message: Message) -> bool:
+        return True
+
+    @property
+    def configuration(self) -> Configuration | None:
+        return self.known
 
     # what tests do
 
@@ -268,15 +276,19 @@ class TestRefusals:
         net.pass_units()
         assert net.b.refusals == []
 
-    def test_who_is_not_named_by_the_configuration_is_not_heard(self) -> None:
+    def test_who_is_not_named_by_the_configuration_is_not_heard_for_long(self) -> None:
         net = Net()
         net.a.say(net.b, *numbered([1]))
         net.pass_units()
         members = (net.b.member, Member(99, 101, "n1", "http://n1:2380"))
         net.b.book.form(Configuration(7, members, QuorumSizes.majority(2)))
+        net.network.formed(net.b)
         net.a.say(net.b, *numbered([2]))
+        net.pass_units(1)  # the others may need it yet
+        net.pass_units(GRACE_TICKS * TICK_UNITS)
+        net.a.say(net.b, *numbered([3]))
         net.pass_units()
-        assert net.b.slots == [1]
+        assert net.b.slots == [1, 2]
 
 
 class TestMessages:

@@ -88,15 +88,22 @@ def test_the_genesis_needs_every_initial_member_and_later_slots_a_quorum() -> No
     story.vote(2, FIRST, X)  # no configuration governs it yet
     assert not story.oracle.chosen
     story.vote(1, FIRST, GENESIS, [C])
-    assert story.oracle.chosen == {1: GENESIS}
+    assert story.oracle.chosen == {1: GENESIS, 2: X}
     assert story.oracle.configuration == GENESIS.configuration
     story.vote(3, FIRST, X, [A])
     assert 3 not in story.oracle.chosen
     story.vote(3, FIRST, X, [C])
     assert story.oracle.chosen[3] == X
-    assert story.oracle.chosen_through == 1  # slot 2 is a hole
+
+
+def test_slots_are_judged_in_their_order() -> None:
+    story = Story()
+    story.vote(3, FIRST, X)
+    assert story.oracle.chosen_through == 1  # slot 2 is a hole, and who governs slot 3 is not known
+    assert 3 not in story.oracle.chosen
     story.vote(2, ballot(2), Y, [A, B])
     assert story.oracle.chosen_through == 3
+    assert story.oracle.chosen[3] == X
 
 
 def test_votes_of_two_ballots_do_not_add_up(story: Story) -> None:
@@ -457,6 +464,7 @@ class TestRule5:
             story.says(C, told)
 
     def test_what_came_after_the_promise_need_not_be_in_it(self, story: Story) -> None:
+        story.chosen(2, X)
         story.chosen(3, Y)
         story.promise(ballot(2, B))
         story.vote(2, ballot(2, B), X, [C])

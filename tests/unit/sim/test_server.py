@@ -325,7 +325,7 @@ class TestDisks:
     def test_a_cluster_formed_with_another_incarnation_is_told(self) -> None:
         simulation = busy()
         server = follower(simulation)
-        server.formed = False
+        server._configuration = None
         server.node += 1
         with broken("9", "was formed with another incarnation of it"):
             server._look_at_configuration()
