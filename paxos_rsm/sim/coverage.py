@@ -74,6 +74,7 @@ _DEFENCE = "cannot come to pass; guards against a caller that asks for it"
 _RARE = "too rare to be asked of every campaign; a transcript in tests/scripts has it"
 _SHORTCUT = "a shortcut to what the line after it would say"
 _RESTORED = "no simulated cluster begins with a restored state"
+_DIVERGED = "a simulated state does not go wrong by itself; tests/unit/replica/test_rebuilding.py makes one"
 _HONEST = "every simulated server is honest, and so is every client"
 
 EXEMPT: Mapping[str, str] = MappingProxyType(
@@ -147,6 +148,15 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "if session.pending and session.pending[0].first_seq <= outcome.first_seq:": _HONEST,
         "replica.local_sessions.LocalSessions._overloaded": _HONEST,
         "replica.local_sessions.LocalSessions.applied: elif type(outcome) is Overloaded:": _HONEST,
+        "replica.replica.Replica._compare: if found.verdict is Verdict.MINORITY:": _DIVERGED,
+        "replica.replica.Replica._fetch_state": _DIVERGED,
+        "replica.replica.Replica._fetch_state: if able:": _DIVERGED,
+        "replica.replica.Replica.divergent": _VIEW,
+        "replica.replica.Replica.divergent: case Verdict.MINORITY:": _VIEW,
+        "replica.replica.Replica.divergent: case Verdict.UNDECIDED:": _VIEW,
+        "replica.replica.Replica.divergent: case _:": _VIEW,
+        "replica.replica.Replica.installed: if self._rebuild_from:": _DIVERGED,
+        "replica.replica.Replica.turn: if self._rebuild_from:": _DIVERGED,
         "replica.replica.Replica.encode_result": _VIEW,
         "replica.replica.Replica.reads_waiting": _VIEW,
         "replica.replica.Replica.timer_remaining_ms": _VIEW,
