@@ -1,7 +1,4 @@
-"""Every planted bug, by what it is about.
-
-Left out are the features that do not exist yet (snapshots, compaction of the log): whoever builds them plants theirs.
-"""
+"""Every planted bug, by what it is about."""
 
 from tests.mutants.catalogue.disk import DISK
 from tests.mutants.catalogue.learning import LEARNING
@@ -10,6 +7,7 @@ from tests.mutants.catalogue.members import MEMBERS
 from tests.mutants.catalogue.promises import PROMISES
 from tests.mutants.catalogue.reads import READS
 from tests.mutants.catalogue.sessions import SESSIONS
+from tests.mutants.catalogue.snapshots import SNAPSHOTS
 from tests.mutants.catalogue.store import STORE
 from tests.mutants.catalogue.values import VALUES
 from tests.mutants.mutant import Mutant
@@ -25,5 +23,6 @@ MUTANTS: tuple[Mutant, ...] = (
     *STORE,
     *LEASES,
     *DISK,
+    *SNAPSHOTS,
     *MEMBERS,
 )
