@@ -72,6 +72,23 @@ def test_a_new_cluster_begins_with_the_state_of_the_old_one(new_cluster: NewClus
     assert (status["revision"], status["totalKey"]) == (KEYS + 2, KEYS)
 
 
+def test_a_server_that_joins_has_the_restored_state_too(new_cluster: NewCluster, backup: Path) -> None:
+    """The log of such a cluster begins with slot 1, and yet does not say all."""
+    cluster = new_cluster(1)
+    restore(cluster, cluster["n1"], backup)
+    cluster.start()
+    with client_at(*cluster.endpoints) as client:
+        client.put("key/new", "n")
+    server = cluster.add()
+    added = run(cluster, "member", "add", server.name, "--peer-urls", server.peer_url)
+    assert added.returncode == 0, added.stderr
+    server.start()
+    eventually(lambda: same_state(cluster), "state that both have")
+    assert "installed a snapshot" in server.log()
+    with client_at(server.endpoint) as client:
+        assert client.get("key/0299").value == b"value 299"
+
+
 def test_sessions_of_the_old_cluster_are_not_taken_for_those_of_the_new(
     new_cluster: NewCluster, backup: Path, tmp_path: Path
 ) -> None:

@@ -4,9 +4,9 @@ import subprocess
 
 from paxos_rsm.testing.cluster import LocalCluster, LocalServer
 from tests.integration.clients import client_at
-from tests.integration.command_line import command, environment
+from tests.integration.command_line import command, environment, run
 from tests.integration.conftest import NewCluster
-from tests.integration.waiting import eventually, status_of
+from tests.integration.waiting import eventually, same_state, status_of
 
 FORCE = "--force-new-cluster"
 
@@ -91,6 +91,24 @@ def test_the_others_are_refused_when_they_come_back(new_cluster: NewCluster) -> 
     with client_at(server.endpoint) as client:
         client.put("key/new", "n")
     assert [member.name for member in server.status().members] == ["n1"]
+
+
+def test_it_grows_again(new_cluster: NewCluster) -> None:
+    cluster = lost(new_cluster)
+    server = cluster["n1"]
+    server.flags += [FORCE, "--yes"]
+    server.start()
+    eventually(lambda: leads(server), "n1 leading alone")
+    cluster.remove("n2")
+    cluster.remove("n3")
+    other = cluster.add("n4")
+    added = run(cluster, "member", "add", "n4", "--peer-urls", other.peer_url)
+    assert added.returncode == 0, added.stderr
+    other.start()
+    eventually(lambda: same_state(cluster), "state that both have")
+    with client_at(other.endpoint) as client:
+        assert client.get("key/49").value == b"value 49"
+        client.put("key/new", "n")
 
 
 def test_where_there_is_nothing_it_makes_nothing(new_cluster: NewCluster) -> None:
