@@ -49,7 +49,8 @@ Examples:
       --initial-cluster n1=http://10.0.0.1:2380,n2=http://10.0.0.2:2380,n3=http://10.0.0.3:2380
   paxos-rsm snapshot restore backup.db --bump-revision 1000000000 --mark-compacted
 
-Then start the server with the same --name, --data-dir, --initial-cluster and --initial-cluster-token.
+Then start the server with the same --name, --data-dir, --initial-cluster and --initial-cluster-token; a cluster of
+one that is not to use port 2380 with the same --initial-advertise-peer-urls.
 """
 
 file_argument = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
