@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from paxos_rsm._proto import kv_pb2 as paxos__rsm_dot_v1_dot_kv__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epaxos_rsm/v1/maintenance.proto\x12\x0cpaxos_rsm.v1\x1a\x15paxos_rsm/v1/kv.proto\"\xb6\x01\n\x0c\x41larmRequest\x12\x36\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32&.paxos_rsm.v1.AlarmRequest.AlarmAction\x12\x10\n\x08memberID\x18\x02 \x01(\x04\x12&\n\x05\x61larm\x18\x03 \x01(\x0e\x32\x17.paxos_rsm.v1.AlarmType\"4\n\x0b\x41larmAction\x12\x07\n\x03GET\x10\x00\x12\x0c\n\x08\x41\x43TIVATE\x10\x01\x12\x0e\n\nDEACTIVATE\x10\x02\"G\n\x0b\x41larmMember\x12\x10\n\x08memberID\x18\x01 \x01(\x04\x12&\n\x05\x61larm\x18\x02 \x01(\x0e\x32\x17.paxos_rsm.v1.AlarmType\"h\n\rAlarmResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.paxos_rsm.v1.ResponseHeader\x12)\n\x06\x61larms\x18\x02 \x03(\x0b\x32\x19.paxos_rsm.v1.AlarmMember\"\x17\n\x15\x45ndpointStatusRequest\"\xee\x01\n\x16\x45ndpointStatusResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.paxos_rsm.v1.ResponseHeader\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x62Size\x18\x03 \x01(\x03\x12\x0e\n\x06leader\x18\x04 \x01(\x04\x12\x11\n\traftIndex\x18\x05 \x01(\x04\x12\x10\n\x08raftTerm\x18\x06 \x01(\x04\x12\x18\n\x10raftAppliedIndex\x18\x07 \x01(\x04\x12\x0e\n\x06\x65rrors\x18\x08 \x03(\t\x12\x13\n\x0b\x64\x62SizeInUse\x18\t \x01(\x03\x12\x11\n\tisLearner\x18\n \x01(\x08\"\x13\n\x11\x44\x65\x66ragmentRequest\"B\n\x12\x44\x65\x66ragmentResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.paxos_rsm.v1.ResponseHeader\"\r\n\x0bHashRequest\"J\n\x0cHashResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.paxos_rsm.v1.ResponseHeader\x12\x0c\n\x04hash\x18\x02 \x01(\r\"!\n\rHashKVRequest\x12\x10\n\x08revision\x18\x01 \x01(\x03\"f\n\x0eHashKVResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.paxos_rsm.v1.ResponseHeader\x12\x0c\n\x04hash\x18\x02 \x01(\r\x12\x18\n\x10\x63ompact_revision\x18\x03 \x01(\x03\"\x11\n\x0fSnapshotRequest\"g\n\x10SnapshotResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.paxos_rsm.v1.ResponseHeader\x12\x17\n\x0fremaining_bytes\x18\x02 \x01(\x04\x12\x0c\n\x04\x62lob\x18\x03 \x01(\x0c\"%\n\x11MoveLeaderRequest\x12\x10\n\x08targetID\x18\x01 \x01(\x04\"B\n\x12MoveLeaderResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.paxos_rsm.v1.ResponseHeader*/\n\tAlarmType\x12\x08\n\x04NONE\x10\x00\x12\x0b\n\x07NOSPACE\x10\x01\x12\x0b\n\x07\x43ORRUPT\x10\x02\x32\x97\x04\n\x0bMaintenance\x12@\n\x05\x41larm\x12\x1a.paxos_rsm.v1.AlarmRequest\x1a\x1b.paxos_rsm.v1.AlarmResponse\x12S\n\x06Status\x12#.paxos_rsm.v1.EndpointStatusRequest\x1a$.paxos_rsm.v1.EndpointStatusResponse\x12O\n\nDefragment\x12\x1f.paxos_rsm.v1.DefragmentRequest\x1a .paxos_rsm.v1.DefragmentResponse\x12=\n\x04Hash\x12\x19.paxos_rsm.v1.HashRequest\x1a\x1a.paxos_rsm.v1.HashResponse\x12\x43\n\x06HashKV\x12\x1b.paxos_rsm.v1.HashKVRequest\x1a\x1c.paxos_rsm.v1.HashKVResponse\x12K\n\x08Snapshot\x12\x1d.paxos_rsm.v1.SnapshotRequest\x1a\x1e.paxos_rsm.v1.SnapshotResponse0\x01\x12O\n\nMoveLeader\x12\x1f.paxos_rsm.v1.MoveLeaderRequest\x1a .paxos_rsm.v1.MoveLeaderResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epaxos_rsm/v1/maintenance.proto\x12\x0cpaxos_rsm.v1\x1a\x15paxos_rsm/v1/kv.proto\"\xb6\x01\n\x0c\x41larmRequest\x12\x36\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32&.paxos_rsm.v1.AlarmRequest.AlarmAction\x12\x10\n\x08memberID\x18\x02 \x01(\x04\x12&\n\x05\x61larm\x18\x03 \x01(\x0e\x32\x17.paxos_rsm.v1.AlarmType\"4\n\x0b\x41larmAction\x12\x07\n\x03GET\x10\x00\x12\x0c\n\x08\x41\x43TIVATE\x10\x01\x12\x0e\n\nDEACTIVATE\x10\x02\"G\n\x0b\x41larmMember\x12\x10\n\x08memberID\x18\x01 \x01(\x04\x12&\n\x05\x61larm\x18\x02 \x01(\x0e\x32\x17.paxos_rsm.v1.AlarmType\"h\n\rAlarmResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.paxos_rsm.v1.ResponseHeader\x12)\n\x06\x61larms\x18\x02 \x03(\x0b\x32\x19.paxos_rsm.v1.AlarmMember\"\x17\n\x15\x45ndpointStatusRequest\"\x83\x02\n\x16\x45ndpointStatusResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.paxos_rsm.v1.ResponseHeader\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x62Size\x18\x03 \x01(\x03\x12\x0e\n\x06leader\x18\x04 \x01(\x04\x12\x11\n\traftIndex\x18\x05 \x01(\x04\x12\x10\n\x08raftTerm\x18\x06 \x01(\x04\x12\x18\n\x10raftAppliedIndex\x18\x07 \x01(\x04\x12\x0e\n\x06\x65rrors\x18\x08 \x03(\t\x12\x13\n\x0b\x64\x62SizeInUse\x18\t \x01(\x03\x12\x11\n\tisLearner\x18\n \x01(\x08\x12\x13\n\x0b\x64\x62SizeQuota\x18\x0c \x01(\x03\"\x13\n\x11\x44\x65\x66ragmentRequest\"B\n\x12\x44\x65\x66ragmentResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.paxos_rsm.v1.ResponseHeader\"\r\n\x0bHashRequest\"J\n\x0cHashResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.paxos_rsm.v1.ResponseHeader\x12\x0c\n\x04hash\x18\x02 \x01(\r\"!\n\rHashKVRequest\x12\x10\n\x08revision\x18\x01 \x01(\x03\"f\n\x0eHashKVResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.paxos_rsm.v1.ResponseHeader\x12\x0c\n\x04hash\x18\x02 \x01(\r\x12\x18\n\x10\x63ompact_revision\x18\x03 \x01(\x03\"\x11\n\x0fSnapshotRequest\"g\n\x10SnapshotResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.paxos_rsm.v1.ResponseHeader\x12\x17\n\x0fremaining_bytes\x18\x02 \x01(\x04\x12\x0c\n\x04\x62lob\x18\x03 \x01(\x0c\"%\n\x11MoveLeaderRequest\x12\x10\n\x08targetID\x18\x01 \x01(\x04\"B\n\x12MoveLeaderResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.paxos_rsm.v1.ResponseHeader*/\n\tAlarmType\x12\x08\n\x04NONE\x10\x00\x12\x0b\n\x07NOSPACE\x10\x01\x12\x0b\n\x07\x43ORRUPT\x10\x02\x32\x97\x04\n\x0bMaintenance\x12@\n\x05\x41larm\x12\x1a.paxos_rsm.v1.AlarmRequest\x1a\x1b.paxos_rsm.v1.AlarmResponse\x12S\n\x06Status\x12#.paxos_rsm.v1.EndpointStatusRequest\x1a$.paxos_rsm.v1.EndpointStatusResponse\x12O\n\nDefragment\x12\x1f.paxos_rsm.v1.DefragmentRequest\x1a .paxos_rsm.v1.DefragmentResponse\x12=\n\x04Hash\x12\x19.paxos_rsm.v1.HashRequest\x1a\x1a.paxos_rsm.v1.HashResponse\x12\x43\n\x06HashKV\x12\x1b.paxos_rsm.v1.HashKVRequest\x1a\x1c.paxos_rsm.v1.HashKVResponse\x12K\n\x08Snapshot\x12\x1d.paxos_rsm.v1.SnapshotRequest\x1a\x1e.paxos_rsm.v1.SnapshotResponse0\x01\x12O\n\nMoveLeader\x12\x1f.paxos_rsm.v1.MoveLeaderRequest\x1a .paxos_rsm.v1.MoveLeaderResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'paxos_rsm._proto.maintenance_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ALARMTYPE']._serialized_start=1251
-  _globals['_ALARMTYPE']._serialized_end=1298
+  _globals['_ALARMTYPE']._serialized_start=1272
+  _globals['_ALARMTYPE']._serialized_end=1319
   _globals['_ALARMREQUEST']._serialized_start=72
   _globals['_ALARMREQUEST']._serialized_end=254
   _globals['_ALARMREQUEST_ALARMACTION']._serialized_start=202
@@ -45,27 +45,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENDPOINTSTATUSREQUEST']._serialized_start=435
   _globals['_ENDPOINTSTATUSREQUEST']._serialized_end=458
   _globals['_ENDPOINTSTATUSRESPONSE']._serialized_start=461
-  _globals['_ENDPOINTSTATUSRESPONSE']._serialized_end=699
-  _globals['_DEFRAGMENTREQUEST']._serialized_start=701
-  _globals['_DEFRAGMENTREQUEST']._serialized_end=720
-  _globals['_DEFRAGMENTRESPONSE']._serialized_start=722
-  _globals['_DEFRAGMENTRESPONSE']._serialized_end=788
-  _globals['_HASHREQUEST']._serialized_start=790
-  _globals['_HASHREQUEST']._serialized_end=803
-  _globals['_HASHRESPONSE']._serialized_start=805
-  _globals['_HASHRESPONSE']._serialized_end=879
-  _globals['_HASHKVREQUEST']._serialized_start=881
-  _globals['_HASHKVREQUEST']._serialized_end=914
-  _globals['_HASHKVRESPONSE']._serialized_start=916
-  _globals['_HASHKVRESPONSE']._serialized_end=1018
-  _globals['_SNAPSHOTREQUEST']._serialized_start=1020
-  _globals['_SNAPSHOTREQUEST']._serialized_end=1037
-  _globals['_SNAPSHOTRESPONSE']._serialized_start=1039
-  _globals['_SNAPSHOTRESPONSE']._serialized_end=1142
-  _globals['_MOVELEADERREQUEST']._serialized_start=1144
-  _globals['_MOVELEADERREQUEST']._serialized_end=1181
-  _globals['_MOVELEADERRESPONSE']._serialized_start=1183
-  _globals['_MOVELEADERRESPONSE']._serialized_end=1249
-  _globals['_MAINTENANCE']._serialized_start=1301
-  _globals['_MAINTENANCE']._serialized_end=1836
+  _globals['_ENDPOINTSTATUSRESPONSE']._serialized_end=720
+  _globals['_DEFRAGMENTREQUEST']._serialized_start=722
+  _globals['_DEFRAGMENTREQUEST']._serialized_end=741
+  _globals['_DEFRAGMENTRESPONSE']._serialized_start=743
+  _globals['_DEFRAGMENTRESPONSE']._serialized_end=809
+  _globals['_HASHREQUEST']._serialized_start=811
+  _globals['_HASHREQUEST']._serialized_end=824
+  _globals['_HASHRESPONSE']._serialized_start=826
+  _globals['_HASHRESPONSE']._serialized_end=900
+  _globals['_HASHKVREQUEST']._serialized_start=902
+  _globals['_HASHKVREQUEST']._serialized_end=935
+  _globals['_HASHKVRESPONSE']._serialized_start=937
+  _globals['_HASHKVRESPONSE']._serialized_end=1039
+  _globals['_SNAPSHOTREQUEST']._serialized_start=1041
+  _globals['_SNAPSHOTREQUEST']._serialized_end=1058
+  _globals['_SNAPSHOTRESPONSE']._serialized_start=1060
+  _globals['_SNAPSHOTRESPONSE']._serialized_end=1163
+  _globals['_MOVELEADERREQUEST']._serialized_start=1165
+  _globals['_MOVELEADERREQUEST']._serialized_end=1202
+  _globals['_MOVELEADERRESPONSE']._serialized_start=1204
+  _globals['_MOVELEADERRESPONSE']._serialized_end=1270
+  _globals['_MAINTENANCE']._serialized_start=1322
+  _globals['_MAINTENANCE']._serialized_end=1857
 # @@protoc_insertion_point(module_scope)

@@ -154,6 +154,8 @@ class Server:
                 origins=config.cors,
             )
         await self._replica.start()
+        if self._etcd is not None:
+            self._etcd.start()
         await self._grpc.start()
         if self._gateway is not None:
             await self._gateway.start()
@@ -218,7 +220,14 @@ class Server:
             initial_member_ids=config.member_ids,
             client_urls=config.client_urls,
         )
-        self._etcd = EtcdServices(replica, machine, known, tuning, leaderless_ms=leaderless_ms)
+        self._etcd = EtcdServices(
+            replica,
+            machine,
+            known,
+            tuning,
+            leaderless_ms=leaderless_ms,
+            least_level=replica.network.least_level,
+        )
         admin = AdminService(
             replica,
             known,

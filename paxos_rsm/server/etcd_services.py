@@ -10,10 +10,13 @@ A server that runs another state machine has Cluster and Maintenance; the others
 of gRPC's "method not found".
 """
 
+from collections.abc import Callable
+
 import grpc
 
 from paxos_rsm.config import Tuning
 from paxos_rsm.machines.base import StateMachine
+from paxos_rsm.machines.kv.autocompaction import AutoCompaction, CompactionMode, parse_retention
 from paxos_rsm.machines.kv.machine import KeyValueMachine
 from paxos_rsm.replica.api import ReplicaHandle
 from paxos_rsm.server import (
@@ -30,6 +33,7 @@ from paxos_rsm.server.cluster_service import ClusterService
 from paxos_rsm.server.election_service import ElectionService
 from paxos_rsm.server.etcd_calls import CallLimits, EtcdCalls
 from paxos_rsm.server.headers import Headers
+from paxos_rsm.server.housekeeping import Housekeeping
 from paxos_rsm.server.key_queue import KeyQueue
 from paxos_rsm.server.kv_service import KvService
 from paxos_rsm.server.leadership import Leadership
@@ -65,11 +69,14 @@ class EtcdServices:
         tuning: Tuning,
         *,
         leaderless_ms: int,
+        least_level: Callable[[], int] = lambda: 0,
     ) -> None:
+        """``least_level``: what all members of the configuration are known to understand (transport/handshake.py)."""
         store = machine if isinstance(machine, KeyValueMachine) else None
         self._own: OwnSessions | None = None
         self._watches: WatchService | None = None
         self._queue: KeyQueue | None = None
+        self._housekeeping: Housekeeping | None = None
         if store is not None:
             self._own = OwnSessions(
                 replica, frame_bytes_max=tuning.frame_bytes_max, in_flight_max=tuning.unary_in_flight_max
@@ -89,6 +96,14 @@ class EtcdServices:
         if store is None or self._own is None:
             self._handlers.append(_NoStore(f"{type(machine).__module__}:{type(machine).__qualname__}"))
             return
+        self._housekeeping = Housekeeping(
+            replica,
+            store,
+            self._own,
+            quota_bytes=tuning.quota_bytes,
+            compaction=_auto_compaction(tuning),
+            least_level=least_level,
+        )
         hub = WatchHub(replica, store)
         store.watch_compaction(hub.compacting)
         self._watches = WatchService(replica, hub, headers, _watch_limits(tuning, leaderless_ms))
@@ -112,11 +127,18 @@ class EtcdServices:
         """What a gRPC server is given."""
         return self._handlers
 
+    def start(self) -> None:
+        """From here on the server does by itself what the store needs done."""
+        if self._housekeeping is not None:
+            self._housekeeping.start()
+
     # ---- the end -------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
         """Takes nothing new."""
         self.calls.stopping = True
+        if self._housekeeping is not None:
+            self._housekeeping.stop()
         if self._watches is not None:
             self._watches.stop()
 
@@ -131,6 +153,12 @@ class EtcdServices:
         """Tells whoever still waits that there will be no answer."""
         if self._own is not None:
             self._own.close()
+
+
+def _auto_compaction(tuning: Tuning) -> AutoCompaction | None:
+    mode = CompactionMode(tuning.auto_compaction_mode)
+    retention = parse_retention(mode, tuning.auto_compaction_retention)
+    return AutoCompaction(mode, retention) if retention else None
 
 
 def _watch_limits(tuning: Tuning, leaderless_ms: int) -> WatchLimits:

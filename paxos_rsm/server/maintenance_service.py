@@ -2,8 +2,9 @@
 
 One servicer under two names, ``paxos_rsm.v1.Maintenance`` and ``etcdserverpb.Maintenance``.
 
-*Status* answers at once, from what this server knows, without a leader too; ``dbSize`` is the log on disk. *Alarm*
-lists none: there are none in this version (a server with a full disk stops voting by itself). *Defragment* says OK and
+*Status* answers at once, from what this server knows, without a leader too; ``dbSize`` is the log on disk,
+``dbSizeInUse`` what the quota counts. *Alarm* lists what stands (``alarms.py``) once this server knows all that was
+acknowledged; none can be set, and to disarm one does nothing: they end by themselves. *Defragment* says OK and
 does nothing: the state lies in memory, and no file of ours has holes. *Hash* is over the whole state of this server as
 it is, *HashKV* over the key-value store up to a revision (see ``kv_hash.py``). *MoveLeader* is for the server that
 leads: it answers once the other does.
@@ -25,6 +26,7 @@ from paxos_rsm.errors import PaxosRsmError, ResourceExhausted
 from paxos_rsm.machines.base import StateMachine
 from paxos_rsm.machines.kv.machine import KeyValueMachine
 from paxos_rsm.replica.api import ReplicaHandle, ReplicaStatus
+from paxos_rsm.server.alarms import alarm_text, alarms_of
 from paxos_rsm.server.etcd_calls import NO_LEADER, status_of
 from paxos_rsm.server.headers import Headers
 from paxos_rsm.server.kv_hash import hash_at, hash_of, revision_error, snapshot_of
@@ -79,30 +81,42 @@ class MaintenanceService:
 
     # ---- at once -------------------------------------------------------------------------------------------
 
-    async def _alarm(self, data: bytes, _context: Context) -> bytes:
+    async def _alarm(self, data: bytes, context: Context) -> bytes:
         request = parse(pb.AlarmRequest, data)
-        if request.action != pb.AlarmRequest.GET:
+        if request.action == pb.AlarmRequest.ACTIVATE:
             raise StatusError(
                 grpc.StatusCode.UNIMPLEMENTED,
-                "paxos_rsm: this version has no alarms that could be set or cleared; a server that must not go on "
-                "(damage, a full disk) stops voting by itself and says so in its log",
+                "paxos_rsm: an alarm cannot be set by hand: each says what is so, and ends when it is so no more",
             )
-        return pb.AlarmResponse(header=self._headers.make()).SerializeToString()
+        if request.action == pb.AlarmRequest.DEACTIVATE:
+            # As etcd answers where none was disarmed: what still stands ends by itself, once there is room.
+            return pb.AlarmResponse(header=self._headers.make()).SerializeToString()
+        if isinstance(self._machine, KeyValueMachine):
+            await self._read_index(context)
+        asked = (request.alarm,) if request.alarm else pb.AlarmType.values()
+        alarms = [each for each in self._alarms(self._replica.status()) if each.alarm in asked]
+        return pb.AlarmResponse(header=self._headers.make(), alarms=alarms).SerializeToString()
+
+    def _alarms(self, status: ReplicaStatus) -> list[pb.AlarmMember]:
+        return alarms_of(status, self._machine, self._headers.member_id)
 
     async def _status(self, data: bytes, _context: Context) -> bytes:
         parse(pb.EndpointStatusRequest, data)
         status = self._replica.status()
+        store = self._machine if isinstance(self._machine, KeyValueMachine) else None
+        errors = [] if status.leader else [NO_LEADER.message]
         return pb.EndpointStatusResponse(
             header=self._headers.make(),
             version=ETCD_VERSION,
             dbSize=status.log_bytes,
-            dbSizeInUse=status.log_bytes,
+            dbSizeInUse=store.state_bytes if store is not None else status.log_bytes,
+            dbSizeQuota=store.quota_bytes if store is not None else 0,
             leader=_leader_id(status),
             raftIndex=status.decided_slot,
             raftTerm=status.ballot.round,
             raftAppliedIndex=status.applied_slot,
             isLearner=self._is_learner(status),
-            errors=() if status.leader else (NO_LEADER.message,),
+            errors=errors + [alarm_text(each) for each in self._alarms(status)],
         ).SerializeToString()
 
     def _is_learner(self, status: ReplicaStatus) -> bool:

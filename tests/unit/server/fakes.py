@@ -98,6 +98,7 @@ class FakeReplica:
         self.change_hangs = False
         self.handed_over: list[int | None] = []
         self.heir: int | None = None
+        self.divergent: frozenset[int] = frozenset()
         self.remaining_ms: dict[int, int] = {}
         """By timer: what ``timer_remaining_ms`` says."""
         self._frames: list[bytes] = []
@@ -211,6 +212,7 @@ class FakeReplica:
             sessions=self.machine.session_count,
             configuration=self.configuration,
             reachable=frozenset({1, 2}),
+            divergent=self.divergent,
         )
 
     def timer_remaining_ms(self, timer: int, armed: int) -> int | None:

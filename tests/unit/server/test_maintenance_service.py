@@ -13,7 +13,7 @@ from paxos_rsm._proto import maintenance_pb2 as pb
 from paxos_rsm.codec.kv import KvCodec
 from paxos_rsm.machines.base import Position, SimpleMachine
 from paxos_rsm.machines.kv.machine import KeyValueMachine
-from paxos_rsm.machines.kv.types import Compact, Put
+from paxos_rsm.machines.kv.types import Compact, DeleteRange, Put, SetQuota
 from paxos_rsm.paxos.membership import Configuration, Member
 from paxos_rsm.paxos.quorum import QuorumSizes
 from paxos_rsm.server.headers import Headers
@@ -66,13 +66,13 @@ async def staged(leader: bool = True) -> AsyncIterator[Stage]:
 @pytest.mark.parametrize("service", SERVICES)
 async def test_status_tells_the_log_and_the_leader_by_its_member_id(service: str) -> None:
     async with staged() as stage:
-        members = (Member(1, 0x39, "n1", "http://a:2380"), Member(2, 0x32, "n2", "http://b:2380"))
+        members = (Member(1, 0x39, "n1", "http://a:2380"), Member(2, 0x31, "n2", "http://b:2380"))
         stage.replica.configuration = Configuration(0xC1, members, QuorumSizes.majority(2))
         status = await stage.call("Status", service=service)
     assert status.header.member_id == 0x31
     assert status.version == ETCD_VERSION
     assert status.leader == 0x39
-    assert status.dbSize == status.dbSizeInUse == 12_345
+    assert (status.dbSize, status.dbSizeInUse, status.dbSizeQuota) == (12_345, 0, 0)
     assert status.raftTerm == 7
     assert status.raftIndex == status.raftAppliedIndex == stage.replica.machine.applied_slot
     assert not status.errors
@@ -86,13 +86,45 @@ async def test_status_without_a_leader_says_so() -> None:
     assert list(status.errors) == ["etcdserver: no leader"]
 
 
-async def test_there_are_no_alarms_and_none_can_be_set() -> None:
+async def test_without_a_reason_there_is_no_alarm_and_none_can_be_set() -> None:
     async with staged() as stage:
         assert not (await stage.call("Alarm")).alarms
-        for action in (pb.AlarmRequest.ACTIVATE, pb.AlarmRequest.DEACTIVATE):
-            code, words = await stage.refused("Alarm", pb.AlarmRequest(action=action, alarm=pb.NOSPACE))
-            assert code == Code.UNIMPLEMENTED
-            assert "no alarms" in words
+        request = pb.AlarmRequest(action=pb.AlarmRequest.ACTIVATE, alarm=pb.NOSPACE)
+        code, words = await stage.refused("Alarm", request)
+        assert code == Code.UNIMPLEMENTED
+        assert "each says what is so" in words
+
+
+async def test_a_full_state_is_an_alarm_that_ends_when_there_is_room() -> None:
+    async with staged() as stage:
+        stage.machine.execute(Put(b"k", b"v"))
+        stage.machine.execute(SetQuota(stage.machine.state_bytes))
+        before = stage.replica.reads_asked
+        (alarm,) = (await stage.call("Alarm")).alarms
+        assert (alarm.memberID, alarm.alarm) == (0x31, pb.NOSPACE)
+        assert stage.replica.reads_asked > before, "what it says is as new as the question"
+        assert len((await stage.call("Alarm", pb.AlarmRequest(alarm=pb.NOSPACE))).alarms) == 1
+        assert not (await stage.call("Alarm", pb.AlarmRequest(alarm=pb.CORRUPT))).alarms
+        status = await stage.call("Status")
+        assert list(status.errors) == ["memberID:49 alarm:NOSPACE "]
+        assert status.dbSizeInUse == status.dbSizeQuota == stage.machine.state_bytes > 0
+        disarm = pb.AlarmRequest(action=pb.AlarmRequest.DEACTIVATE, alarm=pb.NOSPACE)
+        assert not (await stage.call("Alarm", disarm)).alarms
+        assert (await stage.call("Alarm")).alarms, "there is no room yet"
+        stage.machine.execute(DeleteRange(b"k"))
+        stage.machine.execute(Compact(stage.machine.revision))
+        assert not (await stage.call("Alarm")).alarms
+        assert not (await stage.call("Status")).errors
+
+
+async def test_a_member_whose_state_differs_is_an_alarm() -> None:
+    async with staged() as stage:
+        members = (Member(1, 0x39, "n1", "http://a:2380"), Member(2, 0x32, "n2", "http://b:2380"))
+        stage.replica.configuration = Configuration(0xC1, members, QuorumSizes.majority(2))
+        stage.replica.divergent = frozenset({2, 77})
+        (alarm,) = (await stage.call("Alarm")).alarms
+        assert (alarm.memberID, alarm.alarm) == (0x32, pb.CORRUPT)
+        assert list((await stage.call("Status")).errors) == ["memberID:50 alarm:CORRUPT "]
 
 
 async def test_defragment_has_nothing_to_do() -> None:
