@@ -86,7 +86,7 @@ class Node(NodeView):
         self.election = Election(core)
         self.election.note_round(promised)
         self.reads = Reads(core)
-        self.reconfiguration = Reconfiguration(core, self.proposer, self.election)
+        self.reconfiguration = Reconfiguration(core, self.proposer, self.election, self.reads)
         self.succession = Succession(core, self.proposer, self.election)
         self._told_alive = False
         self._behind: tuple[NodeId, Slot] = me, 0

@@ -14,12 +14,17 @@ A follower asks once for all the reads of one turn. One that cannot reach the le
 the process before the restart had asked is nobody's, and never mistaken for the answer to a later question.
 """
 
+from collections.abc import Callable
+
 from paxos_rsm.paxos.core import Core
 from paxos_rsm.paxos.membership import Configuration
 from paxos_rsm.paxos.messages import HeartbeatReply, ReadReply, ReadRequest
 from paxos_rsm.paxos.types import Ballot, NodeId, Slot
 
-__all__ = ["Reads", "Round"]
+__all__ = ["NOBODY", "Reads", "Round"]
+
+NOBODY: NodeId = 0
+"""In place of the node that asks: no node has this number."""
 
 
 class Round:
@@ -70,6 +75,7 @@ class Reads:
         self._arrived: list[tuple[NodeId, int]] = []
         self._rounds: dict[int, Round] = {}
         self._asked: dict[int, _Asked] = {}
+        self._confirming: dict[int, Callable[[bool], None]] = {}
         self._next_id = core.random.randint(1, 1 << 62)
 
     @property
@@ -82,6 +88,12 @@ class Reads:
     def arrive(self, asker: NodeId, read_id: int) -> None:
         """A read for this leader, from itself or from a follower."""
         self._arrived.append((asker, read_id))
+
+    def confirm(self, told: Callable[[bool], None]) -> None:
+        """Whether what this leader knows now is the newest there is, as for a read: ``told`` is called once with it."""
+        self._next_id += 1
+        self._confirming[self._next_id] = told
+        self._arrived.append((NOBODY, self._next_id))
 
     def ask(self, route: NodeId, asker: NodeId, read_id: int, hops: int) -> None:
         """Hands a read on to the leader, or to a member that reaches it."""
@@ -96,7 +108,9 @@ class Reads:
             self._grant(asked.asker, asked.read_id, message.index)
 
     def _grant(self, asker: NodeId, read_id: int, index: Slot) -> None:
-        if asker == self._core.me:
+        if asker == NOBODY:
+            self._confirming.pop(read_id)(index > 0)
+        elif asker == self._core.me:
             self._core.out.grant(read_id, index or None)
         else:
             self._core.out.send(asker, ReadReply(read_id, index))

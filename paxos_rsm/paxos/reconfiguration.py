@@ -6,7 +6,9 @@ changes.py.) The leader also makes changes of its own: it binds a process that w
 for it, and makes learners that have caught up voters, where that was asked when they were added.
 
 Any other server hands a request on to the leader, over one hop at most, as it does with frames. What is refused is
-answered along the same way; so is what has been decided. No answer comes where a leader or a message is lost: whoever
+answered along the same way; so is what has been decided. A refusal, or word that there is nothing to do, is an answer
+out of what the leader knows, and it may have been replaced: it leaves when a quorum has confirmed that it leads, like
+the answer to a read (rule 8). No answer comes where a leader or a message is lost: whoever
 asked asks again *under the same number*, and is answered for what was done the first time.
 
 A member that was removed is answered when it shows itself, so that it learns of that, though nobody sends it
@@ -31,6 +33,7 @@ from paxos_rsm.paxos.election import Election
 from paxos_rsm.paxos.membership import Configuration, Member
 from paxos_rsm.paxos.messages import ChangeReply, ChangeRequest, Decide
 from paxos_rsm.paxos.proposer import Proposer
+from paxos_rsm.paxos.reads import NOBODY, Reads
 from paxos_rsm.paxos.ready import ChangeAnswer
 from paxos_rsm.paxos.types import ConfigChange, NodeId, Slot
 
@@ -41,7 +44,6 @@ CLOSE_WINDOWS = 4
 """A learner has caught up when it is so many windows of slots behind, or less: a follower is, of a busy leader."""
 CLOSE_HEARTBEATS = 3
 """For so many of its heartbeats one after another: then it becomes a voter by itself."""
-NOBODY: NodeId = 0
 NO_LEADER = "no leader is known, or it is another now: ask again, with the same number"
 
 
@@ -57,10 +59,11 @@ class _Asked:
 class Reconfiguration:
     """See the module's docstring."""
 
-    def __init__(self, core: Core, proposer: Proposer, election: Election) -> None:
+    def __init__(self, core: Core, proposer: Proposer, election: Election, reads: Reads) -> None:
         self._core = core
         self._proposer = proposer
         self._election = election
+        self._reads = reads
         self._waiting: deque[_Asked] = deque()
         self._under_way: _Asked | None = None
         self._relayed: dict[int, tuple[NodeId, int]] = {}
@@ -206,13 +209,28 @@ class Reconfiguration:
             if type(asked.change) is PromoteMember and following is not configuration:
                 self._check_close(configuration, asked.change.member_id)
         except MembershipRefused as refusal:
-            self._refuse(asked, refusal.reason, str(refusal))
+            self._say(asked, ChangeAnswer(asked.request_id, str(refusal), int(refusal.reason)))
             return
         if following is configuration:
-            self._tell(asked.asker, ChangeAnswer(asked.request_id, "", Reason.DONE))
+            self._say(asked, ChangeAnswer(asked.request_id, "", Reason.DONE))
             return
         self._under_way = asked
         self._proposer.change(ConfigChange(following))
+
+    def _say(self, asked: _Asked, answer: ChangeAnswer) -> None:
+        """Answers out of what this leader knows, once it is sure that it led when it looked."""
+
+        def confirmed(has_led: bool) -> None:
+            if has_led:
+                self._tell(asked.asker, answer)
+            else:
+                self._refuse(asked, Reason.UNAVAILABLE, NO_LEADER)
+
+        configuration = self._core.configurations.current
+        if configuration is not None and asked.request_id in configuration.changes:
+            self._tell(asked.asker, answer)  # it is decided, whoever leads
+        elif asked.asker != NOBODY:
+            self._reads.confirm(confirmed)
 
     def _check_close(self, configuration: Configuration, member_id: int) -> None:
         member = configuration.by_member_id(member_id)

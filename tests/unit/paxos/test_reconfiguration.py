@@ -439,6 +439,32 @@ def test_a_leader_that_steps_down_says_so_to_those_that_wait() -> None:
     assert [m.request_id for _, _, m in cluster.take(ChangeReply)] == [8]
 
 
+def test_a_leader_that_was_replaced_says_nothing_of_changes_out_of_what_it_knows() -> None:
+    """It would say that a member is not there which was added, and that an address stands which was changed."""
+    cluster = led(3)
+    cluster.partition({1}, {2, 3})
+    cluster.node(2).campaign()
+    cluster.turn(2)
+    cluster.settle()
+    cluster.change(2, 7, UpdateMember(103, peer_url="http://elsewhere:2380"))
+    cluster.change(2, 8, AddMember(Member(0, 104, "n4", "http://n4:2380")))
+    cluster.settle()
+    assert cluster.leaders() == [1, 2]
+    assert cluster.node(2).configuration != cluster.node(1).configuration
+    cluster.change(1, 9, UpdateMember(103, peer_url="http://n3:2380"))
+    cluster.change(1, 10, RemoveMember(104))
+    cluster.settle()
+    assert cluster.leaders() == [1, 2]
+    assert cluster.hosts[1].change_replies == {}
+    cluster.heal()
+    cluster.run(3)
+    assert cluster.leaders() == [2]
+    assert {n: reason for n, (_, reason) in cluster.hosts[1].change_replies.items()} == {
+        9: Reason.UNAVAILABLE,
+        10: Reason.UNAVAILABLE,
+    }
+
+
 # ---- reads -----------------------------------------------------------------------------------------------------
 
 
