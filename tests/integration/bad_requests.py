@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import grpc
 from google.protobuf.message import Message
 
-from paxos_rsm._proto import election_pb2, kv_pb2, lock_pb2, maintenance_pb2, watch_pb2
+from paxos_rsm._proto import cluster_pb2, election_pb2, kv_pb2, lock_pb2, maintenance_pb2, watch_pb2
 from tests.integration.raw import Calls, code_of, details_of
 
 __all__ = [
@@ -42,6 +42,12 @@ KEY_NOT_FOUND = "etcdserver: key not found"
 LEASE_NOT_FOUND = "etcdserver: requested lease not found"
 TOO_LARGE = "etcdserver: request is too large"
 COMPACTED = "etcdserver: mvcc: required revision has been compacted"
+BAD_URLS = "etcdserver: given member URLs are invalid"
+ONE_URL = (
+    "paxos_rsm: a member has one peer URL, and 2 were given; give the one that all others can reach, and "
+    "--peer-dial-urls to a server that is to take another way"
+)
+NO_MEMBER = "etcdserver: member not found"
 FUTURE = "etcdserver: mvcc: required revision is a future revision"
 
 
@@ -149,6 +155,35 @@ REFUSED = [
         Code.UNIMPLEMENTED,
         "paxos_rsm: this version has no alarms",
     ),
+    # Members.
+    Refused("Cluster/MemberAdd", cluster_pb2.MemberAddRequest(), Code.INVALID_ARGUMENT, BAD_URLS),
+    Refused(
+        "Cluster/MemberAdd",
+        cluster_pb2.MemberAddRequest(peerURLs=["http://127.0.0.1:9", "http://127.0.0.1:8"]),
+        Code.INVALID_ARGUMENT,
+        ONE_URL,
+    ),
+    Refused(
+        "Cluster/MemberAdd",
+        cluster_pb2.MemberAddRequest(peerURLs=[f"http://{'h' * 100_000}:9"], isLearner=True),
+        Code.INVALID_ARGUMENT,
+        BAD_URLS,
+    ),
+    Refused(
+        "Cluster/MemberUpdate",
+        cluster_pb2.MemberUpdateRequest(ID=1, peerURLs=["nonsense"]),
+        Code.INVALID_ARGUMENT,
+        BAD_URLS,
+    ),
+    Refused(
+        "Cluster/MemberUpdate",
+        cluster_pb2.MemberUpdateRequest(ID=1, peerURLs=["http://127.0.0.1:9"]),
+        Code.NOT_FOUND,
+        NO_MEMBER,
+    ),
+    Refused("Cluster/MemberRemove", cluster_pb2.MemberRemoveRequest(), Code.NOT_FOUND, NO_MEMBER),
+    Refused("Cluster/MemberRemove", cluster_pb2.MemberRemoveRequest(ID=2**64 - 1), Code.NOT_FOUND, NO_MEMBER),
+    Refused("Cluster/MemberPromote", cluster_pb2.MemberPromoteRequest(), Code.NOT_FOUND, NO_MEMBER),
     # Locks and elections: etcd's own server there is a client of its store, and hands on words without a code.
     Refused("Lock/Lock", lock_pb2.LockRequest(name=b"l", lease=-1), Code.UNKNOWN, LEASE_NOT_FOUND),
     Refused("Lock/Lock", lock_pb2.LockRequest(name=LARGE, lease=LEASE), Code.UNKNOWN, TOO_LARGE),
