@@ -1,7 +1,6 @@
 """Members, maintenance, locks and elections across three real servers, and through a change of leader."""
 
 import contextlib
-import hashlib
 import itertools
 import json
 import random
@@ -20,13 +19,14 @@ from paxos_rsm._proto import cluster_pb2, election_pb2, kv_pb2, lock_pb2, mainte
 from paxos_rsm.codec.kv import KvCodec
 from paxos_rsm.machines.kv.machine import KeyValueMachine
 from paxos_rsm.machines.kv.types import Range, RangeResult
+from paxos_rsm.storage.backup_format import BackupHead, check_backup, read_slices
+from paxos_rsm.storage.memory import MemoryFiles
 from paxos_rsm.testing.cluster import LocalCluster, LocalServer
 from tests.integration.conftest import NewCluster
 from tests.integration.kills import LONG
 from tests.integration.raw import Calls, RawKv, code_of, details_of
 from tests.integration.waiting import eventually
 
-HEAD_BYTES = 512
 TTL_S = 60
 NO_LEADER = "etcdserver: no leader"
 
@@ -153,12 +153,13 @@ def test_every_server_has_the_same_leader_and_hash(cluster: LocalCluster, server
     assert details_of(raised.value) == "etcdserver: mvcc: required revision has been compacted"
 
 
-def restored(whole: bytes) -> tuple[KeyValueMachine, dict[str, Any]]:
-    assert hashlib.sha256(whole[:-32]).digest() == whole[-32:]
-    head = json.loads(whole[:HEAD_BYTES].split(b"\n")[1])
+def restored(whole: bytes) -> tuple[KeyValueMachine, BackupHead]:
+    file = MemoryFiles().create("/backup", 0)
+    file.pwrite(whole, 0)
+    backup = check_backup(file, "/backup")
     machine = KeyValueMachine(KvCodec())
-    machine.restore([whole[HEAD_BYTES : HEAD_BYTES + head["bytes"]]])
-    return machine, head
+    machine.restore(read_slices(file, backup))
+    return machine, backup.head
 
 
 def test_a_snapshot_has_what_was_acknowledged_before_it_at_every_server(
@@ -183,7 +184,7 @@ def test_a_snapshot_has_what_was_acknowledged_before_it_at_every_server(
                         b"snapshot/key", b"%s %d" % (name.encode(), round_number)
                     ).header.revision
                 machine, head = restored(server.snapshot())
-                assert head["revision"] == machine.revision >= revision
+                assert head.revision == machine.revision >= revision
                 found = machine.execute_query(Range(b"snapshot/key"))
                 assert isinstance(found, RangeResult)
                 assert found.kvs[0].value == b"%s %d" % (name.encode(), round_number)

@@ -291,7 +291,7 @@ async def test_a_snapshot_over_http() -> None:
         await http.put(b"foo", b"1")
         async with http.session.post(f"{http.url}/v3/maintenance/snapshot", data=b"{}") as response:
             whole = b"".join([base64.b64decode(each["result"]["blob"]) async for each in lines(response)])
-        assert whole.startswith(b"paxos_rsm snapshot 1\n")
+        assert whole.startswith(b"paxos_rsm snapshot 2\n")
         assert len(whole) % 512 == 32
 
 
