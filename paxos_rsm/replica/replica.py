@@ -221,7 +221,12 @@ class Replica:
         self.local.tick(self.settings.resend_ticks, mine)
         expired = self._expiry.tick(self.node.proposer.leading, self.machine)
         leader = self.node.leader
-        run_out = self._timers.tick(leader[1] if leader else None, self.node.proposer.leading, self.machine)
+        run_out: list[bytes] = []
+        if not self.node.log.held:
+            # While it is, a thread may be replacing the state: nothing asks the machine. Timers only run longer here.
+            run_out = self._timers.tick(
+                leader[1] if leader else None, self.node.proposer.leading, self.machine
+            )
         if expired or run_out:
             self.node.propose(expired + run_out)
         for read_id in [

@@ -429,3 +429,28 @@ def test_who_was_removed_hears_only_what_a_power_cut_does_not_take_back(servers:
     (told,) = [e.message for e in replica.turn().messages if e.to == gone]
     assert isinstance(told, m.Heartbeat)
     assert told.decided_through == replica.node.decided_through
+
+
+def test_no_tick_asks_the_machine_while_its_state_is_being_replaced(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread restores it then, and a machine of the user's need not bear two at once."""
+    replica = servers[follower(servers)]
+    asked: list[str] = []
+
+    def note(name: str) -> Callable[..., list[object]]:
+        def called(*_: object) -> list[object]:
+            asked.append(name)
+            return []
+
+        return called
+
+    for name in ("take_timers", "is_armed", "sessions", "digests"):
+        monkeypatch.setattr(replica.machine, name, note(name))
+    replica.hold(True)
+    for _ in range(3 * replica.settings.compare_ticks):
+        replica.tick()
+    assert asked == []
+    replica.hold(False)
+    replica.tick()
+    assert asked == ["take_timers"]
