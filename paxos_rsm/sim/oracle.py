@@ -353,8 +353,8 @@ class Oracle:
                 "7",
                 f"{host:x} has applied {applied} (anybody: {self.applied_through}); its snapshot: {base.slot}",
             )
-        chosen = self.chosen[base.changed_in] if base.changed_in <= base.slot else None
-        if type(chosen) is not ConfigChange or chosen.configuration != base.configuration:
+        governing = self.governing(base.slot + 1)
+        if governing is None or (base.changed_in, base.configuration) != governing[:2]:
             raise Broken(
                 "10", f"the snapshot of slot {base.slot} at {host:x} names a configuration of its own"
             )

@@ -123,6 +123,8 @@ class Weather:
             server = self._servers[number_of(member.member_id)]
             server.wanted = True
             if member.member_id != server.member_id and not member.incarnation:
+                if server.node:
+                    self._stage.fire("added again")
                 server.start_anew(member.member_id)
             elif server.joins and not server.up:
                 server.boot()
