@@ -187,7 +187,7 @@ class Comparison:
 
 def told(found: Difference, names: Mapping[NodeId, str]) -> str:
     """The sentence for an operator."""
-    others = " and ".join(names.get(node, f"{node:x}") for node in found.others)
+    others = " and ".join(sorted(names.get(node, f"{node:x}") for node in found.others))
     before = f"it was the same at slot {found.agreed}" if found.agreed else "before it nothing is known"
     where = f"slot {found.first} is the first that shows it, {before}"
     match found.verdict:
