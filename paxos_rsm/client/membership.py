@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from paxos_rsm._proto import cluster_pb2 as pb
 from paxos_rsm._proto import maintenance_pb2
@@ -171,7 +172,12 @@ async def _ask_leader(endpoint: str, heir: int, timeout_s: float) -> maintenance
             data = await method(request.SerializeToString(), timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             raise _error(error, endpoint, timeout_s) from None
-    return maintenance_pb2.MoveLeaderResponse.FromString(data)
+    try:
+        return maintenance_pb2.MoveLeaderResponse.FromString(data)
+    except DecodeError:
+        raise Unavailable(
+            f"{endpoint} answered with {len(data)} bytes that are no MoveLeaderResponse"
+        ) from None
 
 
 def _error(error: grpc.aio.AioRpcError, endpoint: str, timeout_s: float) -> ClientError:

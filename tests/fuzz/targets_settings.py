@@ -128,7 +128,7 @@ def _parse_environment(data: bytes) -> None:
 TARGETS = (
     Target(
         "setting-initial-cluster",
-        ("config:parse_initial_cluster", "config:url_address"),
+        ("config_checks:parse_initial_cluster", "config_checks:url_address"),
         _make_cluster,
         _parse_cluster,
         (ConfigError,),

@@ -45,7 +45,9 @@ LEFT_OUT = {
 
 NOT_FROM_OUTSIDE = {
     "codec.frames:FrameCodec.decode": "hands on decode_frame",
+    "client.membership:_ask_leader": "one message, of which nothing is used; what is none is told as an error",
     "config:_id_of": "bytes of a hash",
+    "replica.snapshots:SnapshotKeeper.restore": "hands on SnapshotStore.read",
     "machines.base:SimpleMachine.restore": "joins slices for the user's own load",
     "machines.base:StateMachine.restore": "a Protocol",
     "machines.frames:FrameDecoder.decode": "a Protocol",

@@ -426,4 +426,4 @@ def test_etcdctl_finds_its_way_about(cluster: LocalCluster, tmp_path: Path) -> N
     assert etcdctl("defrag").count("Finished defragmenting") == 3
     target = tmp_path / "saved"
     assert "Snapshot saved" in etcdctl("snapshot", "save", str(target), at=one)
-    assert restored(target.read_bytes())[1]["machine"].endswith("KeyValueMachine")
+    assert restored(target.read_bytes())[1].machine.endswith("KeyValueMachine")

@@ -3,6 +3,7 @@
 import threading
 from typing import Any
 
+import grpc
 import pytest
 
 from paxos_rsm._proto import kv_pb2, lease_pb2
@@ -73,7 +74,11 @@ async def test_an_answer_that_takes_too_long() -> None:
 
 
 async def test_a_header_stays_as_it_is_where_nobody_tells_or_it_is_not_shown() -> None:
-    member = Member(1)
+    class Mute(Member):
+        def Status(self, request: Any, context: Any) -> Any:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
+
+    member = Mute(1)
     with serving(member):
         for write_out in ("simple", "json"):
             header = kv_pb2.ResponseHeader(revision=5)

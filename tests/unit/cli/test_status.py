@@ -36,6 +36,11 @@ class Admin(admin_pb2_grpc.AdminServicer):
         self._name = name
         self._ports = ports
 
+    def TakeSnapshot(
+        self, request: admin_pb2.TakeSnapshotRequest, context: object
+    ) -> admin_pb2.TakeSnapshotResponse:
+        raise NotImplementedError
+
     def Status(self, request: admin_pb2.StatusRequest, context: object) -> admin_pb2.StatusResponse:
         return admin_pb2.StatusResponse(
             name=self._name,

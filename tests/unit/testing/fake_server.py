@@ -21,6 +21,11 @@ def flag(name: str) -> str:
 
 
 class Admin(admin_pb2_grpc.AdminServicer):
+    def TakeSnapshot(
+        self, request: admin_pb2.TakeSnapshotRequest, context: object
+    ) -> admin_pb2.TakeSnapshotResponse:
+        raise NotImplementedError
+
     def Status(self, request: admin_pb2.StatusRequest, context: object) -> admin_pb2.StatusResponse:
         leader = os.environ.get("FAKE_LEADER", "n1")
         own = flag("name")
