@@ -83,7 +83,7 @@ async def test_how_pieces_are_cut_does_not_matter() -> None:
 
 async def test_a_generator_is_read_at_once() -> None:
     class Lazy(KeyValueMachine):
-        def snapshot(self) -> Iterator[bytes]:  # type: ignore[override] - as a user may write it
+        def snapshot(self) -> Iterator[bytes]:  # type: ignore[override]  # as a user may write it
             yield b"%d" % self.revision
 
     machine = Lazy(KvCodec())
