@@ -34,8 +34,16 @@ Examples:
 Exits 2 where no member answers, 0 where at least one does.
 """
 
-NUMBERS = ("decided_slot", "applied_slot", "compacted_slot", "revision", "log_bytes", "memory_bytes")
-JSON_FIELDS = ("name", "member_id", "endpoint", "role", "leader", "ballot", *NUMBERS, "error")
+NUMBERS = (
+    "decided_slot",
+    "applied_slot",
+    "compacted_slot",
+    "snapshot_slot",
+    "revision",
+    "log_bytes",
+    "memory_bytes",
+)
+JSON_FIELDS = ("name", "member_id", "endpoint", "role", "learner", "leader", "ballot", *NUMBERS, "error")
 COLUMNS = ("name", "endpoint", "role", "leader", "ballot", "decided", "applied", "compacted")
 SIZES = ("revision", "log", "memory")
 
@@ -61,7 +69,7 @@ def as_json(row: "MemberStatus", digest: str | None, with_digest: bool) -> dict[
     shown: dict[str, Any] = {name: asdict(row)[name] for name in JSON_FIELDS}
     shown["error"] = plain_reason(row.error) if row.error else None
     if row.error:
-        for name in ("role", "leader", "ballot", *NUMBERS):
+        for name in ("role", "learner", "leader", "ballot", *NUMBERS):
             shown[name] = None
         shown["name"] = row.name or None
         shown["member_id"] = row.member_id or None
@@ -104,7 +112,7 @@ def _cells(row: "MemberStatus") -> list[str]:
         return [row.name or "?", row.endpoint, "unreachable", *[""] * (len(COLUMNS) + len(SIZES) - 3)]
     ballot = f"{row.ballot.round}.{row.ballot.node & 0xFFFF:04x}" if row.ballot.round else "none"
     return [
-        *(row.name, row.endpoint, row.role, row.leader or "none", ballot),
+        *(row.name, row.endpoint, "learner" if row.learner else row.role, row.leader or "none", ballot),
         *map(str, (row.decided_slot, row.applied_slot, row.compacted_slot, row.revision)),
         *(human_bytes(row.log_bytes), human_bytes(row.memory_bytes)),
     ]

@@ -47,7 +47,7 @@ from paxos_rsm.server.assembly import make_replica
 from paxos_rsm.server.etcd_services import EtcdServices
 from paxos_rsm.server.gateway import make_gateway
 from paxos_rsm.server.health import HealthService, enable_reflection
-from paxos_rsm.server.joining import identified
+from paxos_rsm.server.joining import identified, publish_addresses
 from paxos_rsm.server.listening import client_server, require_free
 from paxos_rsm.server.logging import configure_logging
 from paxos_rsm.server.machine_loading import check_machine, load_machine
@@ -97,6 +97,7 @@ class Server:
         self._had_leader = False
         self._started = False
         self._served = False
+        self._publishing: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()
 
@@ -160,6 +161,7 @@ class Server:
         if self._gateway is not None:
             await self._gateway.start()
         self._served = True
+        self._publishing = asyncio.create_task(publish_addresses(self._replica, config))
         log.info(
             "serving",
             extra={
@@ -287,6 +289,8 @@ class Server:
         replica = self._replica
         if replica is not None and replica.failed.done():
             grace_s = 0.0  # nobody will answer what is in flight
+        if self._publishing is not None:
+            self._publishing.cancel()
         if self._health is not None:
             self._health.stop()
         if replica is not None and grace_s and self._served:

@@ -6,18 +6,30 @@ was told stands in its data directory from then on.
 
 Until it has learned the configuration by the log or by a snapshot, it dials those that the members name to it, at each
 start anew; after that, those of the configuration.
+
+Under which addresses clients reach it, any member may say otherwise at a later start: it has that written into the
+configuration then, where clients look for it.
 """
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
 from paxos_rsm.config import ServerConfig
+from paxos_rsm.errors import MembershipRefused, Unavailable
+from paxos_rsm.paxos.changes import UpdateMember
+from paxos_rsm.replica.api import ReplicaHandle
 from paxos_rsm.storage.files import RealFiles, storage_error
 from paxos_rsm.storage.identity import coming_identity
 from paxos_rsm.transport import Description, describe, join_identity
 
-__all__ = ["identified", "peers_to_dial"]
+__all__ = ["identified", "peers_to_dial", "publish_addresses"]
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 1.0
+CHANGE_S = 10.0
 
 
 async def identified(config: ServerConfig) -> ServerConfig:
@@ -62,3 +74,25 @@ async def peers_to_dial(config: ServerConfig, *, formed: bool) -> Mapping[int, s
     configuration = (await describe(config.urls_to_ask)).configuration
     members = configuration.members if configuration is not None else ()
     return {member.member_id: config.dial_url(member.name, member.peer_url) for member in members}
+
+
+async def publish_addresses(replica: ReplicaHandle, config: ServerConfig) -> None:
+    """Returns once the configuration says under which addresses clients reach this member.
+
+    It waits for as long as there is no configuration that this member is in, or nobody who could change it.
+    """
+    while True:
+        configuration = replica.status().configuration
+        me = configuration.by_member_id(config.member_id) if configuration is not None else None
+        if me is not None and me.incarnation:
+            if me.client_urls == config.client_urls:
+                return
+            try:
+                async with asyncio.timeout(CHANGE_S):
+                    await replica.change(UpdateMember(me.member_id, client_urls=config.client_urls))
+            except MembershipRefused as refusal:
+                log.warning("the members do not take this server's addresses for clients: %s", refusal)
+                return
+            except (TimeoutError, Unavailable):
+                log.info("the addresses for clients could not be changed yet")
+        await asyncio.sleep(LOOK_S)

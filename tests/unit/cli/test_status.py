@@ -17,11 +17,13 @@ FIELDS = [
     "member_id",
     "endpoint",
     "role",
+    "learner",
     "leader",
     "ballot",
     "decided_slot",
     "applied_slot",
     "compacted_slot",
+    "snapshot_slot",
     "revision",
     "log_bytes",
     "memory_bytes",
@@ -51,6 +53,8 @@ class Admin(admin_pb2_grpc.AdminServicer):
             decided_slot=12,
             applied_slot=11,
             compacted_slot=2,
+            snapshot_slot=7,
+            learner=self._name == "n2",
             revision=9,
             log_bytes=2048,
             memory_bytes=3 << 20,
@@ -91,11 +95,13 @@ def test_json_shows_every_member_the_unreachable_too_by_way_of_any(ports: dict[s
         "member_id": 1,
         "endpoint": f"127.0.0.1:{ports['n1']}",
         "role": "leader",
+        "learner": False,
         "leader": "n1",
         "ballot": {"round": 3, "node": 2**62 + 1},
         "decided_slot": 12,
         "applied_slot": 11,
         "compacted_slot": 2,
+        "snapshot_slot": 7,
         "revision": 9,
         "log_bytes": 2048,
         "memory_bytes": 3 << 20,
@@ -108,6 +114,13 @@ def test_json_shows_every_member_the_unreachable_too_by_way_of_any(ports: dict[s
         "error": "connection refused",
     }
     assert rows[2] == {**dict.fromkeys(FIELDS), **dead}
+
+
+def test_a_member_without_a_vote_is_shown_as_one(ports: dict[str, int]) -> None:
+    table = run("status", "-w", "table", "--endpoints", f"127.0.0.1:{ports['n1']}").stdout
+    (row,) = [line for line in table.splitlines() if f"127.0.0.1:{ports['n2']}" in line]
+    assert "learner" in row
+    assert "follower" not in table
 
 
 def test_a_member_that_was_asked_and_is_dead_has_one_row(ports: dict[str, int]) -> None:
@@ -141,7 +154,7 @@ def test_table_is_the_default_and_shows_errors(ports: dict[str, int]) -> None:
     result = run("status", "--endpoints", f"127.0.0.1:{ports['n1']}")
     assert result.exit_code == 0
     assert "3.0001" in result.stdout  # the ballot, its node cut to four digits
-    for word in ("leader", "follower", "unreachable", "connection refused", "2.0 KiB", "3.0 MiB"):
+    for word in ("leader", "learner", "unreachable", "connection refused", "2.0 KiB", "3.0 MiB"):
         assert word in result.stdout
 
 

@@ -1,17 +1,21 @@
 """Who a server is that joins; whether real ones do is for the integration tests."""
 
+import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from paxos_rsm.config import ServerConfig
-from paxos_rsm.errors import LogDamaged
+from paxos_rsm.errors import LogDamaged, MembershipRefused, Unavailable
+from paxos_rsm.paxos.changes import UpdateMember
 from paxos_rsm.paxos.membership import Configuration, Member
 from paxos_rsm.paxos.quorum import QuorumSizes
 from paxos_rsm.server import joining
 from paxos_rsm.storage.files import RealFiles
 from paxos_rsm.storage.identity import IDENTITY_NAME, NEXT_IDENTITY_NAME, Identity, write_identity
 from paxos_rsm.transport import Description
+from tests.unit.server.fakes import FakeReplica, until
 
 INITIAL = "n1=http://h1:1,n2=http://h2:2"
 CONFIGURATION = Configuration(
@@ -110,3 +114,46 @@ async def test_a_directory_that_is_to_become_another_members_goes_by_its_new_ids
     write_identity(RealFiles(), str(tmp_path), Identity(8, 6, "n2", 9, joined=True), NEXT_IDENTITY_NAME)
     found = await joining.identified(config(tmp_path, "new"))
     assert (found.cluster_id, found.member_id) == (8, 6)
+
+
+# ---- addresses for clients -------------------------------------------------------------------------------------
+
+
+def with_clients(urls: tuple[str, ...], incarnation: int = 12) -> Configuration:
+    me = Member(incarnation, 102, "n2", "http://h2:2", urls, learner=incarnation == 0)
+    members = (Member(11, 101, "n1", "http://h1:1"), me)
+    return Configuration(77, members, QuorumSizes.majority(1 + (incarnation != 0)))
+
+
+async def test_other_addresses_for_clients_are_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joining, "LOOK_S", 0.01)
+    me = replace(config(tmp_path), advertise_client_urls=("http://h2:9",)).joined_as(77, 102)
+    replica = FakeReplica()
+    publishing = asyncio.create_task(joining.publish_addresses(replica, me))
+    await asyncio.sleep(0.05)  # there is no configuration
+    replica.configuration = with_clients((), incarnation=0)
+    await asyncio.sleep(0.05)  # it has yet to join
+    assert replica.changes == []
+    replica.change_error = Unavailable("no leader")
+    replica.configuration = with_clients(("http://h2:8",))
+    await until(lambda: len(replica.changes) > 1)
+    replica.change_error = None
+    await publishing
+    assert replica.configuration == replace(
+        with_clients(("http://h2:9",)), changes=replica.configuration.changes
+    )
+    assert replica.changes[-1] == UpdateMember(102, client_urls=("http://h2:9",))
+
+
+async def test_what_is_known_or_refused_is_not_asked_for_again(tmp_path: Path) -> None:
+    me = replace(config(tmp_path), advertise_client_urls=("http://h2:9",)).joined_as(77, 102)
+    replica = FakeReplica()
+    replica.configuration = with_clients(("http://h2:9",))
+    await joining.publish_addresses(replica, me)
+    assert replica.changes == []
+    replica.configuration = with_clients(())
+    replica.change_error = MembershipRefused("no", 15)
+    await joining.publish_addresses(replica, me)
+    assert len(replica.changes) == 1
