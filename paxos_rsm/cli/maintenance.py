@@ -1,8 +1,8 @@
-"""``alarm list`` and ``defrag``: two words of etcd's that have little to say here.
+"""``alarm list`` and ``defrag``: two words of etcd's.
 
-The servers of this version raise no alarms (one that finds something wrong with itself stops, and says so in its log);
-and a log in segments needs no defragmenting, which they answer when they are asked. Scripts that call these go on
-working.
+An alarm says that the state is at its quota, or that a member's state differs from the others', as long as that is so:
+there is none to disarm. And a log in segments needs no defragmenting, which servers answer when they are asked: scripts
+that do it go on working.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ __all__ = ["COMMANDS", "alarm", "defrag"]
 
 @client_group("alarm", epilog="\b\nExamples:\n  paxos-rsm alarm list")
 def alarm() -> None:
-    """Alarms of the servers. This version raises none."""
+    """Alarms: the state is at its quota (NOSPACE), or a member's is wrong (CORRUPT)."""
 
 
 @client_command("list", epilog="\b\nExamples:\n  paxos-rsm alarm list")
