@@ -388,7 +388,19 @@ class Transport:
             return
         if self._own_hello().joining and self._is_unknown_to_all():
             refusal = replace(refusal, fatal=True)
+        if refusal.reason is Reason.REMOVED and not self._is_removed_by_most():
+            refusal = replace(refusal, fatal=False)
         self._on_refused(refusal)
+
+    def _is_removed_by_most(self) -> bool:
+        """Whether more than half of the peers say that we were removed.
+
+        As long as few know, they may need our vote for others to learn it (paxos/changes.py, *Who may stop, and when*).
+        """
+        saying = [
+            link.refusal is not None and link.refusal.reason is Reason.REMOVED for link in self._links.values()
+        ]
+        return 2 * sum(saying) > len(saying)
 
     def _is_unknown_to_all(self) -> bool:
         """Whether every peer says that we are no member: one alone may not have learned of us yet."""
