@@ -51,8 +51,9 @@ class SlotLog:
         self.released_through: Slot = 0
         self.compacted_through: Slot = 0
         self.unreadable: set[Slot] = set()
-        """Slots in which something was accepted or decided that the disk does not give back: they look empty, and nobody
-        may say that they are, before something is accepted there anew or they are learned as decided (rule 5)."""
+        """Slots in which something was accepted or decided that the disk does not give back: they look empty, and
+        nobody may say that they are, before something is accepted there anew or they are learned as decided (rule 5).
+        """
         self.held = False
         """Nothing is released: the state that comes before it is not there (yet)."""
 

@@ -14,6 +14,7 @@ from paxos_rsm.replica.changes import Changes
 from tests.unit.paxos.harness import members
 
 PATIENCE = 5
+REMOVE = RemoveMember(102)
 
 
 class FakeNode:
@@ -31,7 +32,7 @@ class Stage:
         self.changes = Changes(cast(Node, self.node), PATIENCE)
         self.done: list[Configuration | MembershipRefused] = []
 
-    def ask(self, request_id: int, change: Change = RemoveMember(102)) -> None:
+    def ask(self, request_id: int, change: Change = REMOVE) -> None:
         self.changes.ask(request_id, change, self.done.append)
 
     def decide(self, *changes: int) -> Configuration:
@@ -49,7 +50,7 @@ def test_it_is_asked_again_until_it_is_decided(stage: Stage) -> None:
     stage.ask(7)
     for _ in range(2 * PATIENCE):
         stage.changes.tick()
-    assert stage.node.asked == [(7, RemoveMember(102))] * 3
+    assert stage.node.asked == [(7, REMOVE)] * 3
     assert stage.done == []
     decided = stage.decide(5, 7)
     assert stage.done == [decided]
