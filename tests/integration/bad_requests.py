@@ -151,9 +151,9 @@ REFUSED = [
     ),
     Refused(
         "Maintenance/Alarm",
-        maintenance_pb2.AlarmRequest(action=99),  # type: ignore[arg-type]
+        maintenance_pb2.AlarmRequest(action=maintenance_pb2.AlarmRequest.ACTIVATE),
         Code.UNIMPLEMENTED,
-        "paxos_rsm: this version has no alarms",
+        "paxos_rsm: an alarm cannot be set by hand",
     ),
     # Members.
     Refused("Cluster/MemberAdd", cluster_pb2.MemberAddRequest(), Code.INVALID_ARGUMENT, BAD_URLS),
@@ -254,7 +254,7 @@ POSTED = [
     Posted("lease/grant", b'{"TTL":"9000000001"}', 400, "too large lease TTL"),
     Posted("lease/revoke", b'{"ID":"-9223372036854775808"}', 404, LEASE_NOT_FOUND),
     Posted("lease/keepalive", b'{"ID":1} {"ID":', 200, "not JSON"),
-    Posted("maintenance/alarm", b'{"action":"ACTIVATE"}', 501, "no alarms"),
+    Posted("maintenance/alarm", b'{"action":"ACTIVATE"}', 501, "cannot be set by hand"),
     Posted("maintenance/hashkv", b'{"revision":1}', 400, COMPACTED),
     Posted("lock/unlock", b"{}", 500, EMPTY_KEY),
     Posted("election/proclaim", b"{}", 500, NO_LEADER_FIELD),
