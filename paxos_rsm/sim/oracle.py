@@ -407,6 +407,18 @@ class Oracle:
         for slot, entry in message.decided:
             self._expect_chosen(host, slot, entry)
         told = {slot for slot, _, _ in message.accepted}.union(slot for slot, _ in message.decided)
+        for slot in range(max(message.first, message.compacted_through + 1), disk.compacted_through + 1):
+            # What was forgotten since, while the promise waited for the disk, has been told.
+            if (
+                slot in told
+                or slot in message.unreadable
+                or (message.last is not None and slot > message.last)
+            ):
+                continue
+            if any(b < message.ballot and host in votes.voters for b, votes in self._votes[slot].items()):
+                raise Broken(
+                    "5", f"{host:x} covers slot {slot} in its promise, and has forgotten its vote there"
+                )
         for slot, (voted_in, _) in disk.votes.items():
             # Votes in this ballot and decisions may have come after the promise, while that waited for the disk.
             if slot < message.first or slot in told or voted_in is None or voted_in >= message.ballot:

@@ -34,14 +34,6 @@ SNAPSHOTS = (
         why="a segment goes that holds slots above those that are in the snapshot",
     ),
     Mutant(
-        name="promise-dropped-with-its-segment",
-        module=SEGMENTS,
-        old="        start = LogStart(first.sequence, through, first.promised)",
-        new="        start = LogStart(first.sequence, through, NO_BALLOT)",
-        rule="rule 3",
-        why="the promise that stands in a segment that is dropped is not kept",
-    ),
-    Mutant(
         name="snapshot-not-synced",
         module=STORE,
         old="            self._flush()\n            file.fdatasync()\n",
@@ -95,15 +87,25 @@ SNAPSHOTS = (
     Mutant(
         name="restored-state-one-slot-old",
         module=SESSIONS,
-        old="        self._sessions = sessions\n        self._applied_slot = applied_slot\n",
-        new="        self._sessions = sessions\n        self._applied_slot = max(self._applied_slot, applied_slot - 1)\n",
+        old="""
+        self._sessions = sessions
+        self._applied_slot = applied_slot
+""",
+        new="""
+        self._sessions = sessions
+        self._applied_slot = max(self._applied_slot, applied_slot - 1)
+""",
         rule="rule 7",
         why="a restored state applies the last slot that is in it once more",
     ),
     Mutant(
         name="install-lowers-the-promise",
         module=NODE,
-        old="        self._core.configurations.install(base)\n        self.learner.installed(base.slot)\n        self.proposer",
+        old="""
+        self._core.configurations.install(base)
+        self.learner.installed(base.slot)
+        self.proposer
+""",
         new="""
         self._core.configurations.install(base)
         self.acceptor.promised = NO_BALLOT

@@ -8,7 +8,7 @@ import pytest
 from paxos_rsm.errors import MembershipRefused
 from paxos_rsm.paxos.changes import AddMember, Change, RemoveMember
 from paxos_rsm.paxos.membership import Base, Configuration, Member
-from paxos_rsm.paxos.messages import Accept
+from paxos_rsm.paxos.messages import Accept, Promise
 from paxos_rsm.paxos.quorum import QuorumSizes
 from paxos_rsm.paxos.ready import WriteAccepted, WriteCompacted
 from paxos_rsm.paxos.types import Batch, ConfigChange
@@ -269,6 +269,16 @@ class TestChangesThatMayNotBe:
 
 
 class TestForgetting:
+    def test_what_was_forgotten_is_not_covered(self, story: Story) -> None:
+        story.chosen(2, X)
+        story.writes(A, WriteCompacted(2))
+        story.promise(ballot(2, B))
+        story.says(A, Promise(ballot(2, B), 1, 2, (), (), compacted_through=2))
+        story.says(A, Promise(ballot(2, B), 2, None, (), ((2, X),)))  # it was made before that was forgotten
+        story.says(C, Promise(ballot(2, B), 2, None, (), ()))
+        with broken("5", "1 covers slot 2 in its promise, and has forgotten its vote there"):
+            story.says(A, Promise(ballot(2, B), 2, None, (), ()))
+
     def test_what_was_forgotten_is_written_no_more(self, story: Story) -> None:
         story.chosen(2, X)
         story.writes(A, WriteCompacted(2))
