@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from paxos_rsm.codec.frames import decode_frame
 from paxos_rsm.machines.base import (
     BatchStateMachine,
+    CheckedStateMachine,
     Position,
     StateMachine,
     TimedStateMachine,
@@ -189,6 +190,8 @@ class Watched:
         self._machine = machine
         self._executions = executions
         self._batch = machine if isinstance(machine, BatchStateMachine) else None
+        if isinstance(machine, CheckedStateMachine):
+            self.running_digest = machine.running_digest
         self.ran = 0
         """Runs of commands in the slot that is being applied."""
 

@@ -14,7 +14,7 @@ The rules are those of docs/PROTOCOL.md; what state machines and sessions make o
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from paxos_rsm.paxos.membership import Base, Configuration
@@ -135,12 +135,25 @@ class DiskModel:
         self.decided_through = through
 
     def is_what(self, recovered: Recovered) -> bool:
-        """Whether the log's own recovery found just this."""
+        """Whether the log's own recovery found just this; what it cannot read any more, it must say."""
         return (
             self.promised == recovered.promised
             and self.decided_through == recovered.decided_through
             and self.compacted_through == recovered.compacted_through
-            and self.votes == recovered.slots
+            and (
+                self.votes == recovered.slots
+                if not recovered.unreadable
+                else self._are_left(self.votes, recovered)
+            )
+        )
+
+    def _are_left(self, votes: Mapping[Slot, tuple[Ballot | None, Entry]], recovered: Recovered) -> bool:
+        """Whether all but the unreadable slots are there. What was known to be decided may be told by an older vote."""
+        left = {slot: vote for slot, vote in votes.items() if slot not in recovered.unreadable}
+        return left.keys() == recovered.slots.keys() and all(
+            vote == recovered.slots[slot]
+            or (slot <= self.decided_through and vote[1] == recovered.slots[slot].entry)
+            for slot, vote in left.items()
         )
 
     def is_brought_up_to(self, recovered: Recovered) -> bool:
@@ -149,7 +162,7 @@ class DiskModel:
         return (
             self.promised == recovered.promised
             and self.decided_through < through == recovered.decided_through
-            and {slot: vote for slot, vote in self.votes.items() if slot > through} == recovered.slots
+            and self._are_left({s: v for s, v in self.votes.items() if s > through}, recovered)
         )
 
 

@@ -134,6 +134,7 @@ class SimServer:
                 draw_bits=self._random.getrandbits,
                 segment_bytes=world.segment_bytes,
                 joined=self.joins,
+                repair=True,
             )
             snapshot = sound_snapshot(directory.snapshots, directory.recovered.compacted_through)
         except PowerLost:
@@ -179,6 +180,12 @@ class SimServer:
         model = self._models.setdefault(self.node, DiskModel(self.node))
         if self._oracle.recovered(model, found):
             self.stage.fire("unsynced writes lost")
+        if found.unreadable:
+            self.stage.fire("unreadable")
+            if not self.spoilt:
+                raise Broken(
+                    "4", f"n{self.number} cannot read slots {sorted(found.unreadable)} of a sound disk"
+                )
         if base is None and found.compacted_through:
             if not (self.rotten or self.spoilt):
                 raise Broken(
@@ -204,6 +211,7 @@ class SimServer:
             decided_through=found.decided_through,
             compacted_through=found.compacted_through,
             base=base,
+            unreadable=found.unreadable,
         )
         machine = SessionMachine(self._watched, FrameCodec())
         self.replica = Replica(node, machine, world.replica, self._nonce)

@@ -106,6 +106,8 @@ class SimSnapshots:
                 case FinishFetch():
                     self._go_on(self._finish(task), None)
                 case DropSnapshots():
+                    raise Broken("7", "a server takes its own state for another than that of the others")
+                case DropSnapshots():
                     raise Broken("7", "a server believes that its state is wrong, and no state is")
 
     def restore(self, base: Base) -> None:
