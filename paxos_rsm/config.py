@@ -167,6 +167,16 @@ class Tuning:
         check_retention,
         "how much of it: hours or 10m, 1h30m (periodic), or revisions; 0 compacts nothing",
     )
+    read_lease_ms: int = setting(
+        0,
+        between(0, 10_000),
+        "how long the leader serves reads on one word of a quorum; 0: asks for each. Needs clocks that keep the bound",
+    )
+    read_lease_drift_percent: int = setting(
+        10,
+        between(0, 1_000),
+        "by how much a member's clock may run faster than another's, where reads are leased",
+    )
     phase2_quorum: int = setting(
         0, between(0, 127), "members that decide an entry (Flexible Paxos); 0 is a majority"
     )
@@ -183,6 +193,12 @@ class Tuning:
             raise ConfigError(
                 f"--election-timeout {self.election_timeout_ms} is less than 5 times --heartbeat-interval "
                 f"{self.heartbeat_ms}: a few late heartbeats would depose a healthy leader"
+            )
+        if self.read_hold_us > self.election_timeout_ms * 1_000:
+            raise ConfigError(
+                f"--read-lease-ms {self.read_lease_ms} and --read-lease-drift-percent {self.read_lease_drift_percent} "
+                f"make members wait for longer than --election-timeout {self.election_timeout_ms} before they follow "
+                "another leader: shorten the lease"
             )
         if self.entry_bytes_max < self.frame_bytes_max + 4:
             raise ConfigError(
@@ -205,6 +221,11 @@ class Tuning:
     def frame_bytes_max(self) -> int:
         """The largest frame that a server takes: one command of ``request_bytes_max``, and its wrapping."""
         return self.request_bytes_max + FRAME_OVERHEAD_BYTES
+
+    @property
+    def read_hold_us(self) -> int:
+        """How long a member follows nobody else, once it has confirmed that a leader leads (paxos/leases.py)."""
+        return self.read_lease_ms * (100 + self.read_lease_drift_percent) * 10
 
     @property
     def heartbeat_ticks(self) -> int:

@@ -555,18 +555,24 @@ class Prepare(_message.Message):
 
     BALLOT_FIELD_NUMBER: _builtins.int
     FIRST_FIELD_NUMBER: _builtins.int
+    GIVEN_UP_FIELD_NUMBER: _builtins.int
     first: _builtins.int
     @_builtins.property
     def ballot(self) -> Global___Ballot: ...
+    @_builtins.property
+    def given_up(self) -> Global___Ballot:
+        """its leader handed over to the sender, and has no lease on reads any more"""
+
     def __init__(
         self,
         *,
         ballot: Global___Ballot | None = ...,
         first: _builtins.int = ...,
+        given_up: Global___Ballot | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ballot", b"ballot"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ballot", b"ballot", "given_up", b"given_up"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ballot", b"ballot", "first", b"first"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ballot", b"ballot", "first", b"first", "given_up", b"given_up"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -728,10 +734,13 @@ class Heartbeat(_message.Message):
     ROUND_FIELD_NUMBER: _builtins.int
     REACH_FIELD_NUMBER: _builtins.int
     PROMISED_FIELD_NUMBER: _builtins.int
+    HOLD_US_FIELD_NUMBER: _builtins.int
     leading: _builtins.bool
     leader_alive: _builtins.bool
     decided_through: _builtins.int
     round: _builtins.int
+    hold_us: _builtins.int
+    """asks those who confirm the round to promise to nobody else for so long"""
     @_builtins.property
     def ballot(self) -> Global___Ballot: ...
     @_builtins.property
@@ -748,10 +757,11 @@ class Heartbeat(_message.Message):
         round: _builtins.int = ...,
         reach: _abc.Iterable[_builtins.int] | None = ...,
         promised: Global___Ballot | None = ...,
+        hold_us: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ballot", b"ballot", "promised", b"promised"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ballot", b"ballot", "decided_through", b"decided_through", "leader_alive", b"leader_alive", "leading", b"leading", "promised", b"promised", "reach", b"reach", "round", b"round"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ballot", b"ballot", "decided_through", b"decided_through", "hold_us", b"hold_us", "leader_alive", b"leader_alive", "leading", b"leading", "promised", b"promised", "reach", b"reach", "round", b"round"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -763,7 +773,10 @@ class HeartbeatReply(_message.Message):
 
     BALLOT_FIELD_NUMBER: _builtins.int
     ROUND_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     round: _builtins.int
+    held: _builtins.bool
+    """and promises to nobody else for as long as it was asked to"""
     @_builtins.property
     def ballot(self) -> Global___Ballot: ...
     def __init__(
@@ -771,10 +784,11 @@ class HeartbeatReply(_message.Message):
         *,
         ballot: Global___Ballot | None = ...,
         round: _builtins.int = ...,
+        held: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ballot", b"ballot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ballot", b"ballot", "round", b"round"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ballot", b"ballot", "held", b"held", "round", b"round"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from paxos_rsm._proto import paxos_pb2 as paxos__rsm_dot_v1_dot_paxos__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apaxos_rsm/v1/storage.proto\x12\x0cpaxos_rsm.v1\x1a\x18paxos_rsm/v1/paxos.proto\"\xb2\x01\n\tLogRecord\x12\'\n\x07promise\x18\x01 \x01(\x0b\x32\x14.paxos_rsm.v1.BallotH\x00\x12+\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x0b\x32\x17.paxos_rsm.v1.SlotEntryH\x00\x12*\n\x07\x64\x65\x63ided\x18\x03 \x01(\x0b\x32\x17.paxos_rsm.v1.SlotEntryH\x00\x12\x19\n\x0f\x64\x65\x63ided_through\x18\x04 \x01(\x04H\x00\x42\x08\n\x06record\"\xa7\x01\n\x08Identity\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\x04\x12\x11\n\tmember_id\x18\x03 \x01(\x04\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x13\n\x0bincarnation\x18\x05 \x01(\x06\x12\x12\n\nboot_count\x18\x06 \x01(\x04\x12\x0e\n\x06joined\x18\x07 \x01(\x08\x12\x15\n\rrestored_from\x18\x08 \x01(\t\"d\n\x08LogStart\x12\x15\n\rfirst_segment\x18\x01 \x01(\x04\x12\x19\n\x11\x63ompacted_through\x18\x02 \x01(\x04\x12&\n\x08promised\x18\x03 \x01(\x0b\x32\x14.paxos_rsm.v1.Ballot\"z\n\x0eSnapshotHeader\x12\x12\n\ncluster_id\x18\x01 \x01(\x04\x12\x0c\n\x04slot\x18\x02 \x01(\x04\x12\x12\n\nchanged_in\x18\x03 \x01(\x04\x12\x32\n\rconfiguration\x18\x04 \x01(\x0b\x32\x1b.paxos_rsm.v1.Configurationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apaxos_rsm/v1/storage.proto\x12\x0cpaxos_rsm.v1\x1a\x18paxos_rsm/v1/paxos.proto\"\xb2\x01\n\tLogRecord\x12\'\n\x07promise\x18\x01 \x01(\x0b\x32\x14.paxos_rsm.v1.BallotH\x00\x12+\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x0b\x32\x17.paxos_rsm.v1.SlotEntryH\x00\x12*\n\x07\x64\x65\x63ided\x18\x03 \x01(\x0b\x32\x17.paxos_rsm.v1.SlotEntryH\x00\x12\x19\n\x0f\x64\x65\x63ided_through\x18\x04 \x01(\x04H\x00\x42\x08\n\x06record\"\xb8\x01\n\x08Identity\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\x04\x12\x11\n\tmember_id\x18\x03 \x01(\x04\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x13\n\x0bincarnation\x18\x05 \x01(\x06\x12\x12\n\nboot_count\x18\x06 \x01(\x04\x12\x0e\n\x06joined\x18\x07 \x01(\x08\x12\x15\n\rrestored_from\x18\x08 \x01(\t\x12\x0f\n\x07hold_us\x18\t \x01(\x04\"d\n\x08LogStart\x12\x15\n\rfirst_segment\x18\x01 \x01(\x04\x12\x19\n\x11\x63ompacted_through\x18\x02 \x01(\x04\x12&\n\x08promised\x18\x03 \x01(\x0b\x32\x14.paxos_rsm.v1.Ballot\"z\n\x0eSnapshotHeader\x12\x12\n\ncluster_id\x18\x01 \x01(\x04\x12\x0c\n\x04slot\x18\x02 \x01(\x04\x12\x12\n\nchanged_in\x18\x03 \x01(\x04\x12\x32\n\rconfiguration\x18\x04 \x01(\x0b\x32\x1b.paxos_rsm.v1.Configurationb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,9 +35,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOGRECORD']._serialized_start=71
   _globals['_LOGRECORD']._serialized_end=249
   _globals['_IDENTITY']._serialized_start=252
-  _globals['_IDENTITY']._serialized_end=419
-  _globals['_LOGSTART']._serialized_start=421
-  _globals['_LOGSTART']._serialized_end=521
-  _globals['_SNAPSHOTHEADER']._serialized_start=523
-  _globals['_SNAPSHOTHEADER']._serialized_end=645
+  _globals['_IDENTITY']._serialized_end=436
+  _globals['_LOGSTART']._serialized_start=438
+  _globals['_LOGSTART']._serialized_end=538
+  _globals['_SNAPSHOTHEADER']._serialized_start=540
+  _globals['_SNAPSHOTHEADER']._serialized_end=662
 # @@protoc_insertion_point(module_scope)

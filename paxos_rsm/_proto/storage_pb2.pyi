@@ -72,6 +72,7 @@ class Identity(_message.Message):
     BOOT_COUNT_FIELD_NUMBER: _builtins.int
     JOINED_FIELD_NUMBER: _builtins.int
     RESTORED_FROM_FIELD_NUMBER: _builtins.int
+    HOLD_US_FIELD_NUMBER: _builtins.int
     format_version: _builtins.int
     cluster_id: _builtins.int
     member_id: _builtins.int
@@ -82,6 +83,8 @@ class Identity(_message.Message):
     """it came to a cluster that ran: its ids are not those of --initial-cluster"""
     restored_from: _builtins.str
     """SHA-256, in hexadecimal, of the backup that the state before slot 1 is; or empty"""
+    hold_us: _builtins.int
+    """how long a process of this member has ever promised a leader to promise nobody else"""
     def __init__(
         self,
         *,
@@ -93,10 +96,11 @@ class Identity(_message.Message):
         boot_count: _builtins.int = ...,
         joined: _builtins.bool = ...,
         restored_from: _builtins.str = ...,
+        hold_us: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_count", b"boot_count", "cluster_id", b"cluster_id", "format_version", b"format_version", "incarnation", b"incarnation", "joined", b"joined", "member_id", b"member_id", "name", b"name", "restored_from", b"restored_from"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_count", b"boot_count", "cluster_id", b"cluster_id", "format_version", b"format_version", "hold_us", b"hold_us", "incarnation", b"incarnation", "joined", b"joined", "member_id", b"member_id", "name", b"name", "restored_from", b"restored_from"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

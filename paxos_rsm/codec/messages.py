@@ -140,16 +140,19 @@ def _heartbeat(message: Heartbeat) -> bytes:
     beat.decided_through = message.decided_through
     beat.round = message.round
     beat.reach.extend(sorted(message.reach))
+    beat.hold_us = message.hold_us
     return out.SerializeToString()
 
 
 def _heartbeat_reply(message: HeartbeatReply) -> bytes:
-    reply = pb.HeartbeatReply(ballot=ballot_to_pb(message.ballot), round=message.round)
+    reply = pb.HeartbeatReply(ballot=ballot_to_pb(message.ballot), round=message.round, held=message.held)
     return pb.PeerMessage(heartbeat_reply=reply).SerializeToString()
 
 
 def _prepare(message: Prepare) -> bytes:
     prepare = pb.Prepare(ballot=ballot_to_pb(message.ballot), first=message.first)
+    if message.given_up != NO_BALLOT:
+        prepare.given_up.CopyFrom(ballot_to_pb(message.given_up))
     return pb.PeerMessage(prepare=prepare).SerializeToString()
 
 
@@ -365,15 +368,17 @@ def _heartbeat_from(m: pb.Heartbeat) -> Heartbeat:
         m.round,
         frozenset(m.reach),
         read_ballot(m, "promised"),
+        m.hold_us,
     )
 
 
 def _heartbeat_reply_from(m: pb.HeartbeatReply) -> HeartbeatReply:
-    return HeartbeatReply(read_ballot(m, "ballot"), m.round)
+    return HeartbeatReply(read_ballot(m, "ballot"), m.round, m.held)
 
 
 def _prepare_from(m: pb.Prepare) -> Prepare:
-    return Prepare(_ballot(m.ballot, "the ballot of a Prepare"), _slot(m.first, "the start of a Prepare"))
+    ballot, first = _ballot(m.ballot, "the ballot of a Prepare"), _slot(m.first, "the start of a Prepare")
+    return Prepare(ballot, first, read_ballot(m, "given_up") if m.HasField("given_up") else NO_BALLOT)
 
 
 def _promise_from(m: pb.Promise) -> Promise:

@@ -7,6 +7,7 @@ may be said at once.
 
 from paxos_rsm.errors import InvariantViolation
 from paxos_rsm.paxos.core import Core
+from paxos_rsm.paxos.leases import Holds
 from paxos_rsm.paxos.log import entry_bytes
 from paxos_rsm.paxos.messages import Accept, CatchUpReply, Nack, Prepare, Promise
 from paxos_rsm.paxos.ready import WriteAccepted, WritePromise
@@ -21,9 +22,10 @@ SLOTS_AHEAD_MAX = 1 << 20
 class Acceptor:
     """Always holds: ``promised`` never goes down, and is at least the ballot of every vote."""
 
-    def __init__(self, core: Core, promised: Ballot) -> None:
+    def __init__(self, core: Core, promised: Ballot, hold_owed_us: int = 0) -> None:
         self._core = core
         self.promised = promised
+        self.holds = Holds(core, hold_owed_us)
 
     def promise(self, ballot: Ballot) -> None:
         """Raises the promise and writes it. Raises InvariantViolation where it would go down."""
@@ -34,10 +36,15 @@ class Acceptor:
             self._core.out.write(WritePromise(ballot))
 
     def prepare(self, sender: NodeId, message: Prepare) -> bool:
-        """Phase 1b. False where it was refused."""
+        """Phase 1b. False where it was refused, or is not answered now."""
         if message.ballot < self.promised:
             self.refuse(sender, message.ballot)
             return False
+        self.holds.given_up(message.given_up)
+        if message.ballot > self.promised and self.holds.bind(sender):
+            return (
+                False  # A leader serves reads on this server's word: whoever stands asks again (leases.py).
+            )
         self.promise(message.ballot)
         self._core.out.send_after_writes(sender, self._chunk(message))
         return True

@@ -92,6 +92,7 @@ class Core:
     __slots__ = (
         "_others",
         "_others_of",
+        "clock_us",
         "configurations",
         "log",
         "me",
@@ -113,6 +114,8 @@ class Core:
         """The state before slot 1 is not an empty one, and whoever does not have it needs more than the log."""
         self.now = 0
         """Ticks since the node was made."""
+        self.clock_us = 0
+        """The driver's clock as it was last read: for leases only (leases.py)."""
         self._others: list[NodeId] = []
         self._others_of: Configuration | None = None
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from paxos_rsm.paxos.changes import Change
-from paxos_rsm.paxos.types import Ballot, Entry, NodeId, Slot
+from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Entry, NodeId, Slot
 
 __all__ = [
     "Accept",
@@ -41,11 +41,13 @@ class Prepare:
     """Phase 1a: asks for the promise of ``ballot`` and for what the receiver holds from ``first`` on.
 
     Sent only once the candidate's own promise of ``ballot`` is durable (rule 2). Sent again with a higher
-    ``first`` to pull the next chunk of a long promise.
+    ``first`` to pull the next chunk of a long promise. The leader of ``given_up`` has handed over to the candidate, and
+    serves no read on a lease of that ballot any more (leases.py).
     """
 
     ballot: Ballot
     first: Slot
+    given_up: Ballot = NO_BALLOT
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,8 @@ class Heartbeat:
     the sender believes in). ``leader_alive`` is the pre-vote, always up to date: whether the sender has a leader it
     would rather not see disturbed. ``decided_through`` is the sender's contiguous watermark: rule 6 makes it a
     statement on values only where ``leading``. ``round`` numbers read confirmations: not 0 asks for a reply.
-    ``reach`` names the nodes that the sender has heard within an election time-out, itself included.
+    ``reach`` names the nodes that the sender has heard within an election time-out, itself included. Whoever confirms
+    the round is asked to promise to nobody else for ``hold_us`` microseconds of its own clock (leases.py).
     """
 
     ballot: Ballot
@@ -121,14 +124,19 @@ class Heartbeat:
     round: int
     reach: frozenset[NodeId]
     promised: Ballot
+    hold_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatReply:
-    """Confirms, for reads, that the sender had promised nothing above ``ballot`` when round ``round`` came."""
+    """Confirms, for reads, that the sender had promised nothing above ``ballot`` when round ``round`` came.
+
+    ``held``: and that it promises nothing to anybody else for as long as it was asked to.
+    """
 
     ballot: Ballot
     round: int
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +201,10 @@ class ChangeReply:
 
 @dataclass(frozen=True, slots=True)
 class HandOver:
-    """The leader of ``ballot`` goes, and the receiver holds all that it has proposed: let it stand at once."""
+    """The leader of ``ballot`` goes, and the receiver holds all that it has proposed: let it stand at once.
+
+    From here on the sender serves no read on a lease in ``ballot``, whatever comes of it.
+    """
 
     ballot: Ballot
 

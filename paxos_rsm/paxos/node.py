@@ -48,7 +48,8 @@ class Node(NodeView):
 
     In the ``unreadable`` slots something was accepted or decided that the disk does not give back. ``restored``: the
     first members began with a state that was restored, not with an empty one. ``missing``: that state is not here (any
-    more), so nothing is released before :meth:`install` either, wherever the log starts.
+    more), so nothing is released before :meth:`install` either, wherever the log starts. ``hold_owed_us``: how long an
+    earlier process of this member may have promised to promise nobody else (leases.py).
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Node(NodeView):
         base: Base | None = None,
         restored: bool = False,
         missing: bool = False,
+        hold_owed_us: int = 0,
     ) -> None:
         settings.validate()
         self._core = core = Core(me, settings, random)
@@ -73,7 +75,7 @@ class Node(NodeView):
             decided = ballot is None or slot <= decided_through
             core.log.put(slot, SlotState(NO_BALLOT if decided else ballot or NO_BALLOT, entry, decided))
         core.log.lose(unreadable)
-        self.acceptor = Acceptor(core, promised)
+        self.acceptor = Acceptor(core, promised, hold_owed_us)
         self.learner = Learner(core, decided_through)
         self._start_from(base, decided_through, compacted_through, missing)
         self.learner.advance()
@@ -87,7 +89,7 @@ class Node(NodeView):
         self.election.note_round(promised)
         self.reads = Reads(core)
         self.reconfiguration = Reconfiguration(core, self.proposer, self.election, self.reads)
-        self.succession = Succession(core, self.proposer, self.election)
+        self.succession = Succession(core, self.proposer, self.election, self.reads.lease)
         self._told_alive = False
         self._behind: tuple[NodeId, Slot] = me, 0
         """A member that has compacted slots which this one, leading, proposes: and up to where."""
@@ -185,9 +187,13 @@ class Node(NodeView):
         else:
             self.reads.ask(route, self.me, read_id, 0)
 
-    def ready(self) -> Ready:
-        """What this turn asks the driver to do. To be called once a turn, when all that came has been stepped."""
+    def ready(self, clock_us: int | None = None) -> Ready:
+        """What this turn asks the driver to do: once a turn, when all that came has been stepped.
+
+        ``clock_us``: what its clock says *after* that; needed where reads are leased (leases.py).
+        """
         proposer, core = self.proposer, self._core
+        self.acceptor.holds.read_clock(clock_us)
         self.reconfiguration.turn()
         proposer.pump()
         if proposer.outgrown or proposer.has_missed_a_change():
@@ -341,9 +347,9 @@ class Node(NodeView):
 
         :meth:`tick` does so in good manners, when it is time and a quorum agrees; safety does not depend on that.
         """
-        if self._core.log.held or self._core.log.unreadable:
-            # What it cannot read it cannot propose again (rule 5): it votes, and learns of those slots from others.
-            return
+        # What it cannot read it cannot propose again (rule 5): it votes, and learns of those slots from others.
+        if self._core.log.held or self._core.log.unreadable or self.acceptor.holds.bind(self.me):
+            return  # Held by a lease: somebody serves reads on its word (leases.py).
         self._rest()
         ballot = self.election.next_ballot(self.acceptor.promised)
         self.acceptor.promise(ballot)
@@ -407,6 +413,7 @@ class Node(NodeView):
             round=self.reads.round if leading and self.reads.waiting else 0,
             reach=self.election.reach(),
             promised=self.acceptor.promised,
+            hold_us=self.reads.lease.asked_us if leading and self.reads.waiting else 0,
         )
 
     # ---- phase 1 and 2 ---------------------------------------------------------------------------------------
@@ -507,7 +514,8 @@ class Node(NodeView):
         else:
             self._overtaken(message.ballot)
             if message.round:
-                self._core.out.send(sender, m.HeartbeatReply(message.ballot, message.round))
+                held = self.acceptor.holds.give(message.ballot, message.hold_us)
+                self._core.out.send(sender, m.HeartbeatReply(message.ballot, message.round, held))
         self._follow(sender, message.ballot, message.decided_through)
 
     def _tell_removed(self, node: NodeId) -> None:
@@ -516,8 +524,11 @@ class Node(NodeView):
         self._core.out.send_after_marks(node, self._beat())
 
     def _hand_over(self, sender: NodeId, message: m.HandOver) -> None:
-        if message.ballot.node == sender and message.ballot >= self.acceptor.promised and self.may_campaign:
-            self.campaign()
+        if message.ballot.node == sender:
+            self.acceptor.holds.given_up(message.ballot)
+            self.proposer.given_up = message.ballot
+            if message.ballot >= self.acceptor.promised and self.may_campaign:
+                self.campaign()
 
     def _heartbeat_reply(self, sender: NodeId, message: m.HeartbeatReply) -> None:
         if self.proposer.leading and self.reads.expects(self.proposer.ballot, message):

@@ -74,6 +74,8 @@ class Proposer:
         self._learner = learner
         self.phase = Phase.IDLE
         self.ballot = NO_BALLOT
+        self.given_up = NO_BALLOT
+        """The ballot whose leader has handed over to this node, and has no lease in it any more (leases.py)."""
         self.refused_by: set[NodeId] = set()
         self.refused_at = 0
         # phase 1
@@ -134,7 +136,7 @@ class Proposer:
         self._highest = core.log.max_slot
         self._asked_under = core.next_configuration
         for node in core.others:
-            core.out.send_after_writes(node, Prepare(ballot, first))
+            core.out.send_after_writes(node, Prepare(ballot, first, self.given_up))
         # The node's own promise counts when it is durable, like anyone's; its votes are read from its own log.
         core.out.send_after_writes(core.me, Promise(ballot, first, None, (), ()))
 
@@ -183,7 +185,7 @@ class Proposer:
         core = self._core
         self._asked_at[node] = core.now
         first = max(self._next.get(node) or 0, core.log.decided_through + 1)
-        core.out.send(node, Prepare(self.ballot, first))
+        core.out.send(node, Prepare(self.ballot, first, self.given_up))
 
     def covered(self) -> None:
         """A snapshot has taken the watermark further: what is decided needs no cover, so others may cover all now.

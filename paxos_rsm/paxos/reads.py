@@ -9,6 +9,8 @@ have met that quorum. Clocks play no part.
 All the reads that arrive while a round is under way share the next one, which begins when that is confirmed, and not
 longer than a tick later, lest a long way to the others keep reads waiting; a lone read goes at once.
 
+With leases on (leases.py), what confirms a round also serves the reads that come for a while after it began.
+
 A follower asks once for all the reads of one turn. One that cannot reach the leader asks through a member that can
 (one hop). The number under which it asks is drawn at random at every start and counts up from there: an answer to what
 the process before the restart had asked is nobody's, and never mistaken for the answer to a later question.
@@ -17,6 +19,7 @@ the process before the restart had asked is nobody's, and never mistaken for the
 from collections.abc import Callable
 
 from paxos_rsm.paxos.core import Core
+from paxos_rsm.paxos.leases import Lease
 from paxos_rsm.paxos.membership import Configuration
 from paxos_rsm.paxos.messages import HeartbeatReply, ReadReply, ReadRequest
 from paxos_rsm.paxos.types import Ballot, NodeId, Slot
@@ -30,7 +33,7 @@ NOBODY: NodeId = 0
 class Round:
     """One confirmation under way: the index, who asked, who has confirmed, and of whom a quorum must."""
 
-    __slots__ = ("acks", "askers", "configuration", "index", "sent_at")
+    __slots__ = ("acks", "askers", "begun_us", "configuration", "holders", "index", "sent_at")
 
     def __init__(
         self,
@@ -39,6 +42,7 @@ class Round:
         askers: list[tuple[NodeId, int]],
         me: NodeId,
         sent_at: int,
+        begun_us: int,
     ) -> None:
         self.index = index
         self.configuration = configuration
@@ -46,6 +50,10 @@ class Round:
         self.askers = askers
         self.acks = {me}
         self.sent_at = sent_at
+        self.begun_us = begun_us
+        """What the clock said before it was sent for the first time."""
+        self.holders = {me}
+        """Who has confirmed it, and promises to nobody else for a while."""
 
 
 class _Asked:
@@ -77,6 +85,7 @@ class Reads:
         self._asked: dict[int, _Asked] = {}
         self._confirming: dict[int, Callable[[bool], None]] = {}
         self._next_id = core.random.randint(1, 1 << 62)
+        self.lease = Lease(core)
 
     @property
     def waiting(self) -> bool:
@@ -128,15 +137,31 @@ class Reads:
     # ---- at the leader ---------------------------------------------------------------------------------------
 
     def begin_round(self, ready: bool) -> bool:
-        """Starts a round for what has arrived, with the watermark of now as its index. True where one began."""
+        """Starts a round for what has arrived, with the watermark of now as its index. True where one began.
+
+        The clock was read after all that has arrived: on a lease it is served here, at that watermark.
+        """
         self._renew()
-        if not ready or not self._arrived or not self._has_room():
+        if not ready or not self._arrived:
             return False
         core = self._core
+        if self.lease.is_valid:
+            arrived, self._arrived = self._arrived, []
+            for asker, read_id in arrived:
+                self._grant(asker, read_id, core.log.decided_through)
+            if self._rounds or not self.lease.is_old:
+                return False
+        elif not self._has_room():
+            return False
         self.round += 1
         self._begun_at = core.now
         self._rounds[self.round] = Round(
-            core.log.decided_through, core.next_configuration, self._arrived, core.me, core.now
+            core.log.decided_through,
+            core.next_configuration,
+            self._arrived,
+            core.me,
+            core.now,
+            core.clock_us,
         )
         self._arrived = []
         self._conclude()
@@ -168,6 +193,8 @@ class Reads:
         for number, waiting in self._rounds.items():
             if number <= message.round:
                 waiting.acks.add(sender)
+                if message.held:
+                    waiting.holders.add(sender)
         self._conclude()
 
     def _conclude(self) -> None:
@@ -175,11 +202,14 @@ class Reads:
         done = [n for n, r in rounds if r.configuration and r.configuration.is_phase2_quorum(r.acks)]
         for number in done:
             waiting = self._rounds.pop(number)
+            if waiting.configuration and waiting.configuration.is_phase2_quorum(waiting.holders):
+                self.lease.confirmed(waiting.begun_us, waiting.configuration)
             for asker, read_id in waiting.askers:
                 self._grant(asker, read_id, waiting.index)
 
     def step_down(self) -> None:
         """This node leads no more: every read it held must be asked again."""
+        self.lease.step_down()
         askers = [asker for r in self._rounds.values() for asker in r.askers] + self._arrived
         self._rounds = {}
         self._arrived = []

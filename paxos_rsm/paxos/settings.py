@@ -6,6 +6,8 @@ from paxos_rsm.errors import ConfigError
 
 __all__ = ["Settings"]
 
+_MAY_BE_ZERO = frozenset(["read_lease_us", "read_lease_drift_percent"])
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -26,12 +28,22 @@ class Settings:
     """Of frames that wait at the leader for a slot; above it they are dropped and their owners send again."""
     read_rounds_max: int = 4
     """Read confirmations under way at once."""
+    read_lease_us: int = 0
+    """How long a leader serves reads on one confirmation; 0: each read needs a confirmation (leases.py)."""
+    read_lease_drift_percent: int = 0
+    """By how much one member's clock may run faster than another's, at most, for that to be sound."""
+
+    @property
+    def read_hold_us(self) -> int:
+        """How long those who have confirmed promise to nobody else."""
+        return -(-self.read_lease_us * (100 + self.read_lease_drift_percent) // 100)
 
     def validate(self) -> None:
         """Raises ConfigError where a measure makes no sense."""
         for name in self.__slots__:
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+            least = 0 if name in _MAY_BE_ZERO else 1
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}")
         if self.election_ticks < 3 * self.heartbeat_ticks:
             raise ConfigError(
                 f"an election time-out of {self.election_ticks} ticks is less than three heartbeats of "

@@ -11,6 +11,7 @@ on.
 
 from paxos_rsm.paxos.core import Core
 from paxos_rsm.paxos.election import Election
+from paxos_rsm.paxos.leases import Lease
 from paxos_rsm.paxos.messages import HandOver
 from paxos_rsm.paxos.proposer import Proposer
 from paxos_rsm.paxos.types import NodeId, Slot
@@ -21,8 +22,9 @@ __all__ = ["Succession"]
 class Succession:
     """See the module's docstring."""
 
-    def __init__(self, core: Core, proposer: Proposer, election: Election) -> None:
+    def __init__(self, core: Core, proposer: Proposer, election: Election, lease: Lease) -> None:
         self._core = core
+        self._lease = lease
         self._proposer = proposer
         self._election = election
         self._heir: NodeId | None = None
@@ -58,12 +60,14 @@ class Succession:
             return
         if self._holds(self._heir) >= self._proposer.next_slot - 1:
             self._told = True
+            self._lease.give_up()
             self._core.out.send(self._heir, HandOver(self._proposer.ballot))
 
     def leave(self) -> None:
         """This leader was removed: whoever is closest is to stand at once. The caller steps down."""
         heir = max(self._able(), key=self._holds, default=None)
         if heir is not None:
+            self._lease.give_up()
             self._core.out.send(heir, HandOver(self._proposer.ballot))
 
     def tick(self) -> None:

@@ -11,6 +11,7 @@ Any error out of a turn stops the replica: it says nothing more to anybody, and 
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -26,7 +27,7 @@ from paxos_rsm.replica.replica import Effects, Replica
 from paxos_rsm.replica.snapshots import SnapshotKeeper
 from paxos_rsm.storage.base import LogWriter
 
-__all__ = ["Network", "ReplicaLoop"]
+__all__ = ["HAS_STEADY_CLOCK", "Network", "ReplicaLoop", "clock_us"]
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,15 @@ PAUSE_FORGOTTEN_S = 1.0
 REBUILDS_MAX = 3
 """A state that goes wrong more often is not the victim of chance."""
 NO_AGE_MS = (1 << 32) - 1
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+HAS_STEADY_CLOCK = hasattr(time, "CLOCK_BOOTTIME")
+"""Whether there is a clock here that goes on while the machine sleeps: what leases on reads need."""
+
+
+def clock_us() -> int:
+    """What leases go by (paxos/leases.py): it goes on while this process, or the machine, is stopped. Microseconds."""
+    return time.clock_gettime_ns(_CLOCK) // 1_000
 
 
 class Network(Protocol):
@@ -123,7 +133,7 @@ class ReplicaLoop:
             if base and not self.replica.node.log.held:
                 await self.snapshots.restore(base)
             self.snapshots.resume()
-        effects = self.replica.turn()
+        effects = self.replica.turn(clock_us())
         decided = effects.decided
         for first in range(0, len(decided), REPLAY_SLOTS):
             self.replica.apply(Effects(decided=decided[first : first + REPLAY_SLOTS]))
@@ -183,7 +193,7 @@ class ReplicaLoop:
         if not self._running:
             return
         try:
-            effects = self.replica.turn()
+            effects = self.replica.turn(clock_us())
             self._perform(effects)
             if effects.decided or self.replica.has_grants:
                 self.replica.apply(effects)

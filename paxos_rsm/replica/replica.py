@@ -272,8 +272,11 @@ class Replica:
 
     # ---- the turn --------------------------------------------------------------------------------------------
 
-    def turn(self) -> Effects:
-        """What all the inputs since the last turn come to."""
+    def turn(self, clock_us: int | None = None) -> Effects:
+        """What all the inputs since the last turn come to.
+
+        ``clock_us``: read after all of them, from a clock that no pause stops; needed where reads are leased.
+        """
         node = self.node
         self._again = False
         way = node.way
@@ -294,7 +297,7 @@ class Replica:
             self._reads[self._next_read] = _Read(self._new_reads, self._now)
             self._new_reads = []
             node.read(self._next_read)
-        ready = node.ready()
+        ready = node.ready(clock_us)
         if ready.change_replies:
             self.changes.answered(ready.change_replies)
         self.changes.decided()

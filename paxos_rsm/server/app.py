@@ -198,6 +198,7 @@ class Server:
             segment_bytes=config.tuning.log_segment_bytes,
             joined=config.joins,
             repair=True,
+            hold_us=config.tuning.read_hold_us,
         )
 
     def _make_services(

@@ -7,7 +7,7 @@ import secrets
 
 from paxos_rsm.codec.frames import FrameCodec
 from paxos_rsm.config import ServerConfig, Tuning
-from paxos_rsm.errors import LogDamaged, RefusedByCluster
+from paxos_rsm.errors import ConfigError, LogDamaged, RefusedByCluster
 from paxos_rsm.machines.base import StateMachine
 from paxos_rsm.machines.sessions import SessionMachine
 from paxos_rsm.paxos.membership import Base, Member
@@ -15,7 +15,7 @@ from paxos_rsm.paxos.node import Node
 from paxos_rsm.paxos.settings import Settings
 from paxos_rsm.paxos.types import ConfigChange
 from paxos_rsm.replica.forming import InitialCluster
-from paxos_rsm.replica.loop import ReplicaLoop
+from paxos_rsm.replica.loop import HAS_STEADY_CLOCK, ReplicaLoop
 from paxos_rsm.replica.replica import Replica, ReplicaSettings
 from paxos_rsm.replica.snapshots import SnapshotKeeper, sound_snapshot
 from paxos_rsm.server.founding import restore_initial
@@ -105,7 +105,14 @@ async def _make_node(tuning: Tuning, directory: DataDirectory, machine: StateMac
         window_slots=tuning.window_entries,
         entry_bytes_max=tuning.entry_bytes_max,
         waiting_bytes_max=tuning.pending_bytes_max,
+        read_lease_us=tuning.read_lease_ms * 1_000,
+        read_lease_drift_percent=tuning.read_lease_drift_percent,
     )
+    if tuning.read_lease_ms and not HAS_STEADY_CLOCK:
+        raise ConfigError(
+            "--read-lease-ms needs a clock that goes on while the machine sleeps (CLOCK_BOOTTIME), and this platform "
+            "has none: leave it at 0"
+        )
     node = Node(
         directory.identity.incarnation,
         settings,
@@ -118,6 +125,7 @@ async def _make_node(tuning: Tuning, directory: DataDirectory, machine: StateMac
         base=Base(base.slot, base.changed_in, base.configuration) if base is not None else None,
         restored=bool(directory.identity.restored_from),
         missing=not has_beginning,
+        hold_owed_us=directory.hold_owed_us,
     )
     _check_unreadable(node, directory)
     return node

@@ -91,6 +91,7 @@ _RARE = "too rare to be asked of every campaign; a transcript in tests/scripts h
 _SHORTCUT = "a shortcut to what the line after it would say"
 _RESTORED = "no simulated cluster begins with a restored state"
 _DIVERGED = "a simulated state does not go wrong by itself; tests/unit/replica/test_rebuilding.py makes one"
+_LEASED = "no simulated server leases reads; the fuzz of the protocol does (tests/unit/paxos/fuzz.py)"
 _HONEST = "every simulated server is honest, and so is every client"
 
 EXEMPT: Mapping[str, str] = MappingProxyType(
@@ -101,6 +102,7 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "paxos.acceptor.Acceptor.accept: if message.slot <= log.compacted_through:": _SNAPSHOTS,
         "paxos.acceptor.Acceptor.accept: if self._is_absurd(sender, message):": _HONEST,
         "paxos.acceptor.Acceptor.accept: if state.entry != message.entry:": _RARE,
+        "paxos.acceptor.Acceptor.prepare: if message.ballot > self.promised and self.holds.bind(sender):": _LEASED,
         "paxos.election.Election.quorum_age_ticks": _VIEW,
         "paxos.election.Election.quorum_age_ticks: for age, node in sorted(": _VIEW,
         "paxos.election.Election.quorum_age_ticks: if configuration is None:": _VIEW,
@@ -115,14 +117,20 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "paxos.node.Node._catch_up_reply: elif message.promised > self.proposer.ballot:": _RARE,
         "paxos.node.Node._prepare: if message.ballot.node != sender:": _HONEST,
         "paxos.node.Node._refused: if configuration is None or sender not in configuration.everybody:": _DEFENCE,
+        "paxos.reads.Reads._conclude: "
+        "if waiting.configuration and waiting.configuration.is_phase2_quorum(waiting.holders):": _LEASED,
+        "paxos.reads.Reads.begin_round: for asker, read_id in arrived:": _LEASED,
+        "paxos.reads.Reads.begin_round: if self._rounds or not self.lease.is_old:": _LEASED,
+        "paxos.reads.Reads.begin_round: if self.lease.is_valid:": _LEASED,
+        "paxos.reads.Reads.confirmed: if message.held:": _LEASED,
         "paxos.views.NodeView.compacted_through": _VIEW,
         "paxos.views.NodeView.leader_age_ticks": _VIEW,
         "paxos.views.NodeView.leader_age_ticks: if self.proposer.leading:": _VIEW,
         "paxos.views.NodeView.log": _VIEW,
         "paxos.node.Node._hand_over": _MEMBERSHIP,
+        "paxos.node.Node._hand_over: if message.ballot.node == sender:": _MEMBERSHIP,
         "paxos.node.Node._hand_over: "
-        "if message.ballot.node == sender and message.ballot >= self.acceptor.promised "
-        "and self.may_campaign:": _MEMBERSHIP,
+        "if message.ballot >= self.acceptor.promised and self.may_campaign:": _MEMBERSHIP,
         "paxos.node.Node._heartbeat: if self.reconfiguration.is_removed(sender):": _MEMBERSHIP,
         "paxos.node.Node._prepare: if self.reconfiguration.is_removed(sender):": _MEMBERSHIP,
         "paxos.node.Node._prepare_anew": _MEMBERSHIP,

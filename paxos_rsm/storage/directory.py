@@ -29,7 +29,7 @@ from paxos_rsm.paxos.ready import WriteCompacted
 from paxos_rsm.paxos.types import NO_BALLOT
 from paxos_rsm.storage.base import DrawBits, Recovered
 from paxos_rsm.storage.files import FileSystem, Lock, storage_error
-from paxos_rsm.storage.identity import FORMAT_VERSION, IDENTITY_NAME, Identity, read_identity, write_identity
+from paxos_rsm.storage.identity import IDENTITY_NAME, Identity, read_identity, write_identity
 from paxos_rsm.storage.initial import INITIAL_NAME, InitialState, read_initial
 from paxos_rsm.storage.recovery import has_segments
 from paxos_rsm.storage.replacement import finish_replacement
@@ -61,6 +61,7 @@ class DataDirectory:
         log: SegmentLog,
         recovered: Recovered,
         snapshots: SnapshotStore,
+        hold_owed_us: int = 0,
     ) -> None:
         self.path = path
         self._files = files
@@ -68,6 +69,8 @@ class DataDirectory:
         self.log = log
         self.recovered = recovered
         self.snapshots = snapshots
+        self.hold_owed_us = hold_owed_us
+        """``identity.hold_us`` as the processes before this one had left it: the last may have been killed just now."""
         self._lock = lock
 
     @classmethod
@@ -83,13 +86,14 @@ class DataDirectory:
         segment_bytes: int = SEGMENT_BYTES,
         joined: bool = False,
         repair: bool = False,
+        hold_us: int = 0,
     ) -> "DataDirectory":
         """Opens the directory of the member ``name``, and makes it where there is nothing.
 
         ``draw_bits`` is where an incarnation comes from: ``secrets.randbits`` in a server. ``joined`` is remembered in
         a directory that is made: its ids come from a cluster that runs, and are not compared at later starts.
         ``repair``: entries of the log that cannot be read any more are told by ``recovered.unreadable``, and are no
-        reason to refuse.
+        reason to refuse. ``hold_us``: see Identity; it is durable before anything is said.
 
         Raises DirectoryLocked, DirectoryUnusable, IdentityMismatch, LogDamaged, LogIOError, DiskFull, and UnknownEntry
         or InvariantViolation for what a newer version or a bug has written.
@@ -118,9 +122,8 @@ class DataDirectory:
                         f"here yet, and the log holds votes. Put back the files that belong together, or {_ADD_ANEW}"
                     )
                 _reconcile(snapshots, log, recovered, identity)
-                identity = dataclasses.replace(
-                    identity, boot_count=identity.boot_count + 1, format_version=FORMAT_VERSION
-                )
+                hold_owed_us = identity.hold_us
+                identity = identity.started(hold_us)
                 write_identity(files, directory, identity)
                 if recovered.compacted_through or not identity.restored_from:
                     with contextlib.suppress(FileNotFoundError):
@@ -134,7 +137,7 @@ class DataDirectory:
         except BaseException:
             lock.release()
             raise
-        return cls(directory, files, lock, identity, log, recovered, snapshots)
+        return cls(directory, files, lock, identity, log, recovered, snapshots, hold_owed_us)
 
     @property
     def snapshot_missing(self) -> bool:

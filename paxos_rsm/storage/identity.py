@@ -13,7 +13,7 @@ is there, whole. So one that does not hold was damaged, and is not guessed at.
 
 import contextlib
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from zlib import crc32
 
 from google.protobuf.message import DecodeError
@@ -62,6 +62,20 @@ class Identity:
     """Its ids are not those of ``--initial-cluster``: a cluster that ran told it, or it was made a cluster alone."""
     restored_from: str = ""
     """The SHA-256, in hexadecimal, of the backup that it began with (initial.py); empty: it began with nothing."""
+    hold_us: int = 0
+    """How long this process, or one before it, may promise a leader to promise nobody else (paxos/leases.py)."""
+
+    def started(self, hold_us: int) -> "Identity":
+        """What the file says once another process of this member has started, which may hold for ``hold_us``.
+
+        The hold never becomes shorter: the next start may come before what an earlier process held for is over, too.
+        """
+        return replace(
+            self,
+            boot_count=self.boot_count + 1,
+            format_version=FORMAT_VERSION,
+            hold_us=max(hold_us, self.hold_us),
+        )
 
     def check(self, directory: str, *, cluster_id: int, member_id: int, name: str) -> None:
         """Raises IdentityMismatch unless this is the member that the server was started as.
@@ -129,6 +143,7 @@ def read_identity(files: FileSystem, directory: str, name: str = IDENTITY_NAME) 
         format_version=message.format_version,
         joined=message.joined,
         restored_from=message.restored_from,
+        hold_us=message.hold_us,
     )
 
 
@@ -143,6 +158,7 @@ def write_identity(files: FileSystem, directory: str, identity: Identity, name: 
         boot_count=identity.boot_count,
         joined=identity.joined,
         restored_from=identity.restored_from,
+        hold_us=identity.hold_us,
     ).SerializeToString(deterministic=True)
     data = _MAGIC + _LENGTH_AND_CRC.pack(len(payload), crc32(payload)) + payload
     with contextlib.closing(files.create(f"{directory}/{_TEMPORARY_NAME}", len(data))) as file:

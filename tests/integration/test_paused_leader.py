@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 
 from paxos_rsm.testing.cluster import LocalCluster, LocalServer
+from tests.integration.conftest import NewCluster
 from tests.integration.raw import Failed, RawKv, RawSession, StreamEnded, value_query, value_result
 from tests.integration.waiting import eventually, leader_among
 
@@ -90,6 +91,20 @@ def depose(cluster: LocalCluster, leader: str, number: int) -> None:
 def test_no_stale_read_from_a_leader_that_was_paused(
     cluster: LocalCluster, tell: Callable[[str], None]
 ) -> None:
+    no_stale_reads(cluster, tell)
+
+
+def test_nor_from_one_that_has_a_lease_when_it_is_paused(
+    new_cluster: NewCluster, tell: Callable[[str], None]
+) -> None:
+    """Its ticks stand still while it sleeps; the clock that leases go by does not."""
+    cluster = new_cluster(3, options={"read-lease-ms": 400})
+    cluster.start()
+    no_stale_reads(cluster, tell)
+
+
+def no_stale_reads(cluster: LocalCluster, tell: Callable[[str], None]) -> None:
+    """Pauses leader after leader."""
     with RawKv(cluster["n1"].endpoint) as kv:
         kv.put(KEY, b"0")
     answered = failed = 0

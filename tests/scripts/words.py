@@ -120,15 +120,17 @@ def heartbeat_words(message: m.Heartbeat) -> str:
     else:
         who = f"follows {ballot_words(message.ballot)}"
     asked = f", asks round {message.round} to be confirmed" if message.round else ""
-    return (
-        f"Heartbeat {who}, watermark {message.decided_through}, hears {numbers(sorted(message.reach))}{asked}"
-    )
+    held = " and held" if message.hold_us else ""
+    return f"Heartbeat {who}, watermark {message.decided_through}, hears {numbers(sorted(message.reach))}{asked}{held}"
 
 
 def message_words(message: m.Message) -> str:
     """A message, its kind first."""
     if isinstance(message, m.Prepare):
-        return f"Prepare ballot {ballot_words(message.ballot)} from slot {message.first}"
+        handed = (
+            f" (handed over by {ballot_words(message.given_up)})" if message.given_up != NO_BALLOT else ""
+        )
+        return f"Prepare ballot {ballot_words(message.ballot)} from slot {message.first}{handed}"
     if isinstance(message, m.Promise):
         return promise_words(message)
     if isinstance(message, m.Accept):
@@ -145,7 +147,8 @@ def message_words(message: m.Message) -> str:
     if isinstance(message, m.Heartbeat):
         return heartbeat_words(message)
     if isinstance(message, m.HeartbeatReply):
-        return f"HeartbeatReply ballot {ballot_words(message.ballot)} round {message.round}"
+        held = ", holds" if message.held else ""
+        return f"HeartbeatReply ballot {ballot_words(message.ballot)} round {message.round}{held}"
     if isinstance(message, m.CatchUp):
         return f"CatchUp from slot {message.first} to {message.last}"
     if isinstance(message, m.CatchUpReply):

@@ -200,6 +200,7 @@ def test_options_have_etcds_flags_and_no_two_alike() -> None:
         ),
         ({"tick_ms": 60}, {}, "", ["--tick-ms 60", "--heartbeat-interval 50"]),
         ({"election_timeout_ms": 249}, {}, "", ["--election-timeout 249", "5 times"]),
+        ({"read_lease_ms": 455}, {}, "", ["--read-lease-ms 455", "--election-timeout 500"]),
         ({"entry_bytes_max": 1_572_864}, {}, "", ["--entry-bytes-max", "--max-request-bytes"]),
         (
             {"pending_bytes_max": 2**20},
@@ -266,6 +267,7 @@ def test_a_token_a_name_or_an_address_makes_another_id() -> None:
 
 
 def test_ticks_and_frames_follow_from_the_settings() -> None:
+    assert Tuning(read_lease_ms=300, read_lease_drift_percent=15).read_hold_us == 345_000
     tuning = Tuning(tick_ms=30, heartbeat_ms=50, election_timeout_ms=500)
     assert (tuning.heartbeat_ticks, tuning.election_timeout_ticks) == (2, 17)
     assert tuning.frame_bytes_max == 1_572_864 + FRAME_OVERHEAD_BYTES

@@ -6,6 +6,7 @@ __all__ = ["DISK"]
 
 BASE = "paxos_rsm.storage.base"
 DIRECTORY = "paxos_rsm.storage.directory"
+IDENTITY = "paxos_rsm.storage.identity"
 RECOVERY = "paxos_rsm.storage.recovery"
 SEGMENTS = "paxos_rsm.storage.segments"
 HANDSHAKE = "paxos_rsm.transport.handshake"
@@ -85,9 +86,9 @@ DISK = (
     ),
     Mutant(
         name="boot-count-not-raised",
-        module=DIRECTORY,
-        old="                    identity, boot_count=identity.boot_count + 1, format_version=FORMAT_VERSION",
-        new="                    identity, boot_count=identity.boot_count or 1, format_version=FORMAT_VERSION",
+        module=IDENTITY,
+        old="            boot_count=self.boot_count + 1,",
+        new="            boot_count=self.boot_count or 1,",
         rule="rule 9",
         why="a restarted server cannot be told from a copy of its directory, and its peers refuse it",
     ),

@@ -37,8 +37,8 @@ PROMISES = (
     Mutant(
         name="prepare-before-own-promise-durable",
         module=PROPOSER,
-        old="            core.out.send_after_writes(node, Prepare(ballot, first))",
-        new="            core.out.send(node, Prepare(ballot, first))",
+        old="            core.out.send_after_writes(node, Prepare(ballot, first, self.given_up))",
+        new="            core.out.send(node, Prepare(ballot, first, self.given_up))",
         rule="rule 2",
         why="Prepare leaves before the candidate's own promise is durable",
     ),

@@ -45,12 +45,14 @@ READS = (
         else:
             self._overtaken(message.ballot)
             if message.round:
-                self._core.out.send(sender, m.HeartbeatReply(message.ballot, message.round))
+                held = self.acceptor.holds.give(message.ballot, message.hold_us)
+                self._core.out.send(sender, m.HeartbeatReply(message.ballot, message.round, held))
 """,
         new="""
         self._overtaken(message.ballot)
         if message.round:
-            self._core.out.send(sender, m.HeartbeatReply(message.ballot, message.round))
+            held = self.acceptor.holds.give(message.ballot, message.hold_us)
+            self._core.out.send(sender, m.HeartbeatReply(message.ballot, message.round, held))
 """,
         rule="rule 8",
         why="a member confirms a leader although it has promised to another one",

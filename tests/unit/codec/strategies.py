@@ -103,7 +103,7 @@ def snapshot_chunks(draw: st.DrawFn) -> SnapshotChunk:
 
 
 messages_by_type: dict[type, st.SearchStrategy[Message]] = {
-    Prepare: st.builds(Prepare, ballots, slots),
+    Prepare: st.builds(Prepare, ballots, slots, promises),
     Promise: st.builds(
         Promise, ballots, slots, st.none() | watermarks, votes, decisions, watermarks, slot_lists
     ),
@@ -120,8 +120,9 @@ messages_by_type: dict[type, st.SearchStrategy[Message]] = {
         counters,
         st.frozensets(counters, max_size=5),
         promises,
+        counters,
     ),
-    HeartbeatReply: st.builds(HeartbeatReply, promises, counters),
+    HeartbeatReply: st.builds(HeartbeatReply, promises, counters, st.booleans()),
     CatchUp: st.builds(CatchUp, slots, watermarks),
     CatchUpReply: st.builds(CatchUpReply, promises, decisions, watermarks, watermarks),
     Forward: st.builds(Forward, st.lists(st.binary(max_size=50), max_size=4).map(tuple), hops),

@@ -14,7 +14,7 @@ plays those seeds, and prints the first lines of what each broken one says.
 import random
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from paxos_rsm.paxos.messages import Message
@@ -23,6 +23,8 @@ from tests.unit.paxos.churn import Churn
 from tests.unit.paxos.harness import Cluster
 
 ELECTION_TICKS = 8
+ROUND_US = 1_000
+"""How long a round takes by a true clock, about: a tick, mostly."""
 HEAL_ELECTIONS = 8
 """Election time-outs after which a healed cluster must have a leader and have applied a new frame everywhere."""
 
@@ -107,17 +109,37 @@ class Fuzz:
 
     def __init__(self, seed: int) -> None:
         self.random = rnd = random.Random(seed)
-        self.world = world = World.draw(rnd)
+        self._clocks = random.Random(f"clocks {seed}")
+        self._drift = self._clocks.choice([0, 10, 100])
+        self.world = world = self._lease(World.draw(rnd))
         self.cluster = Cluster(world.count, seed, world.settings, world.phase2, met=False)
         self.cluster.stops_removed = not world.ghosts
         self.seen: Counter[str] = Counter()
         self.churn = Churn(rnd, self.cluster, self.seen)
         self._old: list[tuple[int, int, Message]] = []
+        for host in self.cluster.hosts.values():
+            host.clock_rate = (
+                1 + self._clocks.choice([0, self._drift, self._drift * self._clocks.random()]) / 100
+            )
         self._frame = 0
         self._read = 0
         self._calm = False
         self._paused: dict[int, int] = {}
         """Hosts that do not run, and for how many more rounds: what is sent to them waits."""
+
+    def _lease(self, world: World) -> World:
+        """Leases on reads in half the seeds, and clocks that differ by as much as is said, at most.
+
+        Drawn apart, so that the rest of a seed is what it was.
+        """
+        hold_us = self._clocks.choice([0, 0, 0, 3, ELECTION_TICKS, ELECTION_TICKS]) * ROUND_US
+        lease_us = hold_us * 100 // (100 + self._drift)
+        settings = replace(world.settings, read_lease_us=lease_us, read_lease_drift_percent=self._drift)
+        return replace(world, settings=settings)
+
+    def _time_passes(self, share: float) -> None:
+        """A part of a round, about."""
+        self.cluster.time_us += self._clocks.randint(0, int(2 * share * ROUND_US))
 
     # ---- one round -------------------------------------------------------------------------------------------
 
@@ -141,6 +163,7 @@ class Fuzz:
 
     def _round(self) -> None:
         world, cluster = self.world, self.cluster
+        self._time_passes(0.5)
         if self._chance(0.05):
             self._calm = self._chance(world.calm)
         if not self._calm:
@@ -302,6 +325,7 @@ class Fuzz:
         """Delivers; now and then the receiver takes several messages before its turn."""
         host = self.cluster.hosts[to]
         if host.up:
+            self._time_passes(0.05)
             self.seen["delivered"] += 1
             host.node.step(sender, message)
             if self._chance(0.7):
@@ -356,6 +380,7 @@ class Fuzz:
     def _pass(self, ticks: int) -> None:
         """Calm ticks: whoever needs a snapshot gets it, whoever is awaited is met."""
         for _ in range(ticks):
+            self.cluster.time_us += ROUND_US
             self.cluster.run(1)
             for number in self.cluster.hosts:
                 self.cluster.fetch(number)

@@ -65,6 +65,8 @@ class Host:
         """The member that its operator started it as."""
         self.stopped = False
         """It was removed, and has gone for good."""
+        self.clock_rate = 1.0
+        """How fast its clock runs."""
         self.wants: tuple[int, Slot] | None = None
         """A peer whose snapshot this node has asked for, and of which slot at least."""
         self.node = self._boot()
@@ -82,6 +84,7 @@ class Host:
             decided_through=disk.decided_through,
             compacted_through=disk.compacted_through,
             base=disk.snapshot[0] if disk.snapshot else None,
+            hold_owed_us=self.settings.read_hold_us if self.boot > 1 else 0,
         )
 
     def crash(self) -> None:
@@ -117,6 +120,8 @@ class Cluster:
         self.cut: set[tuple[int, int]] = set()
         self.observers: list[Callable[[int, Ready], None]] = []
         self.hold_writes: set[int] = set()
+        self.time_us = 0
+        """What a true clock would say. It stands still unless a test moves it."""
         self.stops_removed = True
         """Whether a server stops that was removed, and is not needed any more."""
         if met:
@@ -127,12 +132,16 @@ class Cluster:
         """The node of a host."""
         return self.hosts[number].node
 
+    def clock_us(self, number: int) -> int:
+        """What the clock of a host says."""
+        return int(self.time_us * self.hosts[number].clock_rate)
+
     # ---- one host's turn ---------------------------------------------------------------------------------------
 
     def turn(self, number: int) -> None:
         """Takes the Ready of one host and does what it says; checks every invariant."""
         host = self.hosts[number]
-        ready = host.node.ready()
+        ready = host.node.ready(self.clock_us(number))
         for observer in self.observers:
             observer(number, ready)
         host.node.check()

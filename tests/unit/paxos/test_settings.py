@@ -12,10 +12,24 @@ def test_the_defaults_are_valid() -> None:
     Settings().validate()
 
 
-@pytest.mark.parametrize("name", [f.name for f in fields(Settings)])
+MAY_BE_ZERO = ("read_lease_us", "read_lease_drift_percent")
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(Settings) if f.name not in MAY_BE_ZERO])
 def test_every_measure_is_at_least_one(name: str) -> None:
     with pytest.raises(ConfigError, match=name):
         replace(Settings(), **{name: 0}).validate()
+
+
+@pytest.mark.parametrize("name", MAY_BE_ZERO)
+def test_a_lease_is_none_at_least(name: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        replace(Settings(), **{name: -1}).validate()
+
+
+def test_a_hold_outlasts_the_lease_by_the_drift_and_is_never_rounded_down() -> None:
+    assert Settings(read_lease_us=1_000, read_lease_drift_percent=10).read_hold_us == 1_100
+    assert Settings(read_lease_us=1, read_lease_drift_percent=1).read_hold_us == 2
 
 
 def test_an_election_time_out_outlasts_lost_heartbeats() -> None:

@@ -23,7 +23,7 @@ CONFIG = ServerConfig(name="n1")
 
 
 @contextmanager
-def opened(files: MemoryFiles) -> Iterator[DataDirectory]:
+def opened(files: MemoryFiles, hold_us: int = 0) -> Iterator[DataDirectory]:
     directory = DataDirectory.open(
         "/data",
         files,
@@ -32,6 +32,7 @@ def opened(files: MemoryFiles) -> Iterator[DataDirectory]:
         name="n1",
         draw_bits=Random(1).getrandbits,
         repair=True,
+        hold_us=hold_us,
     )
     try:
         yield directory
@@ -67,6 +68,17 @@ async def test_an_empty_directory_makes_a_server_that_has_yet_to_form() -> None:
     loop = await made(MemoryFiles())
     assert loop.replica.node.role == "forming"
     assert loop.replica.node.decided_through == 0
+
+
+async def test_who_may_have_held_for_a_leader_follows_nobody_at_first() -> None:
+    files = MemoryFiles()
+    with opened(files, hold_us=300_000):
+        pass
+    node = (await made(files)).replica.node
+    node.ready(1)
+    assert node.acceptor.holds.bind(7)
+    node.ready(300_001)
+    assert not node.acceptor.holds.bind(7)
 
 
 async def test_it_starts_from_the_newest_snapshot_that_holds() -> None:

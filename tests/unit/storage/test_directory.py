@@ -24,7 +24,7 @@ from paxos_rsm.paxos.types import Noop
 from paxos_rsm.storage.directory import DataDirectory
 from paxos_rsm.storage.files import FileSystem, RealFiles
 from paxos_rsm.storage.headers import segment_name
-from paxos_rsm.storage.identity import Identity, write_identity
+from paxos_rsm.storage.identity import Identity, read_identity, write_identity
 from paxos_rsm.storage.memory import CrashMode, MemoryFiles, PowerLost
 from paxos_rsm.storage.segments import SEGMENT_BYTES_MIN
 from paxos_rsm.storage.snapshots import SnapshotStore
@@ -36,7 +36,12 @@ FIRST = f"{PATH}/log/{segment_name(1)}"
 
 
 def start(
-    files: FileSystem, path: str = PATH, name: str = "n1", cluster_id: int = 1, seed: int = 1
+    files: FileSystem,
+    path: str = PATH,
+    name: str = "n1",
+    cluster_id: int = 1,
+    seed: int = 1,
+    hold_us: int = 0,
 ) -> DataDirectory:
     return DataDirectory.open(
         path,
@@ -46,6 +51,7 @@ def start(
         name=name,
         draw_bits=Random(seed).getrandbits,
         segment_bytes=SEGMENT_BYTES_MIN,
+        hold_us=hold_us,
     )
 
 
@@ -65,6 +71,20 @@ def test_a_first_start_makes_everything() -> None:
     identity = directory.identity
     assert (identity.cluster_id, identity.member_id, identity.name, identity.boot_count) == (1, 11, "n1", 1)
     assert 0 < identity.incarnation < 2**63
+
+
+def test_how_long_a_process_may_hold_for_a_leader_is_told_to_every_later_one() -> None:
+    """Of two starts in quick succession, the second must wait for what the process before the first held for, too."""
+    files = MemoryFiles()
+    owed: list[int] = []
+    for hold_us in (0, 300, 0, 200, 500, 0):
+        directory = start(files, hold_us=hold_us)
+        owed.append(directory.hold_owed_us)
+        stored = read_identity(files, PATH)
+        assert stored is not None
+        assert stored.hold_us == max([hold_us, *owed])  # durable before anything is said
+        directory.close()
+    assert owed == [0, 0, 300, 300, 300, 500]
 
 
 def test_an_incarnation_is_never_zero() -> None:
