@@ -9,7 +9,7 @@ from paxos_rsm import cli
 from paxos_rsm.cli import connect, direct
 from tests.unit.cli.fake_client import FakeClient
 
-# Commands are loaded when they are first called for: one that was loaded under a fixture would keep what that put there.
+# Commands are loaded when they are first called for: one loaded under a fixture would keep what that put there.
 for module in pkgutil.iter_modules(cli.__path__):
     if module.name != "__main__":
         importlib.import_module(f"paxos_rsm.cli.{module.name}")
