@@ -16,6 +16,7 @@ from paxos_rsm.testing.cluster import LocalCluster, LocalServer
 from tests.integration.clients import client_at
 from tests.integration.command_line import run
 from tests.integration.conftest import NewCluster
+from tests.integration.kills import LONG
 from tests.integration.raw import RawSession, put_command
 from tests.integration.waiting import eventually, same_state
 
@@ -89,6 +90,8 @@ def test_a_server_that_joins_has_the_restored_state_too(new_cluster: NewCluster,
         assert client.get("key/0299").value == b"value 299"
 
 
+@LONG[0]
+@LONG[1]
 def test_sessions_of_the_old_cluster_are_not_taken_for_those_of_the_new(
     new_cluster: NewCluster, backup: Path, tmp_path: Path
 ) -> None:
@@ -109,6 +112,8 @@ def test_sessions_of_the_old_cluster_are_not_taken_for_those_of_the_new(
         assert client.get("a").value == b"1"
 
 
+@LONG[0]
+@LONG[1]
 def test_watches_and_caches_notice_a_raised_revision(new_cluster: NewCluster, backup: Path) -> None:
     cluster = new_cluster(1)
     restore(cluster, cluster["n1"], backup, "--bump-revision", "1000000", "--mark-compacted")
@@ -141,6 +146,8 @@ def test_members_of_different_backups_never_form_a_cluster(
     assert all(answer.role == "forming" for answer in cluster.statuses().values())
 
 
+@LONG[0]
+@LONG[1]
 def test_a_member_that_was_not_restored_does_not_join_those_that_were(
     new_cluster: NewCluster, backup: Path
 ) -> None:
@@ -174,6 +181,8 @@ def test_any_state_machine_is_backed_up(new_cluster: NewCluster, tmp_path: Path)
     assert f"--machine {machine}" in wrong["n1"].log()
 
 
+@LONG[0]
+@LONG[1]
 def test_a_restored_state_that_is_lost_comes_from_the_others(new_cluster: NewCluster, backup: Path) -> None:
     cluster = new_cluster(3)
     for server in cluster:
@@ -192,6 +201,8 @@ def test_a_restored_state_that_is_lost_comes_from_the_others(new_cluster: NewClu
     assert "installed a snapshot" in server.log()
 
 
+@LONG[0]
+@LONG[1]
 def test_damage_before_the_first_start_is_refused(new_cluster: NewCluster, backup: Path) -> None:
     cluster = new_cluster(1)
     server = cluster["n1"]

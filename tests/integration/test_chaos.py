@@ -15,6 +15,7 @@ import pytest
 from paxos_rsm.checker import read_history
 from paxos_rsm.testing.chaos.kinds import KINDS
 from tests.integration.conftest import ROOT
+from tests.integration.kills import LONG
 from tests.integration.waiting import eventually
 
 pytestmark = pytest.mark.integration
@@ -108,6 +109,8 @@ if "server" in sys.orig_argv:
 """Planted into every server: each twentieth read is answered as the first of its kind was."""
 
 
+@LONG[0]
+@LONG[1]
 def test_servers_that_answer_stale_reads_are_found_out(tmp_path: Path) -> None:
     plant, out = tmp_path / "plant", tmp_path / "out"
     plant.mkdir()

@@ -217,7 +217,10 @@ def test_a_leader_whose_disk_stalls_holds_nobody_up(
     check_all(shimmed, load, list(workers))
 
 
-@pytest.mark.parametrize("offset_s", [3600, -3600], ids=["an hour forward", "an hour back"])
+@pytest.mark.parametrize(
+    "offset_s",
+    [pytest.param(3600, id="an hour forward"), pytest.param(-3600, id="an hour back", marks=LONG)],
+)
 def test_a_clock_that_jumps_changes_nothing(patient: LocalCluster, offset_s: int) -> None:
     """At the leader, then at a follower as well: the same leader, and every write and read goes on."""
     leader = patient.wait_for_leader(everyone=True)

@@ -17,6 +17,7 @@ from paxos_rsm.machines.kv.types import DeleteRange, Put
 from paxos_rsm.replica.loop import ReplicaLoop
 from paxos_rsm.testing.in_process import InProcessCluster, InProcessServer
 from tests.conftest import MEASURED
+from tests.integration.kills import LONG
 
 WAIT_S = 60.0
 
@@ -54,7 +55,10 @@ PLANTED = {each.__name__: each for each in (one_write_too_many, one_key_lost)}
 
 
 @pytest.mark.parametrize("planted", PLANTED)
-@pytest.mark.parametrize("leads", [True, False], ids=["leader", "follower"])
+@pytest.mark.parametrize(
+    "leads",
+    [pytest.param(True, id="leader", marks=LONG), pytest.param(False, id="follower")],
+)
 async def test_a_state_that_goes_wrong_is_found_named_and_rebuilt(
     planted: str,
     leads: bool,

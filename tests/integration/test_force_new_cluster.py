@@ -6,6 +6,7 @@ from paxos_rsm.testing.cluster import LocalCluster, LocalServer
 from tests.integration.clients import client_at
 from tests.integration.command_line import command, environment, run
 from tests.integration.conftest import NewCluster
+from tests.integration.kills import LONG
 from tests.integration.waiting import eventually, same_state, status_of
 
 FORCE = "--force-new-cluster"
@@ -76,6 +77,8 @@ def test_the_one_that_is_left_goes_on_alone(new_cluster: NewCluster) -> None:
         assert client.get("key/new").value == b"n"
 
 
+@LONG[0]
+@LONG[1]
 def test_the_others_are_refused_when_they_come_back(new_cluster: NewCluster) -> None:
     cluster = lost(new_cluster)
     server, other = cluster["n1"], cluster["n2"]
@@ -93,6 +96,8 @@ def test_the_others_are_refused_when_they_come_back(new_cluster: NewCluster) -> 
     assert [member.name for member in server.status().members] == ["n1"]
 
 
+@LONG[0]
+@LONG[1]
 def test_it_grows_again(new_cluster: NewCluster) -> None:
     cluster = lost(new_cluster)
     server = cluster["n1"]

@@ -13,6 +13,7 @@ import pytest
 from paxos_rsm.testing.cluster import LocalCluster
 from tests.integration.clients import at_each_server, check_written, client_at, writer
 from tests.integration.conftest import NewCluster
+from tests.integration.kills import LONG
 from tests.integration.load import PAUSE_S, Load
 from tests.integration.waiting import eventually, leader_among, same_state, status_now
 
@@ -72,7 +73,7 @@ def wait_until_deposed(cluster: LocalCluster, old: str) -> None:
     eventually(lambda: status_now(cluster[old]).role != "leader", "old leader that has noticed")
 
 
-@pytest.mark.parametrize("how", ["mute", "deafen", "isolate"])
+@pytest.mark.parametrize("how", ["isolate", *(pytest.param(how, marks=LONG) for how in ("mute", "deafen"))])
 def test_a_leader_that_is_cut_off_is_replaced(
     proxied: LocalCluster, how: str, tell: Callable[[str], None]
 ) -> None:

@@ -117,6 +117,8 @@ async def promoted(kv: AsyncClient, name: str) -> None:
                 return
 
 
+@LONG[0]
+@LONG[1]
 async def test_machines_are_replaced_and_the_leader_is_removed(
     new_cluster: NewCluster, tmp_path: Path, tell: Callable[[str], None]
 ) -> None:

@@ -23,6 +23,7 @@ from paxos_rsm.storage.identity import FORMAT_VERSION, read_identity
 from paxos_rsm.testing.cluster import LocalCluster, LocalServer
 from tests.integration.clients import DEADLINE_S, at_each_server, check_written, writer
 from tests.integration.conftest import ROOT, NewCluster
+from tests.integration.kills import LONG
 from tests.integration.load import Load, Worker
 from tests.integration.waiting import eventually, same_state
 
@@ -135,6 +136,8 @@ def test_one_older_server_among_newer_ones(new_cluster: NewCluster, older: Path)
     check_all(cluster, load, writers, recorder)
 
 
+@LONG[0]
+@LONG[1]
 def test_a_cluster_is_upgraded_server_by_server(new_cluster: NewCluster, older: Path) -> None:
     cluster = new_cluster(3)
     for server in cluster:

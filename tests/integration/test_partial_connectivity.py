@@ -20,6 +20,7 @@ import pytest
 from paxos_rsm.testing.cluster import LocalCluster
 from tests.integration.clients import client_at
 from tests.integration.conftest import NewCluster
+from tests.integration.kills import LONG
 from tests.integration.waiting import TIMEOUT_S, eventually, same_state, status_of
 
 ELECTION_TIMEOUT_MS = 1_500
@@ -169,6 +170,8 @@ def test_chained(five: LocalCluster, tell: Callable[[str], None]) -> None:
     check_healed(five)
 
 
+@LONG[0]
+@LONG[1]
 def test_chain_of_five(five: LocalCluster, tell: Callable[[str], None]) -> None:
     """All five in a row, the leader at an end: one of the three that still reach a quorum takes over, and stays.
 
