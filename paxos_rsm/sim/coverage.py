@@ -83,8 +83,6 @@ REQUIRED = (
 )
 """Every fault, and what must come of some of them."""
 
-_SNAPSHOTS = "nothing is compacted before there are snapshots"
-_MEMBERSHIP = "the configuration does not change after the genesis entry, and no disk is wiped before it"
 _VIEW = "asked by a server's services only"
 _DEFENCE = "cannot come to pass; guards against a caller that asks for it"
 _RARE = "too rare to be asked of every campaign; a transcript in tests/scripts has it"
@@ -92,17 +90,17 @@ _SHORTCUT = "a shortcut to what the line after it would say"
 _RESTORED = "no simulated cluster begins with a restored state"
 _DIVERGED = "a simulated state does not go wrong by itself; tests/unit/replica/test_rebuilding.py makes one"
 _LEASED = "no simulated server leases reads; the fuzz of the protocol does (tests/unit/paxos/fuzz.py)"
+_RECONCILED = "a data directory has brought log and snapshot together before a node is made of them"
+_HELD = "whoever installs a snapshot has been told to hold before, and stands no more"
 _HONEST = "every simulated server is honest, and so is every client"
 
 EXEMPT: Mapping[str, str] = MappingProxyType(
     {
-        "paxos.acceptor.Acceptor._chunk: if first <= log.compacted_through:": _SNAPSHOTS,
         "paxos.acceptor.Acceptor._is_absurd: "
         "if message.slot > max(message.decided_through, self._core.log.decided_through) + SLOTS_AHEAD_MAX:": _HONEST,
-        "paxos.acceptor.Acceptor.accept: if message.slot <= log.compacted_through:": _SNAPSHOTS,
         "paxos.acceptor.Acceptor.accept: if self._is_absurd(sender, message):": _HONEST,
         "paxos.acceptor.Acceptor.accept: if state.entry != message.entry:": _RARE,
-        "paxos.acceptor.Acceptor.prepare: if message.ballot > self.promised and self.holds.bind(sender):": _LEASED,
+        "paxos.node.Node._catch_up_reply: elif message.promised > self.proposer.ballot:": _RARE,
         "paxos.election.Election.quorum_age_ticks": _VIEW,
         "paxos.election.Election.quorum_age_ticks: for age, node in sorted(": _VIEW,
         "paxos.election.Election.quorum_age_ticks: if configuration is None:": _VIEW,
@@ -110,62 +108,17 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "paxos.learner.Learner._lacks_the_beginning": _RESTORED,
         "paxos.learner.Learner.answer: "
         "if self._core.restored and message.first == 1 and self._lacks_the_beginning(sender):": _RESTORED,
-        "paxos.log.SlotLog.decide: if slot <= self.compacted_through:": _SNAPSHOTS,
-        "paxos.log.SlotLog.decided_from: if state is None:": _SNAPSHOTS,
-        "paxos.log.SlotLog.is_decided: if slot <= self.decided_through:": _SHORTCUT,
-        "paxos.node.Node._accept: if message.ballot.node != sender:": _HONEST,
-        "paxos.node.Node._catch_up_reply: elif message.promised > self.proposer.ballot:": _RARE,
-        "paxos.node.Node._prepare: if message.ballot.node != sender:": _HONEST,
-        "paxos.node.Node._refused: if configuration is None or sender not in configuration.everybody:": _DEFENCE,
         "paxos.reads.Reads._conclude: "
         "if waiting.configuration and waiting.configuration.is_phase2_quorum(waiting.holders):": _LEASED,
         "paxos.reads.Reads.begin_round: for asker, read_id in arrived:": _LEASED,
-        "paxos.reads.Reads.begin_round: if self._rounds or not self.lease.is_old:": _LEASED,
-        "paxos.reads.Reads.begin_round: if self.lease.is_valid:": _LEASED,
         "paxos.reads.Reads.confirmed: if message.held:": _LEASED,
-        "paxos.views.NodeView.compacted_through": _VIEW,
         "paxos.views.NodeView.leader_age_ticks": _VIEW,
         "paxos.views.NodeView.leader_age_ticks: if self.proposer.leading:": _VIEW,
-        "paxos.views.NodeView.log": _VIEW,
-        "paxos.node.Node._hand_over": _MEMBERSHIP,
-        "paxos.node.Node._hand_over: if message.ballot.node == sender:": _MEMBERSHIP,
-        "paxos.node.Node._hand_over: "
-        "if message.ballot >= self.acceptor.promised and self.may_campaign:": _MEMBERSHIP,
-        "paxos.node.Node._heartbeat: if self.reconfiguration.is_removed(sender):": _MEMBERSHIP,
-        "paxos.node.Node._prepare: if self.reconfiguration.is_removed(sender):": _MEMBERSHIP,
-        "paxos.node.Node._prepare_anew": _MEMBERSHIP,
-        "paxos.node.Node._prepare_anew: else of if self.may_campaign:": _MEMBERSHIP,
-        "paxos.node.Node._prepare_anew: if self.may_campaign:": _MEMBERSHIP,
-        "paxos.node.Node._tell_removed": _MEMBERSHIP,
-        "paxos.node.Node.change": _MEMBERSHIP,
-        "paxos.node.Node.hand_over": _MEMBERSHIP,
-        "paxos.node.Node.joined": _MEMBERSHIP,
-        "paxos.node.Node.ready: if proposer.leading and not self.may_campaign:": _MEMBERSHIP,
-        "paxos.node.Node.meet: if self.proposer.phase is not Phase.IDLE:": _MEMBERSHIP,
-        "paxos.node.Node.read: elif route is None:": _DEFENCE,
-        "paxos.node.Node.ready: if proposer.outgrown or proposer.has_missed_a_change():": _MEMBERSHIP,
-        "paxos.views.NodeView.removed": _VIEW,
         "paxos.views.NodeView.role": _VIEW,
         "paxos.views.NodeView.role: if self.configuration is None:": _VIEW,
-        "paxos.proposer.Proposer._choose: if slot == 1 and self._core.configurations.forming is not None:": _MEMBERSHIP,
-        "paxos.core.Outbox.answer_change": _MEMBERSHIP,
-        "paxos.proposer.Proposer._conclude: if self.has_missed_a_change():": _MEMBERSHIP,
-        "paxos.proposer.Proposer.change": _MEMBERSHIP,
-        "paxos.proposer.Proposer.may_change": _MEMBERSHIP,
-        "paxos.proposer.Proposer.pump: elif self._change is not None:": _MEMBERSHIP,
-        "paxos.proposer.Proposer.pump: elif self.paused:": _MEMBERSHIP,
-        "paxos.proposer.Proposer.resend_to: if node not in self._core.others:": _DEFENCE,
-        "paxos.proposer.Proposer._conclude: if core.me not in covering:": _DEFENCE,
-        "paxos.proposer.Proposer._next_is_barred: if self.in_flight and self._is_change_next():": _MEMBERSHIP,
-        "paxos.proposer.Proposer._next_is_barred: if core.me not in configuration.nodes:": _MEMBERSHIP,
-        "paxos.proposer.Proposer._next_is_barred: "
-        "if not configuration.is_phase1_quorum(self._promised_by):": _MEMBERSHIP,
+        "paxos.proposer.Proposer._choose: if slot == 1 and self._core.configurations.forming is not None:": _RARE,
         "paxos.proposer.Proposer._pass_decided: "
-        "if self._recovered and type(self._recovered.popleft()) is ConfigChange:": _MEMBERSHIP,
-        "paxos.proposer.Proposer.refused: if promised <= self.ballot:": _DEFENCE,
-        "paxos.proposer.Proposer.promised: if message.compacted_through >= message.first:": _SNAPSHOTS,
-        "paxos.reads.Reads._renew: "
-        "for number in [n for n, r in self._rounds.items() if r.configuration is not configuration]:": _MEMBERSHIP,
+        "if self._recovered and type(self._recovered.popleft()) is ConfigChange:": _RARE,
         "replica.local_sessions.LocalSessions.__len__": _VIEW,
         "replica.local_sessions.LocalSessions._executed: if head.first_seq < min(first_seq, received):": _RARE,
         "replica.local_sessions.LocalSessions._gap: "
@@ -179,13 +132,43 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "replica.replica.Replica.divergent: case Verdict.MINORITY:": _VIEW,
         "replica.replica.Replica.divergent: case Verdict.UNDECIDED:": _VIEW,
         "replica.replica.Replica.divergent: case _:": _VIEW,
-        "replica.replica.Replica.installed: if self._rebuild_from:": _DIVERGED,
-        "replica.replica.Replica.turn: if self._rebuild_from:": _DIVERGED,
         "replica.replica.Replica.encode_result": _VIEW,
         "replica.replica.Replica.reads_waiting": _VIEW,
         "replica.replica.Replica.timer_remaining_ms": _VIEW,
         "replica.timers.Timers.remaining_ms": _VIEW,
         "replica.timers.Timers.remaining_ms: if watched is None or watched.armed != armed:": _VIEW,
+        "paxos.membership.Configuration.by_incarnation": _VIEW,
+        "paxos.node.Node._start_from: "
+        "if base.slot > decided_through or any(slot <= base.slot for slot in log.unreadable):": _RECONCILED,
+        "paxos.proposer.Proposer.covered: if self.phase is Phase.PREPARING and self._core.me in self._next:": _HELD,
+        "paxos.proposer.Proposer.covered: for node in self._core.others:": _HELD,
+        "paxos.proposer.Proposer.covered: if self._next.get(node, 0) is not None:": _HELD,
+        "paxos.reconfiguration.Reconfiguration._queue: if len(self._waiting) >= CHANGES_WAITING_MAX:": _HONEST,
+        "paxos.succession.Succession.heir": _VIEW,
+        "paxos.views.NodeView.settings": _VIEW,
+        "replica.changes.Changes.forget": _VIEW,
+        "replica.changes._is_in: except MembershipRefused:": _RARE,
+        "replica.forming.InitialCluster.is_founder": _VIEW,
+        "replica.transfer.Transfer._ask: if fetch is None:": _DEFENCE,
+        "replica.transfer.Transfer.drop": _DIVERGED,
+        "storage.base.Recovered.is_empty": _VIEW,
+        "storage.base.Recovered.lose: if slot <= self.compacted_through:": _RARE,
+        "paxos.acceptor.Acceptor.prepare: if message.ballot > self.promised and self.holds.bind(sender):": _LEASED,
+        "paxos.log.SlotLog.is_decided: if slot <= self.decided_through:": _SHORTCUT,
+        "paxos.node.Node._accept: if message.ballot.node != sender:": _HONEST,
+        "paxos.node.Node._prepare: if message.ballot.node != sender:": _HONEST,
+        "paxos.node.Node._refused: if configuration is None or sender not in configuration.everybody:": _DEFENCE,
+        "paxos.reads.Reads.begin_round: if self._rounds or not self.lease.is_old:": _LEASED,
+        "paxos.reads.Reads.begin_round: if self.lease.is_valid:": _LEASED,
+        "paxos.views.NodeView.compacted_through": _VIEW,
+        "paxos.views.NodeView.log": _VIEW,
+        "paxos.node.Node.read: elif route is None:": _DEFENCE,
+        "paxos.views.NodeView.removed": _VIEW,
+        "paxos.proposer.Proposer.resend_to: if node not in self._core.others:": _DEFENCE,
+        "paxos.proposer.Proposer._conclude: if core.me not in covering:": _DEFENCE,
+        "paxos.proposer.Proposer.refused: if promised <= self.ballot:": _DEFENCE,
+        "replica.replica.Replica.installed: if self._rebuild_from:": _DIVERGED,
+        "replica.replica.Replica.turn: if self._rebuild_from:": _DIVERGED,
     }
 )
 """Branches that no simulation reaches, and why. What is never reached and not named here fails a campaign."""

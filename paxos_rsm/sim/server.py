@@ -12,7 +12,7 @@ import errno
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from paxos_rsm.codec.entries import CHANGED_CONFIG, entry_to_kind
 from paxos_rsm.codec.frames import FrameCodec
@@ -31,23 +31,22 @@ from paxos_rsm.sim.executions import Executions, watched
 from paxos_rsm.sim.failure import Broken
 from paxos_rsm.sim.network import Network, entries_of
 from paxos_rsm.sim.oracle import DiskModel, Oracle
+from paxos_rsm.sim.server_view import DIRECTORY, SNAPSHOTS, Copy, ServerView
 from paxos_rsm.sim.snapshots import SimSnapshots
 from paxos_rsm.sim.stage import Stage
 from paxos_rsm.sim.workload import Workload
 from paxos_rsm.sim.world import TICK_UNITS
 from paxos_rsm.storage.directory import DataDirectory
 from paxos_rsm.storage.memory import CrashMode, MemoryFiles, PowerLost
-from paxos_rsm.storage.snapshots import SnapshotStore, snapshot_slot
+from paxos_rsm.storage.snapshots import SnapshotStore
 from paxos_rsm.transport.handshake import Hello, PeerBook, Reason, Refusal
 
-__all__ = ["CLUSTER_ID", "DIRECTORY", "SNAPSHOTS", "Copy", "SimServer", "number_of"]
+__all__ = ["CLUSTER_ID", "DIRECTORY", "SNAPSHOTS", "SimServer"]
 
 CLUSTER_ID = 7
 # What it says of damaged snapshots is for an operator.
 logging.getLogger("paxos_rsm.replica.snapshots").addHandler(logging.NullHandler())
 
-DIRECTORY = "/data"
-SNAPSHOTS = f"{DIRECTORY}/snapshots"
 TURNS_MAX = 200
 CHECK_TURNS = 64
 """The node's own invariants, which cost time in proportion to the log, are checked every so many turns."""
@@ -58,15 +57,7 @@ TICK, WRITTEN, CALLED, BOOTED, DIED, FILED = 1, 2, 3, 4, 5, 6
 CRASH_MODES = (CrashMode.DROP, CrashMode.KEEP, CrashMode.TEAR, CrashMode.SCATTER, CrashMode.MIXED)
 
 
-class Copy(NamedTuple):
-    """A backup of a server's disk, as it was in its start number ``boot_count``."""
-
-    files: MemoryFiles
-    model: DiskModel
-    boot_count: int
-
-
-class SimServer:
+class SimServer(ServerView):
     """See the module's docstring. ``lost`` says why it will never come back; empty while it may."""
 
     def __init__(
@@ -167,12 +158,6 @@ class SimServer:
                 return False
             self._told_ids = {member.member_id for member in configuration.members}
         return True
-
-    @property
-    def introduction(self) -> Member:
-        """What an operator says of it."""
-        url = f"http://n{self.number}:2380"
-        return Member(0, self.member_id, f"n{self.number}", url, learner=True)
 
     def _look_at_disk(self, directory: DataDirectory, base: Base | None) -> None:
         """What the disk has kept is what was written, and state and log meet."""
@@ -597,59 +582,6 @@ class SimServer:
             raise Broken(
                 "9", f"n{self.number} learns of a cluster that was formed with another incarnation of it"
             )
-
-    # ---- views -----------------------------------------------------------------------------------------------
-
-    @property
-    def configuration(self) -> Configuration | None:
-        """See :class:`~paxos_rsm.sim.network.Peer`."""
-        return self.replica.node.configuration if self.up else None
-
-    @property
-    def formed(self) -> bool:
-        """Whether it knows who the members are."""
-        return self.configuration is not None
-
-    @property
-    def leads(self) -> bool:
-        """Whether it believes that it leads."""
-        return self.up and self.replica.node.proposer.leading
-
-    def describe(self) -> str:
-        """What it is at, in a line."""
-        if not self.up:
-            return f"n{self.number} is down ({self.lost or 'not started'})"
-        node = self.replica.node
-        leader = self.replica.leader
-        return (
-            f"n{self.number}: {node.role}, follows {leader[1] if leader else 'nobody'}, "
-            f"promised {node.acceptor.promised}, decided {node.decided_through}, "
-            f"applied {self.replica.machine.applied_slot}"
-        )
-
-    @property
-    def decided_on_disk(self) -> Slot:
-        """Up to where its disk has every slot, in a snapshot or in the log, and says that it is decided."""
-        model = self._models.get(self.node)
-        return model.decided_through if model is not None else 0
-
-    @property
-    def forgotten_through(self) -> Slot:
-        """Up to where its log has forgotten all, or will when it starts."""
-        model = self._models.get(self.node)
-        slots = [snapshot_slot(path.rpartition("/")[2]) or 0 for path in self.files.paths(SNAPSHOTS)]
-        return max(slots, default=0) if model is None else max([model.compacted_through, *slots])
-
-    @property
-    def knows_genesis(self) -> bool:
-        """Whether its disk says that the genesis entry is decided."""
-        model = self._models.get(self.node)
-        return model is not None and model.decided_through >= 1
-
-
-def number_of(member_id: int) -> int:
-    """The number of the server that is this member; it may have been others before."""
-    return member_id % 100
 
 
 def _is_news(entry: Entry) -> bool:

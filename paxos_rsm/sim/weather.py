@@ -16,7 +16,8 @@ from paxos_rsm.paxos.changes import AddMember, Change, PromoteMember, RemoveMemb
 from paxos_rsm.paxos.membership import Configuration
 from paxos_rsm.sim.failure import Broken
 from paxos_rsm.sim.network import Network
-from paxos_rsm.sim.server import DIRECTORY, SNAPSHOTS, Copy, SimServer, number_of
+from paxos_rsm.sim.server import SimServer
+from paxos_rsm.sim.server_view import DIRECTORY, SNAPSHOTS, Copy, number_of
 from paxos_rsm.sim.stage import Stage
 from paxos_rsm.sim.world import ELECTION_TICKS, TICK_UNITS, World
 from paxos_rsm.storage.memory import MemoryFiles, PowerLost

@@ -224,24 +224,31 @@ class World:
             calm=rnd.choice((0.2, 0.5, 0.8)),
             digest_slots=rnd.choice((8, 32, 32)),
         )
-        # What is drawn last leaves all the rest of a seed's world as it was before there was this.
+        return drawn_world._with_what_came_later(rnd, 0.0 if fair else storm)
+
+    def _with_what_came_later(self, rnd: Random, storm: float) -> "World":
+        """What is drawn last leaves all the rest of a seed's world as it was before there was this."""
         entry_bytes_max = rnd.choice((SMALL_ENTRY_BYTES, SMALL_ENTRY_BYTES, ENTRY_BYTES))
         part_bytes = rnd.choice(SNAPSHOT_PART_BYTES)
         parts_per_tick = rnd.choice((1, 3, 50))
         replica = replace(
-            drawn_world.replica,
+            self.replica,
             snapshot_log_bytes=rnd.choice(SNAPSHOT_LOG_BYTES),
             snapshot_part_bytes=part_bytes,
-            snapshot_rate_bytes_per_s=parts_per_tick * part_bytes * 1000 // drawn_world.replica.tick_ms,
+            snapshot_rate_bytes_per_s=parts_per_tick * part_bytes * 1000 // self.replica.tick_ms,
         )
-        rates = {**drawn_world.rates}
-        for name in FAULTS:
-            if name in _DRAWN_LAST:
-                rate = min(0.3, rnd.choice(FAULTS[name]) * storm)
-                rates[name] = 0.0 if fair else rate
-        settings = replace(drawn_world.settings, entry_bytes_max=entry_bytes_max)
-        old_server = rnd.choice((0, 0, 0, 0, rnd.randint(1, servers))) if rates["change"] else 0
-        return replace(drawn_world, settings=settings, replica=replica, rates=rates, old_server=old_server)
+        later = {
+            name: min(0.3, rnd.choice(rates) * storm) for name, rates in FAULTS.items() if name in _DRAWN_LAST
+        }
+        settings = replace(self.settings, entry_bytes_max=entry_bytes_max)
+        old_server = rnd.choice((0, 0, 0, 0, rnd.randint(1, self.servers))) if later["change"] else 0
+        return replace(
+            self,
+            settings=settings,
+            replica=replica,
+            rates={**self.rates, **later},
+            old_server=old_server,
+        )
 
     @property
     def changes(self) -> bool:

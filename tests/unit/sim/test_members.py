@@ -14,7 +14,8 @@ from paxos_rsm.paxos.ready import WriteAccepted, WriteCompacted
 from paxos_rsm.paxos.types import Batch, ConfigChange
 from paxos_rsm.sim.network import GRACE_TICKS
 from paxos_rsm.sim.oracle import DiskModel
-from paxos_rsm.sim.server import SimServer, number_of
+from paxos_rsm.sim.server import SimServer
+from paxos_rsm.sim.server_view import number_of
 from paxos_rsm.sim.simulation import Simulation
 from tests.unit.sim.helpers import answered, broken, follower, formed, play, the_leader, until
 from tests.unit.sim.test_oracle import FIRST, GENESIS, NODES, Story, X, Y, ballot
