@@ -64,7 +64,7 @@ __all__ = ["Server", "choose_machine", "run_server"]
 log = logging.getLogger(__name__)
 
 LINGER_S = 0.05
-CALLS_END_S = 0.5
+CALLS_END_S = 2.0
 STOP_TIMEOUT_S = 10.0
 """For what may hang in the end: a disk that does not answer must not keep a failed process alive."""
 

@@ -58,7 +58,7 @@ class Loss:
 
     def describe(self, directory: str) -> list[str]:
         """Sentences for whoever has to decide."""
-        names = ", ".join(member.name or member.peer_url for member in self.others)
+        names = ", ".join(sorted(member.name or member.peer_url for member in self.others))
         kept = f"It keeps every slot up to {self.decided_slot}, which it knows to be decided"
         if self.accepted_slots:
             kept += (
