@@ -89,7 +89,12 @@ def take(settings: Settings) -> None:
         if isinstance(answer, ClientError):
             failed = answer
             continue
-        taken = {"endpoint": endpoint, "slot": answer.slot, "bytes": answer.bytes, "log_bytes": answer.log_bytes}
+        taken = {
+            "endpoint": endpoint,
+            "slot": answer.slot,
+            "bytes": answer.bytes,
+            "log_bytes": answer.log_bytes,
+        }
         if settings.write_out == "json":
             print_json(taken)
         elif settings.write_out == "fields":

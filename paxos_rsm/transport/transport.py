@@ -398,7 +398,8 @@ class Transport:
         As long as few know, they may need our vote for others to learn it (paxos/changes.py, *Who may stop, and when*).
         """
         saying = [
-            link.refusal is not None and link.refusal.reason is Reason.REMOVED for link in self._links.values()
+            link.refusal is not None and link.refusal.reason is Reason.REMOVED
+            for link in self._links.values()
         ]
         return 2 * sum(saying) > len(saying)
 
