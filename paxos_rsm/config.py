@@ -177,6 +177,11 @@ class Tuning:
         between(0, 1_000),
         "by how much a member's clock may run faster than another's, where reads are leased",
     )
+    quorum_reads: int = setting(
+        0,
+        between(0, 1),
+        "1: servers that do not lead ask a quorum of acceptors for what they read, not the leader",
+    )
     phase2_quorum: int = setting(
         0, between(0, 127), "members that decide an entry (Flexible Paxos); 0 is a majority"
     )

@@ -209,7 +209,7 @@ def _forward(message: Forward) -> bytes:
 
 
 def _read_request(message: ReadRequest) -> bytes:
-    request = pb.ReadRequest(read_id=message.read_id, hops=message.hops)
+    request = pb.ReadRequest(read_id=message.read_id, hops=message.hops, accepted=message.accepted)
     return pb.PeerMessage(read_request=request).SerializeToString()
 
 
@@ -426,7 +426,7 @@ def _forward_from(m: pb.Forward) -> Forward:
 
 
 def _read_request_from(m: pb.ReadRequest) -> ReadRequest:
-    return ReadRequest(m.read_id, m.hops)
+    return ReadRequest(m.read_id, m.hops, m.accepted)
 
 
 def _read_reply_from(m: pb.ReadReply) -> ReadReply:

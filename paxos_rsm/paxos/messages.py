@@ -167,10 +167,14 @@ class Forward:
 
 @dataclass(frozen=True, slots=True)
 class ReadRequest:
-    """A follower asks for a read index, once for all the reads that wait there."""
+    """A follower asks for a read index, once for all the reads that wait there.
+
+    ``accepted``: not for that, but for the highest slot in which the receiver holds anything (quorum_reads.py).
+    """
 
     read_id: int
     hops: int = 0
+    accepted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,7 @@ class Node(NodeView):
             m.CatchUpReply: self._catch_up_reply,
             m.Forward: self._forward,
             m.ReadRequest: self._read_request,
-            m.ReadReply: self._read_reply,
+            m.ReadReply: self.reads.answered,
             m.ChangeRequest: self.reconfiguration.requested,
             m.ChangeReply: self.reconfiguration.replied,
             m.HandOver: self._hand_over,
@@ -182,16 +182,15 @@ class Node(NodeView):
         route = self.election.route()
         if self.proposer.leading:
             self.reads.arrive(self.me, read_id)
+        elif self.reads.quorum.are_on:
+            self.reads.ask_quorum(read_id)
         elif route is None:
             self._core.out.grant(read_id, None)
         else:
             self.reads.ask(route, self.me, read_id, 0)
 
     def ready(self, clock_us: int | None = None) -> Ready:
-        """What this turn asks the driver to do: once a turn, when all that came has been stepped.
-
-        ``clock_us``: what its clock says *after* that; needed where reads are leased (leases.py).
-        """
+        """What this turn asks the driver to do, all that came having been stepped *before* its clock was read."""
         proposer, core = self.proposer, self._core
         self.acceptor.holds.read_clock(clock_us)
         self.reconfiguration.turn()
@@ -544,15 +543,14 @@ class Node(NodeView):
 
     def _read_request(self, sender: NodeId, message: m.ReadRequest) -> None:
         route = self.election.route()
-        if self.proposer.leading:
+        if message.accepted:
+            self.reads.quorum.asked(sender, message)
+        elif self.proposer.leading:
             self.reads.arrive(sender, message.read_id)
         elif message.hops == 0 and route is not None and route != sender:
             self.reads.ask(route, sender, message.read_id, 1)
         else:
             self._core.out.send(sender, m.ReadReply(message.read_id, 0))
-
-    def _read_reply(self, sender: NodeId, message: m.ReadReply) -> None:
-        self.reads.answered(message)
 
     # ---- catching up -----------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from paxos_rsm.paxos.core import Core
 from paxos_rsm.paxos.leases import Lease
 from paxos_rsm.paxos.membership import Configuration
 from paxos_rsm.paxos.messages import HeartbeatReply, ReadReply, ReadRequest
+from paxos_rsm.paxos.quorum_reads import QuorumReads
 from paxos_rsm.paxos.types import Ballot, NodeId, Slot
 
 __all__ = ["NOBODY", "Reads", "Round"]
@@ -86,6 +87,7 @@ class Reads:
         self._confirming: dict[int, Callable[[bool], None]] = {}
         self._next_id = core.random.randint(1, 1 << 62)
         self.lease = Lease(core)
+        self.quorum = QuorumReads(core)
 
     @property
     def waiting(self) -> bool:
@@ -110,8 +112,15 @@ class Reads:
         self._asked[self._next_id] = _Asked(asker, read_id, route, self._core.now)
         self._core.out.send(route, ReadRequest(self._next_id, hops))
 
-    def answered(self, message: ReadReply) -> None:
-        """The leader's word for a read that was handed on."""
+    def ask_quorum(self, read_id: int) -> None:
+        """Asks the acceptors, under a number that no other question of this process has."""
+        self._next_id += 1
+        self.quorum.ask(self._next_id, read_id)
+
+    def answered(self, sender: NodeId, message: ReadReply) -> None:
+        """The leader's word for a read that was handed on, or an acceptor's."""
+        if self.quorum.answered(sender, message):
+            return
         asked = self._asked.pop(message.read_id, None)
         if asked is not None:
             self._grant(asked.asker, asked.read_id, message.index)
@@ -126,6 +135,7 @@ class Reads:
 
     def forget_asked(self, route: NodeId | None) -> None:
         """What was asked by another way than ``route``, or too long ago, must be asked again (on a tick)."""
+        self.quorum.tick()
         if not self._asked:
             return
         latest = self._core.now - self._core.settings.election_ticks
@@ -141,6 +151,7 @@ class Reads:
 
         The clock was read after all that has arrived: on a lease it is served here, at that watermark.
         """
+        self.quorum.turn()
         self._renew()
         if not ready or not self._arrived:
             return False

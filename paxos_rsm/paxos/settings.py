@@ -6,7 +6,7 @@ from paxos_rsm.errors import ConfigError
 
 __all__ = ["Settings"]
 
-_MAY_BE_ZERO = frozenset(["read_lease_us", "read_lease_drift_percent"])
+_MAY_BE_ZERO = frozenset(["read_lease_us", "read_lease_drift_percent", "quorum_reads"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,8 @@ class Settings:
     """How long a leader serves reads on one confirmation; 0: each read needs a confirmation (leases.py)."""
     read_lease_drift_percent: int = 0
     """By how much one member's clock may run faster than another's, at most, for that to be sound."""
+    quorum_reads: int = 0
+    """1: servers that do not lead ask the acceptors for what they read, not the leader (quorum_reads.py)."""
 
     @property
     def read_hold_us(self) -> int:

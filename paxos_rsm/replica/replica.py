@@ -292,7 +292,7 @@ class Replica:
                 self.local.outgoing = []
             else:
                 del self.local.outgoing[:taken]
-        if self._new_reads and way is not None:
+        if self._new_reads and (way is not None or node.reads.quorum.are_on):
             self._next_read += 1
             self._reads[self._next_read] = _Read(self._new_reads, self._now)
             self._new_reads = []

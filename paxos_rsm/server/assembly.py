@@ -107,6 +107,7 @@ async def _make_node(tuning: Tuning, directory: DataDirectory, machine: StateMac
         waiting_bytes_max=tuning.pending_bytes_max,
         read_lease_us=tuning.read_lease_ms * 1_000,
         read_lease_drift_percent=tuning.read_lease_drift_percent,
+        quorum_reads=tuning.quorum_reads,
     )
     if tuning.read_lease_ms and not HAS_STEADY_CLOCK:
         raise ConfigError(

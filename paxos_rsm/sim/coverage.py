@@ -90,6 +90,7 @@ _SHORTCUT = "a shortcut to what the line after it would say"
 _RESTORED = "no simulated cluster begins with a restored state"
 _DIVERGED = "a simulated state does not go wrong by itself; tests/unit/replica/test_rebuilding.py makes one"
 _LEASED = "no simulated server leases reads; the fuzz of the protocol does (tests/unit/paxos/fuzz.py)"
+_BY_QUORUM = "no simulated server reads by a quorum; the fuzz of the protocol does (tests/unit/paxos/fuzz.py)"
 _RECONCILED = "a data directory has brought log and snapshot together before a node is made of them"
 _HELD = "whoever installs a snapshot has been told to hold before, and stands no more"
 _HONEST = "every simulated server is honest, and so is every client"
@@ -112,6 +113,10 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "if waiting.configuration and waiting.configuration.is_phase2_quorum(waiting.holders):": _LEASED,
         "paxos.reads.Reads.begin_round: for asker, read_id in arrived:": _LEASED,
         "paxos.reads.Reads.confirmed: if message.held:": _LEASED,
+        "paxos.node.Node._read_request: if message.accepted:": _BY_QUORUM,
+        "paxos.node.Node.read: elif self.reads.quorum.are_on:": _BY_QUORUM,
+        "paxos.reads.Reads.answered: if self.quorum.answered(sender, message):": _BY_QUORUM,
+        "paxos.reads.Reads.ask_quorum": _BY_QUORUM,
         "paxos.views.NodeView.leader_age_ticks": _VIEW,
         "paxos.views.NodeView.leader_age_ticks: if self.proposer.leading:": _VIEW,
         "paxos.views.NodeView.role": _VIEW,

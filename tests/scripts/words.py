@@ -157,7 +157,11 @@ def message_words(message: m.Message) -> str:
         frames = ", ".join(map(frame_words, message.frames))
         return f"Forward {frames}" + (" (second hop)" if message.hops else "")
     if isinstance(message, m.ReadRequest):
-        return "ReadRequest" + (" (second hop)" if message.hops else "")
+        return (
+            "ReadRequest"
+            + (" for what is accepted" if message.accepted else "")
+            + (" (second hop)" if message.hops else "")
+        )
     if isinstance(message, m.ReadReply):
         return f"ReadReply index {message.index}" if message.index else "ReadReply refused"
     if isinstance(message, m.ChangeRequest):

@@ -126,7 +126,7 @@ messages_by_type: dict[type, st.SearchStrategy[Message]] = {
     CatchUp: st.builds(CatchUp, slots, watermarks),
     CatchUpReply: st.builds(CatchUpReply, promises, decisions, watermarks, watermarks),
     Forward: st.builds(Forward, st.lists(st.binary(max_size=50), max_size=4).map(tuple), hops),
-    ReadRequest: st.builds(ReadRequest, counters, hops),
+    ReadRequest: st.builds(ReadRequest, counters, hops, st.booleans()),
     ReadReply: st.builds(ReadReply, counters, watermarks),
     ChangeRequest: st.builds(ChangeRequest, st.integers(1, 2**64 - 1), changes, hops),
     ChangeReply: st.builds(ChangeReply, counters, texts, hops),

@@ -128,13 +128,18 @@ class Fuzz:
         """Hosts that do not run, and for how many more rounds: what is sent to them waits."""
 
     def _lease(self, world: World) -> World:
-        """Leases on reads in half the seeds, and clocks that differ by as much as is said, at most.
+        """Leases on reads in half the seeds, and clocks that differ by as much as is said, at most; reads by quorums.
 
         Drawn apart, so that the rest of a seed is what it was.
         """
         hold_us = self._clocks.choice([0, 0, 0, 3, ELECTION_TICKS, ELECTION_TICKS]) * ROUND_US
         lease_us = hold_us * 100 // (100 + self._drift)
-        settings = replace(world.settings, read_lease_us=lease_us, read_lease_drift_percent=self._drift)
+        settings = replace(
+            world.settings,
+            read_lease_us=lease_us,
+            read_lease_drift_percent=self._drift,
+            quorum_reads=int(self._clocks.random() < 0.3),
+        )
         return replace(world, settings=settings)
 
     def _time_passes(self, share: float) -> None:
@@ -367,10 +372,13 @@ class Fuzz:
         if len(leaders) != 1:
             raise AssertionError(f"leaders after healing: {leaders}: {self._story()}")
         for number in cluster.members():
-            self._read += 1
-            cluster.read(number, self._read)
-            self._pass(1)
-            if cluster.hosts[number].reads.get(self._read) is None:
+            for _ in range(1 + self.world.settings.quorum_reads):  # asked again, it goes by the leader
+                self._read += 1
+                cluster.read(number, self._read)
+                self._pass(1 + self.world.settings.quorum_reads * self.world.settings.retransmit_ticks)
+                if cluster.hosts[number].reads.get(self._read) is not None:
+                    break
+            else:
                 raise AssertionError(f"no read at host {number} after healing: {self._story()}")
         self._pass(2 * ELECTION_TICKS)
         logs = {tuple(host.applied) for host in cluster.members().values()}

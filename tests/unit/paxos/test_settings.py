@@ -12,7 +12,7 @@ def test_the_defaults_are_valid() -> None:
     Settings().validate()
 
 
-MAY_BE_ZERO = ("read_lease_us", "read_lease_drift_percent")
+MAY_BE_ZERO = ("read_lease_us", "read_lease_drift_percent", "quorum_reads")
 
 
 @pytest.mark.parametrize("name", [f.name for f in fields(Settings) if f.name not in MAY_BE_ZERO])
@@ -22,7 +22,7 @@ def test_every_measure_is_at_least_one(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MAY_BE_ZERO)
-def test_a_lease_is_none_at_least(name: str) -> None:
+def test_what_is_off_is_zero(name: str) -> None:
     with pytest.raises(ConfigError, match=name):
         replace(Settings(), **{name: -1}).validate()
 
