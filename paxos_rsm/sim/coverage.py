@@ -86,6 +86,8 @@ REQUIRED = (
 _VIEW = "asked by a server's services only"
 _DEFENCE = "cannot come to pass; guards against a caller that asks for it"
 _RARE = "too rare to be asked of every campaign; a transcript in tests/scripts has it"
+_RARELY_SENT = "too rare to be asked of every campaign; tests/unit/replica/test_transfer.py has it"
+_RARELY_CHANGED = "too rare to be asked of every campaign; tests/unit/paxos has it"
 _SHORTCUT = "a shortcut to what the line after it would say"
 _RESTORED = "no simulated cluster begins with a restored state"
 _DIVERGED = "a simulated state does not go wrong by itself; tests/unit/replica/test_rebuilding.py makes one"
@@ -174,6 +176,21 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "paxos.proposer.Proposer.refused: if promised <= self.ballot:": _DEFENCE,
         "replica.replica.Replica.installed: if self._rebuild_from:": _DIVERGED,
         "replica.replica.Replica.turn: if self._rebuild_from:": _DIVERGED,
+        "paxos.node.Node._catch_up_reply: elif message.compacted_through > self.decided_through:": _RARELY_CHANGED,
+        "paxos.node.Node._prepare: if self.reconfiguration.is_removed(sender):": _RARELY_CHANGED,
+        "paxos.node.Node._prepare_anew: else of if self.may_campaign:": _RARELY_CHANGED,
+        "paxos.node.Node.meet: if self.decided_through:": _RARELY_CHANGED,
+        "paxos.node.Node.meet: if self.proposer.phase is not Phase.IDLE:": _RARELY_CHANGED,
+        "paxos.proposer.Proposer._conclude: if self.has_missed_a_change():": _RARELY_CHANGED,
+        "replica.local_sessions.LocalSessions.restored: elif registration_slot(number) <= slot:": _RARELY_SENT,
+        "replica.replica.Replica.snapshot_is_due: "
+        "if transfer.newest < transfer.wanted_from <= self.machine.applied_slot:": _RARELY_SENT,
+        "replica.transfer.Transfer._gone: if message.slot == fetch.slot:": _RARELY_SENT,
+        "replica.transfer.Transfer.tick: if fetch.tries >= TRIES_MAX:": _RARELY_SENT,
+        "replica.transfer.Transfer.tick: "
+        "for node in [n for n, (_, at) in self._sent.items() if self._now - at > 20 * self._patience]:": _RARELY_SENT,
+        "replica.transfer.Transfer.want: if fetch.come == fetch.size:": _RARELY_SENT,
+        "replica.transfer.Transfer.written: if fetch is None or fetch.slot != slot:": _RARELY_SENT,
     }
 )
 """Branches that no simulation reaches, and why. What is never reached and not named here fails a campaign."""

@@ -22,7 +22,6 @@ MEMBERS = (
         new="            configuration = self._core.configurations.governing(slot - (slot > 2))",
         rule="rule 10",
         why="the slot after a change is decided by the quorum that was before it",
-        core=True,
     ),
     Mutant(
         name="removed-member-still-counts",
@@ -34,7 +33,6 @@ MEMBERS = (
 """,
         rule="rule 10",
         why="who was removed goes on voting, and leading, and is counted",
-        core=True,
     ),
     Mutant(
         name="learner-counts",
@@ -45,7 +43,6 @@ MEMBERS = (
 """,
         rule="rule 10",
         why="a learner that has joined is counted as a voter",
-        core=True,
     ),
     Mutant(
         name="change-before-an-entry-of-its-own",
@@ -72,7 +69,6 @@ MEMBERS = (
         also=(Edit(PROPOSER, "            and self._changed_in <= decided_through\n", ""),),
         rule="rule 10",
         why="a change is proposed while the one before it is under way",
-        core=True,
     ),
     Mutant(
         name="proposed-beyond-a-change",
@@ -127,7 +123,6 @@ MEMBERS = (
 """,
         rule="rule 10",
         why="a slot beyond a hole is decided by the members that would govern it if the hole were no change",
-        core=True,
     ),
     Mutant(
         name="new-quorum-has-not-promised",

@@ -18,6 +18,7 @@ def test_before_it_has_ever_run_it_knows_nothing() -> None:
 
 def test_what_it_is_at() -> None:
     simulation = formed()
+    simulation.clients[0].start()  # a mark is durable with the next thing that is synced
     leader, other = the_leader(simulation), follower(simulation)
     assert (leader.leads, other.leads) == (True, False)
     assert other.configuration == simulation.oracle.configuration
