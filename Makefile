@@ -9,9 +9,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.paxos-rsm-stamp
 
-# Test processes at once: three, for much of an integration test is waiting. Each file's tests stay in one process.
+# Test processes at once: four, for much of an integration test is waiting. Each file's tests stay in one process.
 # `make test PYTEST_WORKERS=1` runs them one after the other.
-PYTEST_WORKERS ?= 3
+PYTEST_WORKERS ?= 4
 PYTEST_ARGS    ?=
 PYTEST := $(BIN)/pytest -q $(if $(filter-out 1,$(PYTEST_WORKERS)),-n $(PYTEST_WORKERS) --dist loadfile) $(PYTEST_ARGS)
 
