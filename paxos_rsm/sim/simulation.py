@@ -162,6 +162,7 @@ class Simulation:
         self.network.world = calm = replace(
             self.world,
             delay_units=20,
+            fifo=True,  # as streams are: parts of a snapshot that overtake one another are asked for again much later
             loss=0.0,
             duplicate=0.0,
             late=0.0,

@@ -267,7 +267,8 @@ class Weather:
         server = self._someone()
         if server is None:
             return False
-        server.files.capacity_bytes = server.files.used_bytes
+        # Not even an empty file fits, or just that.
+        server.files.capacity_bytes = server.files.used_bytes - self._random.randint(0, 1)
         self._stage.schedule(self._ticks(6 * ELECTION_TICKS), self._free_disk, server.files)
         return True
 
