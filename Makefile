@@ -63,7 +63,7 @@ test-etcd: $(STAMP) ## etcd's own etcdctl against us, and a real etcd beside us 
 	@for tool in "$${ETCD:-etcd}" "$${ETCDCTL:-etcdctl}"; do command -v "$$tool" >/dev/null || { \
 	    echo "test-etcd needs $$tool, which is not there: apt-get install -y etcd-server etcd-client" >&2; \
 	    echo "(or name one: make test-etcd ETCD=path ETCDCTL=path)" >&2; exit 1; }; done
-	$(PYTEST) $(ETCD_TESTS)
+	$(BIN)/pytest -q -n 2 --dist loadfile $(PYTEST_ARGS) $(ETCD_TESTS)
 
 sim: $(STAMP) ## the simulator: 2,000 seeds of 5,000 events, nothing left out (SIM_ARGS='--first 100001 --seeds 500')
 	$(BIN)/paxos-rsm sim --seeds 2000 --events 5000 $(SIM_ARGS)

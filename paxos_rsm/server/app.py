@@ -68,7 +68,7 @@ CALLS_END_S = 2.0
 STOP_TIMEOUT_S = 10.0
 """For what may hang in the end: a disk that does not answer must not keep a failed process alive."""
 
-LEADERLESS_ELECTIONS = 2
+LEADERLESS_ELECTIONS = 3
 """Requests wait for a leader so many election time-outs: through one that fails, not longer."""
 
 
