@@ -21,7 +21,7 @@ on: the client comes back and asks again, exactly once.
 Order. A frame that is refused leaves a gap that only the client can fill; so the frames after it are refused too,
 until it has sent again from there.
 
-Failover. A server that has been without a leader for two election time-outs, or that stops, ends the streams which
+Failover. A server that has been without a leader for three election time-outs, or that stops, ends the streams which
 wait for something with UNAVAILABLE: their sessions go on at another server.
 """
 
