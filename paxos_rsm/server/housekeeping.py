@@ -1,6 +1,7 @@
 """What a key-value store needs done from time to time, and nobody asks for: its quota, compactions, tidiness.
 
-Once a second a server looks whether there is something to do:
+Once a second, and twenty times a second as long as the state has another quota than the settings (a new cluster has
+none until its first leader sets it), a server looks whether there is something to do:
 
 - the server that *leads* proposes ``SetQuota`` where the quota in the state is not the one in its settings, and
   ``Compact`` where automatic compaction says so (machines/kv/autocompaction.py). Both go through the sessions of the
@@ -31,11 +32,13 @@ from paxos_rsm.machines.kv.types import Compact, KvError, SetQuota
 from paxos_rsm.replica.api import ReplicaHandle
 from paxos_rsm.server.own_sessions import OwnSessions
 
-__all__ = ["LOOK_S", "QUOTA_LEVEL", "Housekeeping"]
+__all__ = ["LOOK_S", "QUOTA_LEVEL", "UNSET_LOOK_S", "Housekeeping"]
 
 log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
+UNSET_LOOK_S = 0.05
+"""While the quota is not set; what is written until then is not held against it."""
 QUOTA_LEVEL = 1
 """Of what a server says that it understands (transport/handshake.py): from here on it knows SetQuota."""
 
@@ -76,7 +79,7 @@ class Housekeeping:
 
     def start(self) -> None:
         """Begins to look."""
-        self._timer = self._loop.call_later(self._look_s, self._look)
+        self._timer = self._loop.call_later(min(self._look_s, UNSET_LOOK_S), self._look)
 
     def stop(self) -> None:
         """Does nothing more; what is on its way may still be executed."""
@@ -90,7 +93,10 @@ class Housekeeping:
     # ---- a look ----------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        self._timer = self._loop.call_later(self._look_s, self._look)
+        unset = self._machine.quota_bytes != self._quota_bytes
+        self._timer = self._loop.call_later(
+            min(self._look_s, UNSET_LOOK_S) if unset else self._look_s, self._look
+        )
         status = self._replica.status()
         if self._installing:
             return

@@ -6,8 +6,10 @@ What a user of etcd does when the alarm rings (make room, disarm) works here; th
 import time
 from collections.abc import Callable, Iterator
 
+import grpc
 import pytest
 
+from paxos_rsm._proto import maintenance_pb2, maintenance_pb2_grpc
 from paxos_rsm.testing.cluster import LocalCluster
 from tests.etcd.etcdctl import Etcdctl
 from tests.etcd.real_etcd import HOW_TO_INSTALL, etcdctl_path
@@ -38,7 +40,20 @@ def ctl(small: LocalCluster) -> Etcdctl:
     if path is None:
         pytest.skip(f"etcdctl is not installed; {HOW_TO_INSTALL}")
     small.wait_for_leader()
+    # The first leader's first command: what is written before it has no quota.
+    until(lambda: quotas(small) == [QUOTA_BYTES] * 3, "the quota is set")
     return Etcdctl(path, small.endpoints)
+
+
+def quotas(cluster: LocalCluster) -> list[int]:
+    found = []
+    for endpoint in cluster.endpoints:
+        with grpc.insecure_channel(endpoint) as channel:
+            status = maintenance_pb2_grpc.MaintenanceStub(channel).Status(
+                maintenance_pb2.EndpointStatusRequest()
+            )
+            found.append(status.dbSizeQuota)
+    return found
 
 
 def ids(ctl: Etcdctl) -> list[int]:

@@ -19,7 +19,9 @@ WAIT_S = 20.0
 
 
 class Stage:
-    def __init__(self, *, quota_bytes: int = 0, compaction: AutoCompaction | None = None) -> None:
+    def __init__(
+        self, *, quota_bytes: int = 0, compaction: AutoCompaction | None = None, look_s: float = LOOK_S
+    ) -> None:
         self.replica = FakeReplica()
         machine = self.replica.kv
         assert isinstance(machine, KeyValueMachine)
@@ -33,7 +35,7 @@ class Stage:
             quota_bytes=quota_bytes,
             compaction=compaction,
             least_level=lambda: self.level,
-            look_s=LOOK_S,
+            look_s=look_s,
         )
         self.keeper.start()
 
@@ -61,6 +63,15 @@ async def test_the_leader_sets_the_quota_once() -> None:
     await until(lambda: stage.machine.quota_bytes == 5_000)
     await stage.looks()
     assert stage.commands == 1
+    stage.end()
+
+
+async def test_a_quota_is_not_put_off_until_the_next_look() -> None:
+    stage = Stage(quota_bytes=5_000, look_s=10 * WAIT_S)
+    stage.replica.role = "follower"
+    await stage.looks()
+    stage.replica.role = "leader"
+    await until(lambda: stage.machine.quota_bytes == 5_000)
     stage.end()
 
 
