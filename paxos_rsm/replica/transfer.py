@@ -27,6 +27,8 @@ WINDOW_PARTS = 4
 QUESTIONS_MAX = 2 * WINDOW_PARTS
 """Of one peer that wait: whoever asks for more asks again what it has lost."""
 TRIES_MAX = 5
+SNAPSHOT_BYTES_MAX = 1 << 40
+"""More than a state in memory comes to; a peer that says so is wrong, and no file of that size is made for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ class Transfer:
         self.newest: Slot = 0
         """The slot of the newest durable snapshot here; 0 where there is none."""
         self.wanted_from: Slot = 0
-        """A peer has asked for a snapshot of this slot or a later one, and there is none so new."""
+        """A peer has asked, last of all, for a snapshot of this slot or a later one, and there is none so new."""
         self._sent: dict[NodeId, tuple[Slot, int]] = {}
 
         self._messages: list[Envelope] = []
@@ -190,6 +192,8 @@ class Transfer:
         if not message.data:
             self._gone(fetch, message)
             return
+        if message.size > SNAPSHOT_BYTES_MAX:
+            return
         if not fetch.slot and message.offset == 0 and message.slot >= self._at_least:
             fetch.slot, fetch.size = message.slot, message.size
             fetch.asked = len(message.data)
@@ -258,7 +262,7 @@ class Transfer:
             slot = self.newest
         elif message.offset == 0:
             # It asks again when it hears nothing, and there may be one by then.
-            self.wanted_from = max(self.wanted_from, slot)
+            self.wanted_from = slot
             return
         questions = self._questions.setdefault(sender, deque())
         if len(questions) < QUESTIONS_MAX and (slot, message.offset) not in questions:

@@ -8,6 +8,7 @@ from paxos_rsm.paxos.messages import Envelope, FetchSnapshot, SnapshotChunk
 from paxos_rsm.replica.transfer import (
     PART_BYTES,
     QUESTIONS_MAX,
+    SNAPSHOT_BYTES_MAX,
     WINDOW_PARTS,
     FinishFetch,
     ReadPart,
@@ -175,6 +176,23 @@ def test_a_newer_one_is_asked_for_until_there_is_one() -> None:
     pair.b.give(60, content(1))
     pair.run(2 * PATIENCE)
     assert pair.a.finished == [60]
+
+
+def test_one_who_asks_for_what_cannot_be_does_not_keep_the_others_from_theirs() -> None:
+    transfer = Transfer(1, PATIENCE)
+    transfer.asked(A, FetchSnapshot(1 << 60, 0))
+    transfer.asked(B, FetchSnapshot(50, 0))
+    assert transfer.wanted_from == 50
+
+
+def test_a_size_that_no_snapshot_has_is_not_believed() -> None:
+    transfer = Transfer(1, PATIENCE)
+    transfer.want(B, 50)
+    transfer.take()
+    transfer.chunk(B, SnapshotChunk(60, SNAPSHOT_BYTES_MAX + 1, 0, b"x"))
+    assert transfer.take() == ([], [])
+    transfer.chunk(B, SnapshotChunk(60, SNAPSHOT_BYTES_MAX, 0, b"x"))
+    assert transfer.take()[1] == [WritePart(60, SNAPSHOT_BYTES_MAX, 0, b"x")]
 
 
 def test_a_peer_that_does_not_answer_is_left() -> None:
