@@ -91,6 +91,8 @@ TAIL_SHARE = 4
 """One part in so many of the log that makes a snapshot due stays in it: for peers that are only a little behind."""
 LATE_SHARE = 4
 """So many times that log is kept, at most, for peers that are further behind, or are being sent a snapshot."""
+COMPACT_SLOTS = 20_000
+"""Forgotten in a turn: some milliseconds' work."""
 
 
 class _Read:
@@ -134,6 +136,8 @@ class Replica:
         """Of entries, since the state was that of a snapshot."""
         self._bytes_at_snapshot = 0
         self._snapshot_bytes = 0
+        self._compact_to: Slot = 0
+        """The newest snapshot lets the log start above this slot; the turns get there in steps."""
         self._batch = 0
         self._durable = 0
         self._must_be_durable = 0
@@ -279,6 +283,7 @@ class Replica:
         """
         node = self.node
         self._again = False
+        self._compact()
         way = node.way
         if way is not None and way != self._way:
             self._way = way
@@ -394,7 +399,13 @@ class Replica:
         self.transfer.newest = max(self.transfer.newest, slot)
         self._snapshot_bytes = size
         self._bytes_applied -= self._bytes_at_snapshot
-        self.node.compact(self._compact_through(slot))
+        self._compact_to = self._compact_through(slot)
+        self._compact()
+
+    def _compact(self) -> None:
+        """A step towards the log that the newest snapshot allows."""
+        if self._compact_to > self.node.compacted_through:
+            self.node.compact(min(self._compact_to, self.node.compacted_through + COMPACT_SLOTS))
 
     def _compact_through(self, slot: Slot) -> Slot:
         """Up to where the log is of no use any more: below a tail, and below what peers may still want."""
@@ -466,6 +477,7 @@ class Replica:
             self._rebuild_from = found.others
             self.node.hold(True)
             self.transfer.drop()
+            self._compact_to = 0  # What it stood on is dropped, too.
             self._fetch_state()
 
     def _fetch_state(self) -> None:
@@ -479,7 +491,12 @@ class Replica:
     @property
     def needs_turn(self) -> bool:
         """Whether another turn would do something at once."""
-        return self._again or self.transfer.has_output or (bool(self.local.outgoing) and not self._full)
+        return (
+            self._again
+            or self.transfer.has_output
+            or (bool(self.local.outgoing) and not self._full)
+            or self._compact_to > self.node.compacted_through
+        )
 
     @property
     def leader(self) -> tuple[NodeId, Ballot] | None:

@@ -20,8 +20,8 @@ SNAPSHOTS = (
     Mutant(
         name="log-compacted-beyond-the-snapshot",
         module=REPLICA,
-        old="        self.node.compact(self._compact_through(slot))",
-        new="        self.node.compact(self.node.log.released_through)",
+        old="        self._compact_to = self._compact_through(slot)",
+        new="        self._compact_to = self.node.log.released_through",
         rule="rule 7",
         why="slots that were applied while the snapshot was being written are forgotten, and are not in it",
     ),

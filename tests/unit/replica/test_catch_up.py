@@ -1,8 +1,12 @@
 """A server that is behind the log of the others takes a snapshot, with the sessions that are attached to it."""
 
+import pytest
+
 from paxos_rsm.errors import SessionExpired
 from paxos_rsm.machines.sessions import registration_slot
+from paxos_rsm.paxos.ready import WriteCompacted
 from paxos_rsm.paxos.types import Slot
+from paxos_rsm.replica.comparison import Difference, Verdict
 from paxos_rsm.replica.replica import Replica
 from tests.unit.replica.harness import Client, Servers
 
@@ -147,6 +151,48 @@ def test_a_snapshot_is_due_when_the_log_has_grown_and_not_again_at_once() -> Non
         client.submit(more, bytes(100))
         servers.run()
     assert replica.snapshot_is_due
+
+
+def long_log(monkeypatch: pytest.MonkeyPatch) -> tuple[Servers, Replica]:
+    """A server whose log is to be compacted two slots a turn, from 40 of them and more."""
+    monkeypatch.setattr("paxos_rsm.replica.replica.COMPACT_SLOTS", 2)
+    servers = Servers(1, snapshot_log_bytes=400)
+    servers.elect()
+    client = servers.open(1)
+    for seq in range(1, 40):
+        client.submit(seq, bytes(20))
+        servers.run()
+    return servers, servers[1]
+
+
+def test_a_long_log_is_compacted_in_steps_and_what_comes_goes_between_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    servers, replica = long_log(monkeypatch)
+    servers.servers[1].take_snapshot()
+    steps = [replica.node.compacted_through]
+    while replica.needs_turn:
+        effects = replica.turn()
+        steps.append(replica.node.compacted_through)
+        assert WriteCompacted(steps[-1]) in effects.writes
+    assert steps == list(range(2, 2 * len(steps) + 1, 2)) or steps[-1] - steps[-2] == 1
+    assert len(steps) > 5
+    kept = sum(len(getattr(state.entry, "data", b"")) for state in replica.node.log.slots.values())
+    assert kept < 400
+
+
+def test_a_log_that_is_being_compacted_stays_as_it_is_once_its_snapshot_is_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    servers, replica = long_log(monkeypatch)
+    servers.servers[1].take_snapshot()
+    assert replica.node.compacted_through == 2
+    monkeypatch.setattr(replica.comparison, "judge", lambda voters: Difference(Verdict.MINORITY, (2,), 1, 0))
+    replica._compare()
+    replica.transfer.take()
+    assert not replica.needs_turn
+    replica.turn()
+    assert replica.node.compacted_through == 2
 
 
 def test_a_large_state_is_not_written_more_often_than_the_log_is_long() -> None:
