@@ -113,7 +113,8 @@ HTTP_STATUS: dict[grpc.StatusCode, int] = {
 PROTOS = (cluster_pb2, election_pb2, kv_pb2, lease_pb2, lock_pb2, maintenance_pb2, watch_pb2)
 
 DECODER = json.JSONDecoder()
-SPACE = re.compile(r"\s*")
+SPACE = re.compile(r"[ \t\r\n]*")
+"""As JSON has it (RFC 8259, section 2): less than what Python takes for white space."""
 
 THREAD_BYTES = 64 * 1024
 """JSON of more than that is made and read in a thread: it may take longer than the loop should stand still."""
@@ -306,7 +307,7 @@ async def json_objects(
     """
     waiting = b""
     async for chunk in chunks:
-        waiting = (waiting + chunk).lstrip()
+        waiting = (waiting + chunk).lstrip(b" \t\r\n")
         # An object can only have become whole where there is a brace that closes one.
         if b"}" in chunk:
             values, waiting = _whole_values(waiting)

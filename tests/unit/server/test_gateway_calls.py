@@ -198,7 +198,9 @@ async def test_a_body_of_many_objects_may_be_cut_anywhere() -> None:
     assert await read_all() == await read_all(b" \n ") == []
 
 
-@pytest.mark.parametrize("body", [b"{", b'{"lease": 1} x', b"{} [", b"[]", b'{"name": "?"}', b'{"a":1}\xff'])
+@pytest.mark.parametrize(
+    "body", [b"{", b'{"lease": 1} x', b"{} [", b"[]", b'{"name": "?"}', b'{"a":1}\xff', b"{}\x1d", b"\x0c{}"]
+)
 async def test_a_body_that_ends_in_something_else_is_refused(body: bytes) -> None:
     with pytest.raises(StatusError):
         await read_all(body)
