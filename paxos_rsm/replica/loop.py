@@ -431,7 +431,8 @@ class ReplicaLoop:
 
     def query(self, request: bytes) -> bytes:
         """See :meth:`paxos_rsm.replica.api.ReplicaHandle.query`."""
-        if self.snapshots is not None and self.snapshots.installing:
+        # Held: the state is wrong, or being replaced, or not here since the start (an empty one would be asked).
+        if self.replica.node.log.held:
             raise Unavailable("this server is replacing its state by a snapshot; retry, or at another server")
         return self.replica.query(request)
 
@@ -457,6 +458,8 @@ class ReplicaLoop:
     def watch_install(self, installing: Callable[[bool], None]) -> None:
         """See :meth:`paxos_rsm.replica.api.ReplicaHandle.watch_install`."""
         self._install_watchers.append(installing)
+        if self.replica.node.log.held:
+            installing(True)  # since the start: the state is to come from a peer
 
     def _installing(self, begins: bool) -> None:
         for installing in self._install_watchers:

@@ -89,6 +89,8 @@ _UNSYNCED = frozenset([WriteDecidedThrough, WriteCompacted])
 
 TAIL_SHARE = 4
 """One part in so many of the log that makes a snapshot due stays in it: for peers that are only a little behind."""
+LOST_COMPARISONS = 20
+"""So long a server waits for those that are known to have the right state, before it takes that of another."""
 LATE_SHARE = 4
 """So many times that log is kept, at most, for peers that are further behind, or are being sent a snapshot."""
 COMPACT_SLOTS = 20_000
@@ -132,6 +134,7 @@ class Replica:
         """What was found, for the driver to say; it takes them out."""
         self._rebuild_from: tuple[NodeId, ...] = ()
         """This state is wrong, and theirs is right: a snapshot of one of them is to take its place."""
+        self._rebuilder_seen_at = 0
         self._bytes_applied = 0
         """Of entries, since the state was that of a snapshot."""
         self._bytes_at_snapshot = 0
@@ -308,7 +311,7 @@ class Replica:
         self.changes.decided()
         if ready.fetch_snapshot is not None:
             if self._rebuild_from:
-                self._fetch_state()
+                self._fetch_state(ready.fetch_snapshot[0])
             else:
                 self.transfer.want(*ready.fetch_snapshot)
         effects = Effects(writes=ready.writes, messages=ready.messages, decided=ready.decided)
@@ -474,15 +477,25 @@ class Replica:
             return
         self.differences.append(found)
         if found.verdict is Verdict.MINORITY:
-            self._rebuild_from = found.others
+            self._rebuild_from, self._rebuilder_seen_at = found.others, self._now
             self.node.hold(True)
             self.transfer.drop()
             self._compact_to = 0  # What it stood on is dropped, too.
             self._fetch_state()
 
-    def _fetch_state(self) -> None:
-        """Asks one of those whose state is right for a snapshot that takes no slot back; again where none comes."""
+    def _fetch_state(self, anybody: NodeId | None = None) -> None:
+        """Asks one of those whose state is right for a snapshot that takes no slot back; again where none comes.
+
+        Where none of them was to be heard for long, they may be members no more: then ``anybody`` has to do.
+        """
         able = [node for node in self._rebuild_from if node in self.node.election.reach()]
+        if able:
+            self._rebuilder_seen_at = self._now
+        elif (
+            anybody is not None
+            and self._now - self._rebuilder_seen_at > LOST_COMPARISONS * self.settings.compare_ticks
+        ):
+            able = [anybody]
         if able:
             self.transfer.want(able[self._now % len(able)], self.machine.applied_slot)
 

@@ -12,7 +12,7 @@ from paxos_rsm.replica.comparison import Difference, Verdict
 from paxos_rsm.replica.loop import ReplicaLoop
 from tests.unit.replica.harness import Journal, Servers
 from tests.unit.replica.test_loop import stop, until
-from tests.unit.replica.test_snapshots import keeper_of, started, write
+from tests.unit.replica.test_snapshots import build, keeper_of, started, write
 
 
 def load(servers: Servers, number: int, commands: int) -> None:
@@ -103,6 +103,27 @@ def test_a_server_that_is_wrong_and_behind_waits_for_the_snapshot_that_is_coming
     assert not servers[wrong].node.log.held
 
 
+def test_a_server_whose_rebuilders_are_members_no_more_takes_the_state_of_whoever_there_is() -> None:
+    servers, leader = stage()
+    wrong = next(number for number in servers.servers if number != leader)
+    servers.servers[wrong].journal.commands.insert(0, b"never said")
+    load(servers, leader, 70)
+    servers.run(6)
+    replica: Any = servers[wrong]
+    assert replica._rebuild_from
+    replica._rebuild_from = (
+        98,
+        99,
+    )  # they have been replaced since, and nothing says so to one that applies nothing
+    for _ in range(30):
+        for number in servers.servers:
+            if servers[number].snapshot_is_due:
+                servers.servers[number].take_snapshot()
+        servers.run(8)
+    assert not servers[wrong].node.log.held
+    assert b"never said" not in servers.journal(wrong)
+
+
 # ---- running loops -------------------------------------------------------------------------------------------
 
 
@@ -156,6 +177,22 @@ async def test_a_wrong_state_is_found_named_and_rebuilt_and_asked_by_nobody_mean
     newest = keeper._store.newest()
     assert [info.slot for info in keeper._store.infos()] == [newest.slot], "the old ones are put aside"
     await stop(leader, *others)
+
+
+async def test_a_server_that_starts_without_its_state_is_asked_by_nobody_before_it_has_one() -> None:
+    hub, leader, others = await started()
+    await write(leader, 5)
+    late = build(hub, 4)
+    late.replica.node.hold(
+        True
+    )  # as where the rebuilding was cut short: the log is there, the snapshots are put aside
+    said: list[bool] = []
+    late.watch_install(said.append)
+    await late.start()
+    with pytest.raises(Unavailable, match="retry, or at another server"):
+        late.query(b"")
+    assert said == [True]
+    await stop(late, leader, *others)
 
 
 async def test_a_state_that_goes_wrong_again_and_again_stops_the_server() -> None:
