@@ -148,3 +148,21 @@ def pass_units(stage: Stage, units: int) -> None:
     stage.schedule(units, lambda: None)
     while stage.now < end:
         stage.next()
+
+
+def busy(**changes: object) -> Simulation:
+    """A cluster with a leader and a client that has been answered."""
+    simulation = formed(**changes)  # type: ignore[arg-type]
+    (client,) = simulation.clients
+    client.start()
+    answered(simulation, client, 5)
+    return simulation
+
+
+def wait_for_whole(simulation: Simulation) -> None:
+    """All are well, and the client goes on being answered."""
+    until(simulation, lambda: is_whole(simulation), "a whole cluster")
+    answered(simulation, simulation.clients[0], 5)
+    for server in simulation.servers.values():
+        server.compare_digest()
+        server.replica.node.check()
