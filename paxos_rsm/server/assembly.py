@@ -15,10 +15,10 @@ from paxos_rsm.paxos.node import Node
 from paxos_rsm.paxos.settings import Settings
 from paxos_rsm.paxos.types import ConfigChange
 from paxos_rsm.replica.forming import InitialCluster
+from paxos_rsm.replica.founding import restore_initial
 from paxos_rsm.replica.loop import HAS_STEADY_CLOCK, ReplicaLoop
 from paxos_rsm.replica.replica import Replica, ReplicaSettings
 from paxos_rsm.replica.snapshots import SnapshotKeeper, sound_snapshot
-from paxos_rsm.server.founding import restore_initial
 from paxos_rsm.server.joining import peers_to_dial
 from paxos_rsm.storage.directory import DataDirectory
 from paxos_rsm.storage.writer import StorageThread

@@ -29,8 +29,8 @@ from paxos_rsm.machines.sessions import SessionMachine
 from paxos_rsm.paxos.membership import Configuration, Member
 from paxos_rsm.paxos.quorum import QuorumSizes
 from paxos_rsm.paxos.types import Batch, ConfigChange, Entry, Slot, split_frames
+from paxos_rsm.replica.founding import restore_initial
 from paxos_rsm.replica.snapshots import sound_snapshot
-from paxos_rsm.server.founding import restore_initial
 from paxos_rsm.storage.base import DrawBits
 from paxos_rsm.storage.directory import DataDirectory
 from paxos_rsm.storage.files import FileSystem, storage_error

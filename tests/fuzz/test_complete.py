@@ -54,7 +54,7 @@ NOT_FROM_OUTSIDE = {
     "machines.kv.machine:CommandCodec.decode": "a Protocol",
     "machines.session_snapshots:machine_slices": "fed by restore",
     "machines.sessions:SessionMachine._restore_machine": "fed by restore",
-    "server.founding:restore_initial": "hands on read_slices",
+    "replica.founding:restore_initial": "hands on read_slices",
     "storage.restore:restore_directory": "hands on check_backup, of what it has just written",
 }
 """What the search finds and no target names; each with the reason."""

@@ -8,7 +8,7 @@ from paxos_rsm.errors import ConfigError, MachineFailed, SnapshotDamaged
 from paxos_rsm.machines.base import Position, SimpleMachine
 from paxos_rsm.paxos.ready import WriteDecided
 from paxos_rsm.paxos.types import Noop
-from paxos_rsm.server.founding import restore_initial
+from paxos_rsm.replica.founding import restore_initial
 from paxos_rsm.storage.directory import DataDirectory
 from paxos_rsm.storage.files import File, RealFiles
 from paxos_rsm.storage.restore import restore_directory
