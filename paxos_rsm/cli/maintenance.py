@@ -1,11 +1,13 @@
-"""``alarm list`` and ``defrag``: two words of etcd's.
+"""``alarm list|disarm`` and ``defrag``: words of etcd's.
 
 An alarm says that the state is at its quota, or that a member's state differs from the others', as long as that is so:
-there is none to disarm. And a log in segments needs no defragmenting, which servers answer when they are asked: scripts
-that do it go on working.
+there is none to disarm, and what stands ends by itself. A log in segments needs no defragmenting. Servers answer when
+they are asked for either, so that scripts that make room as etcd wants it made (compact, defragment, disarm) go on
+working.
 """
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,10 +19,19 @@ from paxos_rsm.cli.options import Settings, client_command, client_group, pass_s
 from paxos_rsm.cli.output import print_json, print_line
 from paxos_rsm.errors import ClientError
 
+if TYPE_CHECKING:
+    from paxos_rsm._proto import maintenance_pb2 as pb
+
 __all__ = ["COMMANDS", "alarm", "defrag"]
 
+ENDS = {
+    "NOSPACE": "it ends by itself once deletions and a compaction have made room",
+    "CORRUPT": "it ends by itself once that member has taken the state of the others",
+}
+"""How an alarm ends that cannot be disarmed, by its name."""
 
-@client_group("alarm", epilog="\b\nExamples:\n  paxos-rsm alarm list")
+
+@client_group("alarm", epilog="\b\nExamples:\n  paxos-rsm alarm list\n  paxos-rsm alarm disarm")
 def alarm() -> None:
     """Alarms: the state is at its quota (NOSPACE), or a member's is wrong (CORRUPT)."""
 
@@ -37,7 +48,38 @@ def list_alarms(settings: Settings) -> None:
     )
 
 
+async def _disarm(settings: Settings) -> "tuple[pb.AlarmResponse, list[pb.AlarmMember]]":
+    """Asks for each alarm there is to be disarmed, as etcdctl does; those that were, and those that were not."""
+    from paxos_rsm._proto import maintenance_pb2
+
+    request = maintenance_pb2.AlarmRequest(action=maintenance_pb2.AlarmRequest.GET)
+    answer = await ask_any(settings, "Maintenance/Alarm", request, maintenance_pb2.AlarmResponse)
+    found = list(answer.alarms)
+    del answer.alarms[:]
+    for each in found:
+        request = maintenance_pb2.AlarmRequest(
+            action=maintenance_pb2.AlarmRequest.DEACTIVATE, memberID=each.memberID, alarm=each.alarm
+        )
+        done = await ask_any(settings, "Maintenance/Alarm", request, maintenance_pb2.AlarmResponse)
+        answer.alarms.extend(done.alarms)
+    return answer, [each for each in found if each not in answer.alarms]
+
+
+@client_command("disarm", epilog="\b\nExamples:\n  paxos-rsm alarm disarm")
+@pass_settings
+def disarm_alarms(settings: Settings) -> None:
+    """Print the alarms that were disarmed: none of ours, which end by themselves once their cause has."""
+    from paxos_rsm._proto import maintenance_pb2
+
+    answer, left = asyncio.run(_disarm(settings))
+    show(settings, answer)
+    for each in left:
+        name = maintenance_pb2.AlarmType.Name(each.alarm)
+        click.echo(f"memberID:{each.memberID} alarm:{name} still stands: {ENDS[name]}", err=True)
+
+
 alarm.add_command(list_alarms)
+alarm.add_command(disarm_alarms)
 
 DEFRAG_EPILOG = """\
 \b

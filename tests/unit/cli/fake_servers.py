@@ -39,6 +39,8 @@ class Member:
         self.endpoint = ""
         self.members: list[Member] = [self]
         self.no_leader = False
+        self.alarms = [maintenance_pb2.AlarmMember(memberID=255, alarm=maintenance_pb2.CORRUPT)]
+        self.disarms = False
         self.blobs = [b"state", b" and more"]
         self.asked: list[Any] = []
 
@@ -118,8 +120,15 @@ class Member:
         return maintenance_pb2.HashKVResponse(header=self._header(), hash=77, compact_revision=-1)
 
     def Alarm(self, request: Any, context: Any) -> Any:
-        alarm = maintenance_pb2.AlarmMember(memberID=255, alarm=maintenance_pb2.CORRUPT)
-        return maintenance_pb2.AlarmResponse(header=self._header(), alarms=[alarm])
+        """As etcd answers: to disarm is for one alarm of one member, and the answer has what was disarmed."""
+        self.asked.append(request)
+        if request.action == maintenance_pb2.AlarmRequest.GET:
+            answered = list(self.alarms)
+        else:
+            asked = maintenance_pb2.AlarmMember(memberID=request.memberID, alarm=request.alarm)
+            answered = [asked] if asked in self.alarms and self.disarms else []
+            self.alarms = [each for each in self.alarms if each not in answered]
+        return maintenance_pb2.AlarmResponse(header=self._header(), alarms=answered)
 
     def Defragment(self, request: Any, context: Any) -> Any:
         if self.no_leader:
