@@ -88,6 +88,8 @@ class ReplicaStatus:
     """Incarnations heard within an election time-out."""
     divergent: frozenset[int] = frozenset()
     """Incarnations whose state differs from that of a majority (replica/comparison.py), or from each other."""
+    disk_full: bool = False
+    """The log of this server waits for space on its disk: it neither votes nor leads."""
 
 
 class ReplicaHandle(Protocol):

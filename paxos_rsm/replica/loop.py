@@ -123,6 +123,7 @@ class ReplicaLoop:
         """Of those that wait for another leader."""
         self._configuration: Configuration | None = None
         self._rebuilds = 0
+        self._disk_full = False
 
     # ---- life ------------------------------------------------------------------------------------------------
 
@@ -312,6 +313,23 @@ class ReplicaLoop:
         """Called by the storage thread, once: the log cannot be written any more."""
         self._from_thread(self._fail, error)
 
+    def on_storage_full(self, is_full: bool) -> None:
+        """Called by the storage thread: the log waits for space on the disk, or does no more."""
+        self._from_thread(self._full, is_full)
+
+    def _full(self, is_full: bool) -> None:
+        self._disk_full = is_full
+        if not is_full:
+            log.info("there is space for the log again: this server votes as before")
+            return
+        log.error(
+            "no space left for the log: until there is, this server neither votes nor leads. Free some space on its "
+            "disk, and it goes on by itself"
+        )
+        if self._running:
+            self.replica.node.resign()
+            self._ask_turn()
+
     def _from_thread(self, callback: Callable[..., None], *arguments: Any) -> None:
         try:
             self._loop.call_soon_threadsafe(callback, *arguments)
@@ -494,6 +512,7 @@ class ReplicaLoop:
             configuration=node.configuration,
             reachable=node.election.reach(),
             divergent=replica.divergent,
+            disk_full=self._disk_full,
         )
 
     @property

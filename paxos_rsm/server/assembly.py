@@ -85,7 +85,7 @@ async def make_replica(config: ServerConfig, directory: DataDirectory, machine: 
         dial=lambda member: config.dial_url(member.name, member.peer_url),
         options=_transport_options(config.tuning),
     )
-    loop.writer = StorageThread(directory.log, loop.on_durable, loop.on_storage_failure)
+    loop.writer = StorageThread(directory.log, loop.on_durable, loop.on_storage_failure, loop.on_storage_full)
     return loop
 
 

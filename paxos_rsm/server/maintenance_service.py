@@ -33,12 +33,15 @@ from paxos_rsm.server.kv_hash import hash_at, hash_of, revision_error, snapshot_
 from paxos_rsm.server.rpc import Context, StatusError, parse, service_handler, unary_handler, watch_handler
 from paxos_rsm.storage.backup_format import END, SLICE_HEAD, BackupHead, encode_head, padding
 
-__all__ = ["ETCD_VERSION", "SERVICES", "MaintenanceService"]
+__all__ = ["DISK_FULL", "ETCD_VERSION", "SERVICES", "MaintenanceService"]
 
 SERVICES = ("paxos_rsm.v1.Maintenance", "etcdserverpb.Maintenance")
 
 ETCD_VERSION = "3.4.0"
 """The etcd whose API this is. Tools decide by it what they may ask; our own version is in Admin.Status."""
+
+DISK_FULL = "no space left on this member's disk: it neither votes nor leads until there is some"
+"""Among the errors of a member's status."""
 
 BLOB_BYTES = 64 * 1024
 
@@ -105,6 +108,8 @@ class MaintenanceService:
         status = self._replica.status()
         store = self._machine if isinstance(self._machine, KeyValueMachine) else None
         errors = [] if status.leader else [NO_LEADER.message]
+        if status.disk_full:
+            errors.append(DISK_FULL)
         return pb.EndpointStatusResponse(
             header=self._headers.make(),
             version=ETCD_VERSION,

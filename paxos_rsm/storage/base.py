@@ -135,6 +135,9 @@ class LogStorage(Protocol):
     Any error is final: it is raised again by every further call but :meth:`close`.
     """
 
+    wait_for_space: Callable[[], bool]
+    """Called in :meth:`append` where the disk is full: it waits a while, and says whether to try again."""
+
     def append(self, writes: Sequence[Write]) -> None:
         """Hands the writes to the system, in order, in one piece. Nothing is durable yet.
 

@@ -22,7 +22,16 @@ from typing import Protocol
 
 from paxos_rsm.errors import DirectoryUnusable, DiskFull, LogIOError, StorageError
 
-__all__ = ["SECTOR_BYTES", "File", "FileSystem", "Lock", "RealFiles", "open_read_only", "storage_error"]
+__all__ = [
+    "SECTOR_BYTES",
+    "File",
+    "FileSystem",
+    "Lock",
+    "RealFiles",
+    "is_no_space",
+    "open_read_only",
+    "storage_error",
+]
 
 SECTOR_BYTES = 512
 """The least that a disk writes whole: a sector is all old or all new after a loss of power."""
@@ -107,9 +116,14 @@ class FileSystem(Protocol):
         ...
 
 
+def is_no_space(error: OSError) -> bool:
+    """Whether the disk, or a quota on it, is full."""
+    return error.errno in _NO_SPACE
+
+
 def storage_error(error: OSError, what: str) -> StorageError:
     """The typed error for a failed ``what`` ("writing the log /d/log")."""
-    if error.errno in _NO_SPACE:
+    if is_no_space(error):
         return DiskFull(
             f"no space left while {what}: {error.strerror}. This server has stopped voting; free some space on the "
             "disk and start it again"

@@ -16,8 +16,10 @@ What every reader of this file must know:
   system's own journal for every group: measured on ext4, 135 µs instead of 190 for a group of 4 kB. The zeros go with
   the next sync. They cost a second write of each byte, in runs of 256 kB.
 - *Any error is final.* A failed sync is told once by the system and the bytes may be gone (files.py), so after the
-  first error, a full disk too, the log refuses every call with that error until the server is started again.
-
+  first error the log refuses every call with that error until the server is started again.
+- *A full disk is waited out* where whoever owns the log says so (``wait_for_space``). Space is taken only when a file is
+  made, before anything is written to it, and all that was written before is durable by then: so trying again is
+  trying for the first time. A write into space that was allocated, and is not there, is an error like any other.
 - *A segment of an older version* is read and never written to: the log goes on in a new one.
 - *Dropping segments* once a snapshot has their content follows the order that start.py tells. A segment goes when every
   slot that it speaks of is compacted, and it is not the last. Removing one of 64 MiB takes the system some 20 ms, so no
@@ -26,14 +28,14 @@ What every reader of this file must know:
 Not here: threads (writer.py).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from paxos_rsm.errors import ConfigError, InvariantViolation, LogDamaged, LogIOError, StorageError
 from paxos_rsm.paxos.ready import Write, WriteAccepted, WriteCompacted, WriteDecided, WritePromise
 from paxos_rsm.paxos.types import NO_BALLOT, Slot
 from paxos_rsm.storage.base import DrawBits, Recovered
-from paxos_rsm.storage.files import File, FileSystem, storage_error
+from paxos_rsm.storage.files import File, FileSystem, is_no_space, storage_error
 from paxos_rsm.storage.headers import (
     RECORDS_START,
     SEAL_START,
@@ -83,6 +85,8 @@ class SegmentLog:
         self._ends_in_mark = tail.ends_in_mark
         self._file: File | None = None
         self._failure: StorageError | None = None
+        self.wait_for_space: Callable[[], bool] = _never
+        """Asked where the disk is full, again and again: waits a while, and says whether to try once more."""
 
     @classmethod
     def open(
@@ -271,7 +275,7 @@ class SegmentLog:
             dropped += 1
         first = self._contents[dropped]
         start = LogStart(first.sequence, through, first.promised)
-        write_start(self._files, self._directory, start)
+        write_start(self._files, self._directory, start, self._create)
         self._start = start
         self._left_over += [content.sequence for content in self._contents[:dropped]]
         del self._contents[:dropped]
@@ -307,12 +311,7 @@ class SegmentLog:
     def _make_segment(self, header: SegmentHeader) -> File:
         """A new segment, durable with its name."""
         path = self._path(header.sequence)
-        try:
-            file = self._files.create(path + _TEMPORARY, header.capacity)
-        except OSError:
-            with suppress(OSError):  # a part of it may take the space that somebody now frees
-                self._files.remove(path + _TEMPORARY)
-            raise
+        file = self._create(path + _TEMPORARY, header.capacity)
         try:
             file.pwrite(encode_header(header), 0)
             file.fdatasync()
@@ -322,6 +321,17 @@ class SegmentLog:
             file.close()
             raise
         return file
+
+    def _create(self, path: str, size: int) -> File:
+        """A new file with its space: what is written so far is durable, and needs none."""
+        while True:
+            try:
+                return self._files.create(path, size)
+            except OSError as error:
+                with suppress(OSError):  # a part of it may take the space that somebody now frees
+                    self._files.remove(path)
+                if not is_no_space(error) or not self.wait_for_space():
+                    raise
 
     def _make_durable(self, tail: Tail) -> None:
         """Makes durable what recovery believed, and empty what it dropped; finishes a roll that was cut short."""
@@ -364,6 +374,10 @@ class SegmentLog:
         except BaseException as error:
             self._failure = LogIOError(f"{what} was cut short: {error!r}")
             raise
+
+
+def _never() -> bool:
+    return False
 
 
 def _new_log(owner: int, salt: int, segment_bytes: int) -> Tail:

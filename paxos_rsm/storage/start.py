@@ -24,6 +24,7 @@ server refuses to vote.
 
 import contextlib
 import struct
+from collections.abc import Callable
 from typing import NamedTuple
 from zlib import crc32
 
@@ -33,7 +34,7 @@ from paxos_rsm._proto import storage_pb2
 from paxos_rsm.codec.entries import ballot_from_pb, ballot_to_pb
 from paxos_rsm.codec.messages import NUMBER_MAX
 from paxos_rsm.paxos.types import NO_BALLOT, Ballot, Slot
-from paxos_rsm.storage.files import FileSystem
+from paxos_rsm.storage.files import File, FileSystem
 
 __all__ = ["START_NAME", "WHOLE", "LogStart", "decode_start", "encode_start", "write_start"]
 
@@ -84,10 +85,16 @@ def decode_start(data: bytes) -> LogStart | None:
     return start if is_ballot else None
 
 
-def write_start(files: FileSystem, directory: str, start: LogStart) -> None:
-    """Puts ``start`` in place of whatever was there, durably and at once. Raises OSError."""
+def write_start(
+    files: FileSystem, directory: str, start: LogStart, create: Callable[[str, int], File] | None = None
+) -> None:
+    """Puts ``start`` in place of whatever was there, durably and at once. Raises OSError.
+
+    ``create`` makes the file, unless ``files`` should.
+    """
     data = encode_start(start)
-    with contextlib.closing(files.create(f"{directory}/{_TEMPORARY_NAME}", len(data))) as file:
+    make = create or files.create
+    with contextlib.closing(make(f"{directory}/{_TEMPORARY_NAME}", len(data))) as file:
         file.pwrite(data, 0)
         file.fdatasync()
     files.rename(f"{directory}/{_TEMPORARY_NAME}", f"{directory}/{START_NAME}")

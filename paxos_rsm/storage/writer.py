@@ -11,6 +11,11 @@ is durable. It is called on the storage thread; the shell passes a function that
 The first error is the last thing that happens: it goes once to ``on_failure``, on the storage thread, and nothing that
 is queued then or later is ever reported durable (DESIGN.md section 6: never retried, never ignored).
 
+A full disk is no error as long as what waits for it is bounded: the log needs space for a new file, has written nothing
+that it could not, and tries again every :data:`SPACE_LOOK_S` (segments.py). ``on_full`` is told, on the storage thread,
+when that begins and ends. To the rest of the server it is a disk that takes long. Entries of more than
+:data:`FULL_BYTES_MAX` waiting make it the error that it would otherwise have been.
+
 Encoding and checksums are done on the thread as well, with the interpreter lock held: it is given up three times a
 group, to wait, to write and to sync, and each time it has to be won back from the event loop, which takes up to
 ``sys.getswitchinterval()`` while the loop is busy. The process that runs both sets that to less than the default 5 ms.
@@ -22,10 +27,15 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 from paxos_rsm.errors import InvariantViolation
-from paxos_rsm.paxos.ready import Write
+from paxos_rsm.paxos.log import entry_bytes
+from paxos_rsm.paxos.ready import Write, WriteAccepted, WriteDecided
 from paxos_rsm.storage.base import LogStorage
 
-__all__ = ["StorageThread"]
+__all__ = ["FULL_BYTES_MAX", "SPACE_LOOK_S", "StorageThread"]
+
+SPACE_LOOK_S = 0.5
+FULL_BYTES_MAX = 64 << 20
+"""Of entries that may wait for a disk that is full: the others decide them without this server."""
 
 _Batch = tuple[int, Sequence[Write], bool]
 
@@ -38,11 +48,17 @@ class StorageThread:
         log: LogStorage,
         on_durable: Callable[[int], None],
         on_failure: Callable[[Exception], None],
+        on_full: Callable[[bool], None] = lambda is_full: None,
         name: str = "storage",
     ) -> None:
         self._log = log
         self._on_durable = on_durable
         self._on_failure = on_failure
+        self._on_full = on_full
+        self._is_full = False
+        self._full_bytes = 0
+        self._waits_no_more = threading.Event()
+        log.wait_for_space = self._wait_for_space
         self._queue: SimpleQueue[_Batch | None] = SimpleQueue()  # None: no more will come
         self._is_closed = False
         # A daemon, so that a disk which never answers cannot keep a failed server from ending.
@@ -59,15 +75,22 @@ class StorageThread:
             raise InvariantViolation(
                 f"batch {batch_number} was submitted to a storage thread that has been closed"
             )
+        if self._is_full:
+            self._full_bytes += sum(
+                [entry_bytes(each.entry) for each in writes if isinstance(each, WriteAccepted | WriteDecided)]
+            )
+            if self._full_bytes > FULL_BYTES_MAX:
+                self._waits_no_more.set()
         self._queue.put((batch_number, writes, sync))
 
     def close(self) -> None:
         """Writes and syncs what is queued, closes the log, and waits until that is done. Closing twice is allowed.
 
-        An error on the way goes to ``on_failure``.
+        An error on the way goes to ``on_failure``. A full disk is one, now.
         """
         if not self._is_closed:
             self._is_closed = True
+            self._waits_no_more.set()
             self._queue.put(None)
         self._thread.join()
 
@@ -99,5 +122,16 @@ class StorageThread:
             self._log.append(writes)
             if must_sync:
                 self._log.sync()
+            if self._is_full:
+                self._is_full = False
+                self._on_full(False)
             self._on_durable(last_number)
         return batch is not None
+
+    def _wait_for_space(self) -> bool:
+        """For the log, on this thread: whether to try again, after a while."""
+        if not self._is_full:
+            self._full_bytes = 0
+            self._is_full = True
+            self._on_full(True)
+        return not self._waits_no_more.wait(SPACE_LOOK_S)

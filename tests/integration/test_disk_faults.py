@@ -10,9 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import grpc
 import pytest
 
 from paxos_rsm import AsyncClient
+from paxos_rsm._proto import maintenance_pb2, maintenance_pb2_grpc
 from paxos_rsm.testing import FaultUnavailable
 from paxos_rsm.testing.cluster import LocalCluster, LocalServer
 from tests.integration.clients import DEADLINE_S, at_each_server, check_written, client_at, writer
@@ -31,6 +33,7 @@ SETTLED = 50
 SEGMENT_BYTES = 8 << 20
 """Of the log of the small disks: what is allocated ahead, and with it how long a full disk goes unnoticed."""
 DISK_BYTES = 64 << 20
+LARGE_DISK_BYTES = 256 << 20
 VALUE_BYTES = 1 << 20
 
 
@@ -128,10 +131,10 @@ def check_end(server: LocalServer, log_before: str, sentence: str) -> None:
     assert str(server.data_dir) in said
 
 
-async def fill_log(endpoints: list[str], failing: LocalServer) -> None:
-    """Writes large values until that server ends."""
+async def fill_log(endpoints: list[str], is_enough: Callable[[], bool]) -> None:
+    """Writes large values."""
     async with AsyncClient(endpoints, timeout_s=DEADLINE_S) as client:
-        while failing.running:
+        while not is_enough():
             await asyncio.gather(*(client.put(f"filler/{n}", bytes(VALUE_BYTES)) for n in range(4)))
 
 
@@ -173,18 +176,61 @@ def test_a_write_without_space_ends_the_leader(shimmed: LocalCluster, tell: Call
     tell(f"no space for the leader's log: {gap}")
 
 
-def test_a_disk_that_is_full_ends_the_leader(new_cluster: NewCluster, tell: Callable[[str], None]) -> None:
-    """A real one (tmpfs): what was allocated ahead is used up first, then the log cannot grow."""
+def test_a_leader_whose_disk_is_full_leads_no_more_and_goes_on_when_there_is_space(
+    new_cluster: NewCluster, tell: Callable[[str], None]
+) -> None:
+    """A real one (tmpfs): what was allocated ahead is used up first, then the log cannot grow. The other two go on, and
+    the full one serves what they have written; it needs no restart.
+    """
     options = {"log-segment-bytes": SEGMENT_BYTES}
     cluster = cluster_or_skip(new_cluster, disk_bytes=DISK_BYTES, options=options)
+    full = cluster[cluster.wait_for_leader(everyone=True)]
+    process = full.pid
+    others = [server for server in cluster if server is not full]
+    workers = {name: writer(name, at, 2) for name, at in at_each_server(cluster).items()}
+    with Load(*workers.values()) as load:
+        load.wait_for(1, *workers)
+        begun_at = time.monotonic()
+        full.fill_disk()
+        asyncio.run(fill_log([server.endpoint for server in others], lambda: "no space left" in full.log()))
+        load.wait_for(SETTLED, *workers)
+        gap_s = load.longest_gap_s(begun_at)
+        eventually(lambda: leader_among(others), "leader of the other two")
+        with client_at(others[0].endpoint) as client:
+            client.put("written", "while it is full")
+        with client_at(full.endpoint) as client:
+            assert client.get("written").value == b"while it is full"
+        assert any("no space left" in error for error in errors_of(full))
+        full.free_disk()
+        eventually(lambda: not errors_of(full), "it goes on")
+        load.wait_for(1, *workers)
+    assert full.pid == process
+    check_all(cluster, load, list(workers))
+    tell(f"full disk under the leader's log: longest gap between acknowledged writes {gap_s * 1000:.0f} ms")
 
-    def fault(failing: LocalServer) -> None:
-        failing.fill_disk()
-        # The log goes on in the segment that it has, until that is full.
-        asyncio.run(fill_log([server.endpoint for server in cluster if server is not failing], failing))
 
-    gap = check_leader_ends(cluster, "full-disk", fault, "no space left", LocalServer.free_disk)
-    tell(f"full disk under the leader's log: {gap}")
+@pytest.mark.slow
+@LONG
+def test_a_server_whose_disk_stays_full_stops_before_its_memory_is_full_too(new_cluster: NewCluster) -> None:
+    cluster = cluster_or_skip(
+        new_cluster, disk_bytes=LARGE_DISK_BYTES, options={"log-segment-bytes": SEGMENT_BYTES}
+    )
+    leader = cluster.wait_for_leader(everyone=True)
+    full, other = (server for server in cluster if server.name != leader)
+    before = full.log()
+    full.fill_disk()
+    asyncio.run(fill_log([cluster[leader].endpoint, other.endpoint], lambda: not full.running))
+    check_end(full, before, "no space left")
+    full.free_disk()
+    full.start()
+    eventually(lambda: same_state(cluster), "equal states")
+
+
+def errors_of(server: LocalServer) -> list[str]:
+    """What its status complains of."""
+    with grpc.insecure_channel(server.endpoint) as channel:
+        stub = maintenance_pb2_grpc.MaintenanceStub(channel)
+        return list(stub.Status(maintenance_pb2.EndpointStatusRequest(), timeout=DEADLINE_S).errors)
 
 
 # Far more than the election time-out (500 ms) and all that a busy machine adds to it: that much nobody may wait.

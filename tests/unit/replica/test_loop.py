@@ -240,6 +240,39 @@ async def test_a_failing_log_stops_the_server_and_it_says_nothing_more() -> None
     await stop(loop)
 
 
+async def test_a_leader_whose_disk_is_full_leads_no_more_and_reads_what_the_others_write() -> None:
+    hub = Hub()
+    loops = [build(hub, i, 3) for i in (1, 2, 3)]
+    for loop in loops:
+        await loop.start()
+    await until(lambda: any(loop.status().role == "leader" for loop in loops))
+    full = next(loop for loop in loops if loop.status().role == "leader")
+    others = [loop for loop in loops if loop is not full]
+    writer: Writer = full.writer  # type: ignore[assignment]
+    writer.stuck = True
+    full.on_storage_full(True)
+    await until(lambda: any(loop.status().role == "leader" for loop in others))
+    assert full.status().disk_full
+    sink = Sink()
+    handle = others[0].attach(sink)
+    await until(lambda: sink.session != 0)
+    handle.submit(commands_frame(sink.session, 1, 0, [b"a"]), 1, 1)
+    await until(lambda: sink.answers == {1: b"1"})
+    await asyncio.wait_for(full.read(), WAIT_S)
+    assert full.query(b"") == b"a"
+    writer.stuck = False
+    full.on_durable(writer.batches[-1])
+    full.on_storage_full(False)
+    await until(lambda: not full.status().disk_full)
+    follower = next(loop for loop in others if loop.status().role != "leader")
+    leader = next(loop for loop in others if loop is not follower)
+    await follower.stop()
+    again = Sink()
+    handle = leader.attach(again)
+    await until(lambda: again.session != 0)  # with the vote of the one whose disk was full
+    await stop(full, leader)
+
+
 async def test_a_machine_that_raises_stops_the_server() -> None:
     class Broken(Journal):
         def apply(self, command: bytes, at: Position) -> bytes:

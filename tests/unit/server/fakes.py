@@ -99,6 +99,7 @@ class FakeReplica:
         self.handed_over: list[int | None] = []
         self.heir: int | None = None
         self.divergent: frozenset[int] = frozenset()
+        self.disk_full = False
         self.remaining_ms: dict[int, int] = {}
         """By timer: what ``timer_remaining_ms`` says."""
         self._frames: list[bytes] = []
@@ -213,6 +214,7 @@ class FakeReplica:
             configuration=self.configuration,
             reachable=frozenset({1, 2}),
             divergent=self.divergent,
+            disk_full=self.disk_full,
         )
 
     def timer_remaining_ms(self, timer: int, armed: int) -> int | None:

@@ -19,6 +19,7 @@ from paxos_rsm.paxos.quorum import QuorumSizes
 from paxos_rsm.server.headers import Headers
 from paxos_rsm.server.maintenance_service import (
     BLOB_BYTES,
+    DISK_FULL,
     ETCD_VERSION,
     SERVICES,
     MaintenanceService,
@@ -125,6 +126,15 @@ async def test_a_member_whose_state_differs_is_an_alarm() -> None:
         (alarm,) = (await stage.call("Alarm")).alarms
         assert (alarm.memberID, alarm.alarm) == (0x32, pb.CORRUPT)
         assert list((await stage.call("Status")).errors) == ["memberID:50 alarm:CORRUPT "]
+
+
+async def test_a_full_disk_is_among_its_members_errors() -> None:
+    async with staged() as stage:
+        stage.replica.disk_full = True
+        assert list((await stage.call("Status")).errors) == [DISK_FULL]
+        assert not (await stage.call("Alarm")).alarms, (
+            "other members take puts, and so does this one for them"
+        )
 
 
 async def test_defragment_has_nothing_to_do() -> None:

@@ -8,12 +8,19 @@ from random import Random
 import pytest
 
 from paxos_rsm.errors import ConfigError, DiskFull, InvariantViolation, LogDamaged, LogIOError, StorageError
-from paxos_rsm.paxos.ready import Write, WriteAccepted, WriteDecided, WriteDecidedThrough, WritePromise
+from paxos_rsm.paxos.ready import (
+    Write,
+    WriteAccepted,
+    WriteCompacted,
+    WriteDecided,
+    WriteDecidedThrough,
+    WritePromise,
+)
 from paxos_rsm.paxos.types import Ballot, Batch, Noop
 from paxos_rsm.storage.base import LogStorage, Recovered
 from paxos_rsm.storage.files import RealFiles
 from paxos_rsm.storage.headers import RECORDS_START
-from paxos_rsm.storage.memory import CrashMode
+from paxos_rsm.storage.memory import CrashMode, MemoryFiles
 from paxos_rsm.storage.records import PAYLOAD_BYTES_MAX
 from paxos_rsm.storage.segments import SEGMENT_BYTES_MIN, SegmentLog
 from tests.unit.storage.helpers import LOG, accepted, disk, new_log, open_log, replayed
@@ -280,6 +287,76 @@ def test_a_full_disk_stops_the_log_until_space_is_freed() -> None:
     log.sync()
     files.crash(Random(1), CrashMode.DROP)
     assert open_log(files)[1] == replayed([accepted(1), longer])
+
+
+def wait_until_freed(files: MemoryFiles, log: SegmentLog, looks: int) -> list[int]:
+    """Space is freed after so many looks; how much there was in use at each, is told."""
+    seen: list[int] = []
+
+    def wait() -> bool:
+        seen.append(files.used_bytes)
+        if len(seen) == looks:
+            files.capacity_bytes = None
+        return len(seen) <= looks
+
+    log.wait_for_space = wait
+    return seen
+
+
+def test_a_full_disk_can_be_waited_out() -> None:
+    files, log = new_log()
+    files.capacity_bytes = SEGMENT_BYTES_MIN + 1000
+    seen = wait_until_freed(files, log, 3)
+    writes = [accepted(1), accepted(2, b"x" * SEGMENT_BYTES_MIN), accepted(3)]
+    log.append(writes)
+    assert len(seen) == 3
+    assert len(set(seen)) == 1, "nothing is left of what was tried"
+    log.append([accepted(4)])
+    log.sync()
+    files.crash(Random(1), CrashMode.DROP)
+    assert open_log(files)[1] == replayed([*writes, accepted(4)])
+
+
+def test_what_was_written_before_is_durable_while_a_full_disk_is_waited_out() -> None:
+    files, log = new_log()
+    files.capacity_bytes = SEGMENT_BYTES_MIN + 1000
+    images: list[MemoryFiles] = []
+
+    def wait() -> bool:
+        images.append(files.clone())
+        return False
+
+    log.wait_for_space = wait
+    with pytest.raises(DiskFull):
+        log.append([accepted(1), accepted(2, b"x" * SEGMENT_BYTES_MIN)])
+    images[0].kill()
+    images[0].crash(Random(1), CrashMode.DROP)
+    assert open_log(images[0])[1] == replayed([accepted(1)])
+    with pytest.raises(DiskFull, match="takes no more"):
+        log.append([accepted(3)])
+
+
+def test_a_log_that_is_to_be_compacted_waits_for_space_too() -> None:
+    files, log = new_log()
+    log.append([accepted(1), accepted(2, b"x" * SEGMENT_BYTES_MIN), WriteDecidedThrough(2)])
+    files.capacity_bytes = files.used_bytes
+    seen = wait_until_freed(files, log, 2)
+    log.append([WriteCompacted(1)])
+    assert len(seen) == 2
+    assert log.compacted_through == 1
+    files.crash(Random(1), CrashMode.DROP)
+    assert open_log(files)[1].compacted_through == 1
+
+
+@pytest.mark.parametrize("call", ["pwrite", "fdatasync", "rename", "sync_directory"])
+def test_no_space_once_there_is_a_file_is_final(call: str) -> None:
+    files, log = new_log()
+    log.wait_for_space = lambda: True
+    log.append([accepted(1)])
+    log.sync()
+    files.fail(call, 1, errno.ENOSPC)
+    with pytest.raises(DiskFull):
+        append_and_roll(log)
 
 
 def test_an_interruption_is_final_too() -> None:

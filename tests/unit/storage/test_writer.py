@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 
@@ -12,10 +12,11 @@ import pytest
 from paxos_rsm.errors import DiskFull, InvariantViolation, LogIOError
 from paxos_rsm.paxos.ready import Write, WriteDecidedThrough, WritePromise
 from paxos_rsm.paxos.types import Ballot
-from paxos_rsm.storage.base import LogWriter
+from paxos_rsm.storage import writer
+from paxos_rsm.storage.base import LogWriter, Recovered
 from paxos_rsm.storage.files import RealFiles
 from paxos_rsm.storage.memory import CrashMode
-from paxos_rsm.storage.segments import SegmentLog
+from paxos_rsm.storage.segments import SEGMENT_BYTES_MIN, SegmentLog
 from paxos_rsm.storage.writer import StorageThread
 from tests.unit.storage.helpers import accepted, new_log, open_log, replayed
 
@@ -31,6 +32,7 @@ class GatedLog:
         self.may_sync = threading.Semaphore(0)
         self.threads: set[int] = set()
         self.bytes_on_disk = 0
+        self.wait_for_space: Callable[[], bool] = lambda: False
 
     def append(self, writes: Sequence[Write]) -> None:
         self.threads.add(threading.get_ident())
@@ -224,6 +226,64 @@ def test_a_callback_that_fails_stops_the_thread() -> None:
     thread.submit(1, [accepted(1)])
     thread.close()
     assert [str(error) for error in told.failures] == ["the event loop is closed"]
+
+
+class FullDisk:
+    """A thread over a log with no space for another segment, and what was said of that."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(writer, "SPACE_LOOK_S", 0.01)
+        self.files, log = new_log()
+        self.files.capacity_bytes = self.files.used_bytes
+        self.told = Told()
+        self.full: list[bool] = []
+        self.is_full = threading.Event()
+        self.thread = StorageThread(log, self.told.durable.append, self.told.on_failure, self.on_full)
+        self.thread.submit(1, [accepted(1)])
+        self.thread.submit(2, [accepted(2, bytes(SEGMENT_BYTES_MIN))])
+        assert self.is_full.wait(WAIT_S)
+
+    def on_full(self, is_full: bool) -> None:
+        self.full.append(is_full)
+        self.is_full.set()
+
+    def recovered(self) -> Recovered:
+        self.files.kill()
+        return open_log(self.files)[1]
+
+
+def test_a_full_disk_takes_long_and_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = FullDisk(monkeypatch)
+    disk.thread.submit(3, [accepted(3)])
+    assert disk.told.durable in ([], [1])
+    disk.files.capacity_bytes = None
+    while 3 not in disk.told.durable:
+        assert not disk.told.failed.wait(0.001)
+    disk.thread.close()
+    assert disk.full == [True, False]
+    assert not disk.told.failures
+    assert disk.recovered() == replayed([accepted(1), accepted(2, bytes(SEGMENT_BYTES_MIN)), accepted(3)])
+
+
+def test_a_server_that_is_told_to_stop_does_not_wait_for_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = FullDisk(monkeypatch)
+    disk.thread.close()
+    assert [type(error) for error in disk.told.failures] == [DiskFull]
+    assert 2 not in disk.told.durable
+    disk.files.capacity_bytes = None
+    assert disk.recovered() == replayed([accepted(1)])
+
+
+def test_what_waits_for_a_full_disk_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "FULL_BYTES_MAX", 10_000)
+    disk = FullDisk(monkeypatch)
+    for number in range(3, 13):
+        disk.thread.submit(number, [accepted(number, bytes(900)), WriteDecidedThrough(number)])
+    assert not disk.told.failures
+    disk.thread.submit(13, [accepted(13, bytes(2_000))])
+    assert disk.told.failed.wait(WAIT_S)
+    assert [type(error) for error in disk.told.failures] == [DiskFull]
+    disk.thread.close()
 
 
 async def test_from_an_event_loop_on_a_real_disk(tmp_path: Path) -> None:
