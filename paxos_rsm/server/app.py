@@ -239,6 +239,7 @@ class Server:
         )
         self._health = HealthService([session_service.SERVICE, admin_service.SERVICE, *self._etcd.names])
         replica.watch_leader(self._health.set_serving)
+        replica.watch_install(self._health.set_installing)
         replica.watch_leader(self._say_leader)
         return [self._sessions.handler(), *self._etcd.handlers(), admin.handler(), self._health.handler()]
 

@@ -1,9 +1,13 @@
 """The standard services that tools expect of any gRPC server: health and reflection.
 
-Health is SERVING while there is a leader, for the whole server (service "") and for each service alike. Anybody may
-*watch* it; the servicer of grpcio-health-checking holds a lock while it writes to a watcher, so that one who does not
-read would keep everybody else at an old status. Here each watcher has its own task and sees the newest status when
-it is ready for it; the messages and the descriptors are those of that package.
+Health is SERVING while there is a leader and the state is here, for the whole server (service "") and for each service
+alike: a server whose state has yet to come, or is being replaced by that of another, answers nobody, and nobody should
+be sent to it. ``readiness`` says the same, and ``liveness`` is SERVING until the server stops: these are the names that
+Kubernetes gives its probes, and a server that waits for its state or for a leader is not helped by being killed.
+
+Anybody may *watch* it; the servicer of grpcio-health-checking holds a lock while it writes to a watcher, so that one
+who does not read would keep everybody else at an old status. Here each watcher has its own task and sees the newest
+status when it is ready for it; the messages and the descriptors are those of that package.
 
 Reflection lists the services that have descriptors, health and itself included. ``etcdserverpb.KV`` is not among
 them: its messages are those of ``paxos_rsm.v1``, and a second set under etcd's names would clash with an etcd client in
@@ -24,6 +28,9 @@ __all__ = ["SERVICE", "HealthService", "enable_reflection"]
 
 SERVICE = "grpc.health.v1.Health"
 
+LIVENESS = "liveness"
+READINESS = "readiness"
+
 WATCHERS_MAX = 1_000
 
 SERVING: int = pb.HealthCheckResponse.SERVING
@@ -35,8 +42,9 @@ class HealthService:
     """Check and Watch."""
 
     def __init__(self, services: Iterable[str]) -> None:
-        self._services = frozenset(["", *services])
+        self._services = frozenset(["", READINESS, LIVENESS, *services])
         self._serving = False
+        self._state_is_here = True
         self._stopping = False
         self._changed = asyncio.Event()
         self._watchers = 0
@@ -48,8 +56,16 @@ class HealthService:
         )
 
     def set_serving(self, serving: bool) -> None:
-        """What every service says of itself from now on."""
+        """Whether there is a leader: without one no service serves."""
         self._serving = serving
+        self._tell()
+
+    def set_installing(self, installing: bool) -> None:
+        """Whether the state is missing, or being replaced: meanwhile no service serves."""
+        self._state_is_here = not installing
+        self._tell()
+
+    def _tell(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
@@ -61,7 +77,9 @@ class HealthService:
     def _status_of(self, service: str) -> int:
         if service not in self._services:
             return SERVICE_UNKNOWN
-        return SERVING if self._serving and not self._stopping else NOT_SERVING
+        if self._stopping:
+            return NOT_SERVING
+        return SERVING if service == LIVENESS or (self._serving and self._state_is_here) else NOT_SERVING
 
     async def _check(self, data: bytes, _context: Context) -> bytes:
         service = parse(pb.HealthCheckRequest, data).service

@@ -144,6 +144,19 @@ async def test_a_cluster_of_one_serves_and_remembers(place: Place, clients: Any)
             assert len(status.digest) == 16
 
 
+async def test_a_server_whose_state_is_replaced_is_not_ready(place: Place, clients: Any) -> None:
+    config = place.config()
+    async with Server(config) as server:
+        client = clients(config)
+        await client.put(b"k", b"v")
+        assert await client.health() == SERVING
+        assert server._replica is not None
+        server._replica._installing(True)
+        assert await client.health() == NOT_SERVING
+        server._replica._installing(False)
+        assert await client.health() == SERVING
+
+
 async def test_sessions_and_unary_calls_meet_in_one_store(place: Place, clients: Any) -> None:
     async with Server(place.config()) as server:
         client = clients(server.config)

@@ -53,11 +53,32 @@ async def test_nothing_is_served_before_there_is_a_leader(stage: Stage) -> None:
     assert await stage.check() == NOT_SERVING
 
 
+async def test_nothing_is_served_while_the_state_is_not_here(stage: Stage) -> None:
+    stage.service.set_serving(True)
+    watch = stage.watch()
+    assert await watch.read() == SERVING
+    stage.service.set_installing(True)
+    assert await watch.read() == NOT_SERVING
+    for name in ["", "readiness", *NAMES]:
+        assert await stage.check(name) == NOT_SERVING
+    stage.service.set_installing(True)  # once since the start, and once when the snapshot has come
+    stage.service.set_installing(False)
+    assert await watch.read() == SERVING
+
+
+async def test_a_server_lives_until_it_stops(stage: Stage) -> None:
+    assert await stage.check("liveness") == SERVING
+    stage.service.set_installing(True)
+    assert await stage.check("liveness") == SERVING
+    stage.service.stop()
+    assert await stage.check("liveness") == NOT_SERVING
+
+
 async def test_an_unknown_service_is_not_found(stage: Stage) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await stage.check("no.Such")
     assert raised.value.code() == grpc.StatusCode.NOT_FOUND
-    assert "etcdserverpb.KV, paxos_rsm.v1.KV" in (raised.value.details() or "")
+    assert "etcdserverpb.KV, liveness, paxos_rsm.v1.KV, readiness" in (raised.value.details() or "")
     assert await stage.watch("no.Such").read() == SERVICE_UNKNOWN
 
 
