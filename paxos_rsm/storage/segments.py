@@ -17,8 +17,8 @@ What every reader of this file must know:
   the next sync. They cost a second write of each byte, in runs of 256 kB.
 - *Any error is final.* A failed sync is told once by the system and the bytes may be gone (files.py), so after the
   first error the log refuses every call with that error until the server is started again.
-- *A full disk is waited out* where whoever owns the log says so (``wait_for_space``). Space is taken only when a file is
-  made, before anything is written to it, and all that was written before is durable by then: so trying again is
+- *A full disk is waited out* where whoever owns the log says so (``wait_for_space``). Space is taken only when a file
+  is made, before anything is written to it, and all that was written before is durable by then: so trying again is
   trying for the first time. A write into space that was allocated, and is not there, is an error like any other.
 - *A segment of an older version* is read and never written to: the log goes on in a new one.
 - *Dropping segments* once a snapshot has their content follows the order that start.py tells. A segment goes when every
