@@ -161,7 +161,9 @@ class Server:
         if self._gateway is not None:
             await self._gateway.start()
         self._served = True
-        self._publishing = asyncio.create_task(publish_addresses(self._replica, config))
+        self._publishing = asyncio.create_task(
+            publish_addresses(self._replica, config, self._replica.network.least_level)
+        )
         log.info(
             "serving",
             extra={

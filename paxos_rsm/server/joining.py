@@ -8,12 +8,14 @@ Until it has learned the configuration by the log or by a snapshot, it dials tho
 start anew; after that, those of the configuration.
 
 Under which addresses clients reach it, any member may say otherwise at a later start: it has that written into the
-configuration then, where clients look for it.
+configuration then, where clients look for it. That is an entry which earlier versions do not know, and a server stops
+at such an entry (rule 12). So in a cluster whose members were never changed it waits until all of them are connected,
+and known to understand it (:data:`CHANGES_LEVEL`): until the last one is upgraded, say.
 """
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from paxos_rsm.config import ServerConfig
@@ -24,12 +26,15 @@ from paxos_rsm.storage.files import RealFiles, storage_error
 from paxos_rsm.storage.identity import coming_identity
 from paxos_rsm.transport import Description, describe, join_identity
 
-__all__ = ["identified", "peers_to_dial", "publish_addresses"]
+__all__ = ["CHANGES_LEVEL", "identified", "peers_to_dial", "publish_addresses"]
 
 log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
 CHANGE_S = 10.0
+
+CHANGES_LEVEL = 1
+"""Of what a server says that it understands (transport/handshake.py): from here on it knows changes of the members."""
 
 
 async def identified(config: ServerConfig) -> ServerConfig:
@@ -76,23 +81,42 @@ async def peers_to_dial(config: ServerConfig, *, formed: bool) -> Mapping[int, s
     return {member.member_id: config.dial_url(member.name, member.peer_url) for member in members}
 
 
-async def publish_addresses(replica: ReplicaHandle, config: ServerConfig) -> None:
+async def publish_addresses(
+    replica: ReplicaHandle, config: ServerConfig, least_level: Callable[[], int]
+) -> None:
     """Returns once the configuration says under which addresses clients reach this member.
 
-    It waits for as long as there is no configuration that this member is in, or nobody who could change it.
+    It waits for as long as there is no configuration that this member is in, or nobody who could change it, or a member
+    that may not know such a change. ``least_level``: what all members of the configuration are known to understand.
     """
+    waits = False
     while True:
         configuration = replica.status().configuration
         me = configuration.by_member_id(config.member_id) if configuration is not None else None
-        if me is not None and me.incarnation:
+        if configuration is not None and me is not None and me.incarnation:
             if me.client_urls == config.client_urls:
                 return
-            try:
-                async with asyncio.timeout(CHANGE_S):
-                    await replica.change(UpdateMember(me.member_id, client_urls=config.client_urls))
-            except MembershipRefused as refusal:
-                log.warning("the members do not take this server's addresses for clients: %s", refusal)
-                return
-            except (TimeoutError, Unavailable):
-                log.info("the addresses for clients could not be changed yet")
+            # Whoever is here still has met the changes that there were.
+            if configuration.changes or least_level() >= CHANGES_LEVEL:
+                if await _published(replica, UpdateMember(me.member_id, client_urls=config.client_urls)):
+                    return
+            elif not waits:
+                waits = True
+                log.info(
+                    "the addresses for clients are told to the others once every member is connected and of a version "
+                    "that knows such a change"
+                )
         await asyncio.sleep(LOOK_S)
+
+
+async def _published(replica: ReplicaHandle, change: UpdateMember) -> bool:
+    """Asks for the change; whether there is no use in asking again."""
+    try:
+        async with asyncio.timeout(CHANGE_S):
+            await replica.change(change)
+    except MembershipRefused as refusal:
+        log.warning("the members do not take this server's addresses for clients: %s", refusal)
+        return True
+    except (TimeoutError, Unavailable):
+        log.info("the addresses for clients could not be changed yet")
+    return False

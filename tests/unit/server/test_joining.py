@@ -131,7 +131,7 @@ async def test_other_addresses_for_clients_are_published(
     monkeypatch.setattr(joining, "LOOK_S", 0.01)
     me = replace(config(tmp_path), advertise_client_urls=("http://h2:9",)).joined_as(77, 102)
     replica = FakeReplica()
-    publishing = asyncio.create_task(joining.publish_addresses(replica, me))
+    publishing = asyncio.create_task(joining.publish_addresses(replica, me, lambda: 1))
     await asyncio.sleep(0.05)  # there is no configuration
     replica.configuration = with_clients((), incarnation=0)
     await asyncio.sleep(0.05)  # it has yet to join
@@ -151,9 +151,32 @@ async def test_what_is_known_or_refused_is_not_asked_for_again(tmp_path: Path) -
     me = replace(config(tmp_path), advertise_client_urls=("http://h2:9",)).joined_as(77, 102)
     replica = FakeReplica()
     replica.configuration = with_clients(("http://h2:9",))
-    await joining.publish_addresses(replica, me)
+    await joining.publish_addresses(replica, me, lambda: 1)
     assert replica.changes == []
     replica.configuration = with_clients(())
     replica.change_error = MembershipRefused("no", 15)
-    await joining.publish_addresses(replica, me)
+    await joining.publish_addresses(replica, me, lambda: 1)
+    assert len(replica.changes) == 1
+
+
+async def test_no_change_is_asked_for_that_a_member_may_not_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joining, "LOOK_S", 0.01)
+    me = replace(config(tmp_path), advertise_client_urls=("http://h2:9",)).joined_as(77, 102)
+    replica, level = FakeReplica(), 0
+    replica.configuration = with_clients(())
+    publishing = asyncio.create_task(joining.publish_addresses(replica, me, lambda: level))
+    await asyncio.sleep(0.05)  # one is of an earlier version, or down, for all that is known
+    assert replica.changes == []
+    level = 1
+    await publishing
+    assert len(replica.changes) == 1
+
+
+async def test_who_has_met_changes_knows_them(tmp_path: Path) -> None:
+    me = replace(config(tmp_path), advertise_client_urls=("http://h2:9",)).joined_as(77, 102)
+    replica = FakeReplica()
+    replica.configuration = replace(with_clients(()), changes=(5,))
+    await joining.publish_addresses(replica, me, lambda: 0)
     assert len(replica.changes) == 1
