@@ -117,6 +117,7 @@ class Weather:
             server.is_old = False
             if not server.up and server.wanted:
                 server.boot()
+                server.boot()  # Armed when it died, and its disk was touched since: the first start notices that.
 
     def start_added(self, configuration: Configuration) -> None:
         """Whoever is a member, or is to become one, is started; who was one before, with an empty directory."""
