@@ -7,10 +7,12 @@ from zlib import crc32
 
 from paxos_rsm.errors import SnapshotDamaged
 from paxos_rsm.paxos.types import NO_BALLOT
+from paxos_rsm.storage.files import File
 from paxos_rsm.storage.memory import MemoryFiles
 from paxos_rsm.storage.snapshot_format import (
     SnapshotEncoder,
     SnapshotMeta,
+    SnapshotScan,
     decode_header,
     encode_header,
     has_end,
@@ -101,8 +103,8 @@ def _fetch_snapshot(data: bytes) -> Any:
     require(fetch.write(0, data[:cut]), "bytes in their place are not taken")
     fetch.close()
     fetch = SnapshotStore.open(files, DIRECTORY).fetch(slot, len(data))
-    # What is not there yet is zero in the file that was made for it.
-    require(not any(data[cut : fetch.offset]), "more is there than was fetched")
+    # What is not there yet is zero in the file that was made for it; so it may be sound where what comes is not.
+    require(not any(data[cut : fetch.offset]) or not _is_sound(file), "more is there than was fetched")
     require(fetch.write(fetch.offset, data[fetch.offset :]), "bytes in their place are not taken")
     try:
         info = fetch.finish()
@@ -112,6 +114,14 @@ def _fetch_snapshot(data: bytes) -> Any:
     require(has_end(file, len(data)), "a whole snapshot without an end")
     meta, slices = SnapshotStore.open(files, DIRECTORY).read(info.slot)
     return meta, list(slices)
+
+
+def _is_sound(file: File) -> bool:
+    try:
+        SnapshotScan(file, "/snapshot").check()
+    except SnapshotDamaged:
+        return False
+    return True
 
 
 def _make_name(rng: Random) -> tuple[int, bytes]:
