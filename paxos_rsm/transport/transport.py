@@ -20,7 +20,8 @@ moment that it is added; who is removed is not looked for any more, and is told 
 configuration, the links are those to the peers that the server was started with. A *stranger*, which knows of a
 configuration and is not in ours, is looked for where its Hello says, so that we can ask it for what we missed.
 
-A peer is *up* while at least one of the two streams is; ``connected`` says to whom something can be sent.
+A peer is *up* while at least one of the two streams is; ``connected`` says to whom something can be sent. Where nobody
+is for long, or the cluster does not form, the log says who is missing (``lookout``).
 
 Everything runs on the event loop that ``start`` was called on, and every callback is called there. A message to
 several peers (an Accept, a Heartbeat) is encoded once.
@@ -46,6 +47,7 @@ from paxos_rsm.transport.describe import Description, encode_description
 from paxos_rsm.transport.frames import Lane, Packed, pack
 from paxos_rsm.transport.handshake import LEVEL, Hello, PeerBook, Reason, Refusal, check_hello
 from paxos_rsm.transport.log import RepeatLog
+from paxos_rsm.transport.lookout import ALONE_S, finds_nobody, has_not_formed
 from paxos_rsm.transport.options import CHUNK_OVERHEAD_BYTES, TransportOptions, server_options
 from paxos_rsm.transport.peer_link import PeerLink
 from paxos_rsm.transport.peer_service import PeerService
@@ -136,6 +138,9 @@ class Transport:
         self._started = False
         self._closed = False
         self._ending: set[asyncio.Task[None]] = set()
+        self._met_at = 0.0
+        """When somebody was up last."""
+        self._lookout: asyncio.TimerHandle | None = None
         self._service = PeerService(
             self._options,
             own_hello=self._own_hello,
@@ -182,6 +187,8 @@ class Transport:
         self._started = True
         for link in self._links.values():
             link.start()
+        self._met_at = asyncio.get_running_loop().time()
+        self._look_out()
 
     def send(self, envelopes: Iterable[Envelope]) -> None:
         """Queues messages for whoever of their addressees is connected. Never blocks.
@@ -273,6 +280,8 @@ class Transport:
     async def close(self) -> None:
         """Ends every stream and stops listening. No callback is called any more."""
         self._closed = True
+        if self._lookout is not None:
+            self._lookout.cancel()
         await asyncio.gather(*(link.close() for link in self._links.values()), *self._ending)
         # Handlers first: gRPC complains of those that it finds at work when it stops.
         await self._service.close()
@@ -290,6 +299,8 @@ class Transport:
         if member.member_id == self._me or self._closed:
             return
         link = self._links.get(member.member_id)
+        if link is None and member.peer_url == self._hello().member.peer_url:
+            return  # whose place we have taken, in a configuration of the past: there is only ourselves
         url = self._dial(member)
         try:
             if link is not None:
@@ -314,6 +325,29 @@ class Transport:
             task = asyncio.get_running_loop().create_task(link.close())
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
+
+    # ---- whether anybody is found ----------------------------------------------------------------------------
+
+    def _look_out(self) -> None:
+        """Says who is missing, where nobody is up for long, or the cluster has not formed."""
+        loop = asyncio.get_running_loop()
+        self._lookout = loop.call_later(ALONE_S / 2, self._look_out)
+        if loop.time() - self._met_at < ALONE_S or not self._links:
+            return
+        me = self._hello()
+        found = {member.member_id for member in self._told.values()}
+        missing = [link for member_id, link in sorted(self._links.items()) if member_id not in found]
+        if self._configuration is None and not me.joining:
+            text = has_not_formed([link.url for link in missing]) if missing else ""
+        else:
+            away = [self._shown(link) for link in missing if not self._book.is_pending(link.member_id)]
+            text = finds_nobody(me.member, away) if away and not self._up else ""
+        if text:
+            self._log.say(logging.WARNING, "lookout", text)
+
+    def _shown(self, link: PeerLink) -> str:
+        member = self._configuration.by_member_id(link.member_id) if self._configuration is not None else None
+        return f"{member.name} ({link.url})" if member is not None and member.name else link.url
 
     # ---- what links and service say --------------------------------------------------------------------------
 
@@ -380,6 +414,8 @@ class Transport:
             return
         self._up.pop(node, None)
         self._levels.pop(node, None)
+        if not self._up:
+            self._met_at = asyncio.get_running_loop().time()
         if self._told.pop(node, None) is not None and not self._closed:
             self._on_peer_down(node)
 

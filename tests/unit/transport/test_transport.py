@@ -105,6 +105,75 @@ async def test_what_a_peer_does_not_understand_is_not_sent_to_it() -> None:
     assert [[message for _, message in peer.received] for peer in peers[1:]] == [[digest, read], [read]]
 
 
+async def test_who_finds_nobody_says_so_and_what_that_may_mean(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "ALONE_S", 0.05)
+    caplog.set_level(logging.WARNING)
+    peers = make_peers(2)
+    pending = replace(hello_of(3).member, incarnation=0, name="")
+    configuration = configuration_of(*(peer.hello for peer in peers))
+    configuration = replace(configuration, members=(*configuration.members, pending))
+    peers[0].transport.form(configuration)
+    await start(*peers)
+    await asyncio.sleep(0.1)
+    assert "reached" not in caplog.text
+    await close(peers[1])
+    await until(lambda: "no other member has been reached" in caplog.text)
+    assert f"n2 ({peers[1].hello.member.peer_url}). Start them" in caplog.text
+    assert "Where 'n1' (id 1) is not in it" in caplog.text
+    assert "`paxos-rsm member add n1 --peer-urls http://127.0.0.1:" in caplog.text
+
+
+async def test_who_is_alone_by_right_does_not_complain(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A cluster of one, to which a member was added that has yet to come."""
+    monkeypatch.setattr(module, "ALONE_S", 0.02)
+    (peer,) = make_peers(1)
+    pending = replace(hello_of(3, free_ports(1)[0]).member, incarnation=0, name="", learner=True)
+    alone = configuration_of(peer.hello)
+    peer.transport.form(replace(alone, members=(*alone.members, pending)))
+    await peer.transport.start()
+    looks = 0
+    look = peer.transport._look_out
+
+    def counted() -> None:
+        nonlocal looks
+        looks += 1
+        look()
+
+    peer.transport._look_out = counted  # type: ignore[method-assign]
+    peer.transport._look_out()
+    await until(lambda: looks > 4)
+    assert caplog.text == ""
+
+
+async def test_a_cluster_that_does_not_form_says_who_is_missing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "ALONE_S", 0.05)
+    peers = make_peers(3)
+    await start(*peers[:2])
+    await until(lambda: "the cluster has not formed" in caplog.text)
+    missing = peers[2].hello.member.peer_url
+    assert all(f"not connected is {missing}. Start" in each.message for each in caplog.records)
+
+
+async def test_whose_place_was_taken_is_not_looked_for_at_our_own_address() -> None:
+    """A machine that was replaced under its old address reads of its predecessor in the log."""
+    ours, other = make_peers(2)
+    predecessor = replace(hello_of(9).member, peer_url=ours.hello.member.peer_url, name="gone")
+    before = configuration_of(other.hello)
+    ours.transport.form(replace(before, members=(*before.members, predecessor)))
+    await start(ours, other)
+    assert [each.member_id for each in ours.transport.stats()] == [2]
+    ours.transport.form(configuration_of(ours.hello, other.hello))
+    moved = replace(predecessor, member_id=10, peer_url=hello_of(10, free_ports(1)[0]).member.peer_url)
+    ours.transport.form(replace(before, members=(*before.members, moved)))
+    assert [each.member_id for each in ours.transport.stats()] == [2, 10]
+
+
 async def test_what_all_members_understand_is_known_while_all_are_up() -> None:
     hellos = [hello_of(number, port) for number, port in enumerate(free_ports(3), 1)]
     peers = [make_peer(hello, hellos) for hello in hellos]
