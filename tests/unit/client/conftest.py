@@ -1,6 +1,7 @@
 """Fake servers for each test, and nothing left behind by the client: no task, no warning, no unread exception."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from tests.unit.client.fake_server import FakeCluster, FakeServer
 
 StartServer = Callable[..., Awaitable[FakeServer]]
 
+HERE = f"{Path(__file__).parent}{os.sep}"
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whatever a client leaves open fails the test that left it."""
     for item in items:
-        if Path(__file__).parent in item.path.parents:
+        if str(item.path).startswith(HERE):
             item.add_marker(pytest.mark.filterwarnings("error"))
 
 
