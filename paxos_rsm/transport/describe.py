@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import grpc
 from google.protobuf.message import DecodeError
 from grpc import aio
 
@@ -43,6 +44,8 @@ PAUSE_S = 0.25
 CALL_S = 3.0
 
 MEMBERS_SHOWN_MAX = 20
+
+NO_PEER_PORT = "it takes no server that joins: that is the address for clients, or a version before this one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,8 @@ def join_identity(description: Description, name: str, peer_url: str) -> tuple[i
                 f"--peer-urls {peer_url}`, or start it under a name of its own"
             )
     there = ", ".join(
-        f"{shown(m.name)}={shown(m.peer_url)}" for m in configuration.members[:MEMBERS_SHOWN_MAX]
+        f"{shown(m.name) or '(not started yet)'}={shown(m.peer_url)}"
+        for m in configuration.members[:MEMBERS_SHOWN_MAX]
     )
     raise RefusedByCluster(
         f"this server, {name!r} at {peer_url}, is not a member of {where}, which has {there}. "
@@ -212,6 +216,8 @@ async def _ask(address: str, options: TransportOptions) -> Description:
         try:
             return decode_description(await method(b"", timeout=CALL_S))
         except aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                raise _NoAnswer(NO_PEER_PORT) from None
             raise _NoAnswer(f"{error.code().name} {error.details() or ''}".strip()) from None
         except MalformedMessage as error:
             raise _NoAnswer(str(error)) from None

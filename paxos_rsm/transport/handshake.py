@@ -239,7 +239,7 @@ def check_hello(mine: Hello, theirs: Hello, known: PeerBook) -> Refusal | None:
             f"{who}, of cluster {theirs.cluster_id:x}, {_began(theirs)}; {mine.member.name!r} at "
             f"{mine.member.peer_url}, of cluster {mine.cluster_id:x}, {_began(mine)}. The members of one cluster are "
             "all restored from one and the same backup file (`paxos-rsm snapshot restore`), or none of them is"
-            + (f". To join the cluster that runs: {how_to_add(member)}" if outsider else ""),
+            + (_how_to_join(member) if outsider else ""),
             outsider,
         )
     if theirs.cluster_id != mine.cluster_id:
@@ -248,7 +248,7 @@ def check_hello(mine: Hello, theirs: Hello, known: PeerBook) -> Refusal | None:
             f"{who} belongs to cluster {theirs.cluster_id:x}, but {mine.member.name!r} at "
             f"{mine.member.peer_url} to cluster {mine.cluster_id:x}: check that both were started with the same "
             "--initial-cluster and --initial-cluster-token, and that each address is that of the member it names"
-            + (f". To join the cluster that runs: {how_to_add(member)}" if outsider else ""),
+            + (_how_to_join(member) if outsider else ""),
             outsider,
         )
     if not set(theirs.versions) & set(mine.versions):
@@ -316,6 +316,13 @@ def how_to_add(member: Member) -> str:
     return (
         f"`paxos-rsm member add {name} --peer-urls {url}`, then start it with an empty data directory and "
         "--initial-cluster-state existing"
+    )
+
+
+def _how_to_join(member: Member) -> str:
+    return (
+        f". To join the cluster that runs: {how_to_add(member)}. Where `paxos-rsm member list` has a member at that "
+        "address whose directory is lost, remove that one first"
     )
 
 

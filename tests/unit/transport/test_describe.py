@@ -76,6 +76,11 @@ def test_a_server_for_which_nobody_waits_is_told_what_to_do(
         assert part in str(found.value)
 
 
+def test_a_member_that_has_not_started_has_no_name() -> None:
+    with pytest.raises(RefusedByCluster, match=r"which has .*\(not started yet\)=http://"):
+        join_identity(Description(CLUSTER, pending(name="")), "n9", url_of(9))
+
+
 # ---- asking ----------------------------------------------------------------------------------------------
 
 
@@ -151,6 +156,15 @@ async def test_nobody_is_there() -> None:
     with pytest.raises(ConfigError, match=r"no server of the cluster has answered within 0\.1 s") as found:
         await describe([url], patience_s=0.1)
     assert f"{url} (UNAVAILABLE" in str(found.value)
+
+
+async def test_an_address_for_clients_is_not_one_of_a_peer() -> None:
+    server = grpc.aio.server()
+    url = url_of(server.add_insecure_port("127.0.0.1:0"))
+    await server.start()
+    with pytest.raises(ConfigError, match="that is the address for clients, or"):
+        await describe([url], patience_s=0.1)
+    await server.stop(None)
 
 
 async def test_there_is_nobody_to_ask() -> None:

@@ -113,7 +113,11 @@ def test_only_an_outsider_stops_on_the_word_of_another_cluster(
 ) -> None:
     """A server in service must not stop because a stranger was started under the address of its peer."""
     theirs = replace(N2, cluster_id=78, formed=they_are_formed)
-    assert refusal_of(theirs, book(we_are_formed)).fatal is fatal
+    refusal = refusal_of(theirs, book(we_are_formed))
+    assert refusal.fatal is fatal
+    # Its place may be taken: by itself, whose directory was wiped.
+    assert ("To join the cluster that runs: `paxos-rsm member add n2" in refusal.message) is fatal
+    assert refusal.message.endswith("whose directory is lost, remove that one first") is fatal
 
 
 def test_no_common_version() -> None:
