@@ -489,15 +489,12 @@ class Replica:
         Where none of them was to be heard for long, they may be members no more: then ``anybody`` has to do.
         """
         able = [node for node in self._rebuild_from if node in self.node.election.reach()]
+        patience = LOST_COMPARISONS * self.settings.compare_ticks
         if able:
             self._rebuilder_seen_at = self._now
-        elif (
-            anybody is not None
-            and self._now - self._rebuilder_seen_at > LOST_COMPARISONS * self.settings.compare_ticks
-        ):
-            able = [anybody]
-        if able:
             self.transfer.want(able[self._now % len(able)], self.machine.applied_slot)
+        elif anybody is not None and self._now - self._rebuilder_seen_at > patience:
+            self.transfer.want(anybody, self.machine.applied_slot)
 
     # ---- views -----------------------------------------------------------------------------------------------
 
