@@ -2,7 +2,9 @@
 
 A member is added first, and its server started after that: what to start it with is printed, as settings of the
 environment. It has no vote until it has caught up, so nothing is lost where it never comes. Members are named by their
-names here, or by their numbers in hexadecimal as ``member list`` prints them.
+names here, or by their numbers, in hexadecimal as ``member list`` prints them or in decimal as ``-w json`` does.
+
+The servers refuse in etcd's words, which its clients compare. Here follows what to do.
 """
 
 import asyncio
@@ -15,8 +17,10 @@ import click
 from paxos_rsm.cli.answers import show, write_lines
 from paxos_rsm.cli.connect import dial
 from paxos_rsm.cli.direct import ask_any
+from paxos_rsm.cli.failures import Failure
 from paxos_rsm.cli.options import Settings, client_command, client_group, pass_settings
-from paxos_rsm.errors import InvalidArgument
+from paxos_rsm.config_checks import check_name
+from paxos_rsm.errors import ClientError, InvalidArgument
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -29,6 +33,29 @@ __all__ = ["COMMANDS", "member", "member_ref"]
 T = TypeVar("T")
 
 OTHER_FORMS = ("json", "fields", "table")
+
+WHAT_TO_DO = {
+    "etcdserver: Peer URLs already exists": (
+        "a member has that address already (`paxos-rsm member list`). One that has yet to start is not added again: "
+        "start it; one whose server is lost is removed first"
+    ),
+    "etcdserver: given member URLs are invalid": "give one address, such as http://10.0.0.4:2380",
+    "etcdserver: member not found": (
+        "`paxos-rsm member list` prints the members, each with its number in hexadecimal"
+    ),
+    "etcdserver: re-configuration failed due to not enough started members": (
+        "the members with a vote that would be left, and can be reached now, are no quorum of them. Start those that "
+        "are down first, or remove one that is down instead; the last one cannot be removed"
+    ),
+    "etcdserver: can only promote a learner member": "it has its vote already",
+    "etcdserver: can only promote a learner member which is in sync with leader": (
+        "it has yet to start, or to catch up: see `paxos-rsm status`, and try again"
+    ),
+    "etcdserver: too many learner members in cluster": (
+        "another one waits for `paxos-rsm member promote`: promote or remove that one first"
+    ),
+}
+"""By what a change of the members was refused with."""
 
 EPILOG = """\
 \b
@@ -64,7 +91,7 @@ ADD_EPILOG = """\
 \b
 Examples:
   paxos-rsm member add n4 --peer-urls http://10.0.0.4:2380
-  env $(paxos-rsm member add n4 --peer-urls http://10.0.0.4:2380 | grep =) paxos-rsm server ...
+  env $(paxos-rsm member add n4 --peer-urls http://10.0.0.4:2380 | grep = | tr -d '"') paxos-rsm server ...
 
 Then start the server with an empty data directory and what is printed. It gets a vote by itself once it has caught up;
 with --learner it waits for `member promote`.
@@ -80,9 +107,20 @@ def add(settings: Settings, name: str, peer_urls: str, learner: bool) -> None:
     """Add a member, and print what to start its server with."""
     from paxos_rsm.client import membership
 
-    answer = _run(
-        settings, lambda calls: membership.add(calls, peer_urls, learner, settings.command_timeout_s)
-    )
+    check_name(name)
+
+    async def work(calls: "Calls") -> "cluster_pb2.MemberAddResponse":
+        from paxos_rsm.client.members import list_members
+
+        for each in await list_members(calls, settings.command_timeout_s):
+            if each.name == name:
+                raise InvalidArgument(
+                    f"there is a member {name} already, {each.id:x} at {','.join(each.peer_urls)}: choose another "
+                    f"name, or, where its server is lost, `paxos-rsm member remove {name}` first"
+                )
+        return await membership.add(calls, peer_urls, learner, settings.command_timeout_s)
+
+    answer = _run(settings, work)
     how = "added as learner to" if learner else "added to"
     _show_change(
         settings, answer, f"Member {answer.member.ID:16x} {how} cluster {answer.header.cluster_id:16x}"
@@ -159,7 +197,8 @@ def promote(settings: Settings, which: str) -> None:
 
 
 def member_ref(members: Iterable[tuple[str, int]], which: str) -> int:
-    """The id of the member with that name, or with that number in hexadecimal. Raises InvalidArgument."""
+    """The id of the member with that name or number: in hexadecimal, or that of one in decimal. Raises InvalidArgument."""
+    members = list(members)
     for name, member_id in members:
         if which and name == which:
             return member_id
@@ -167,6 +206,9 @@ def member_ref(members: Iterable[tuple[str, int]], which: str) -> int:
         number = int(which, 16)
     except ValueError:
         number = -1
+    ids = {member_id for _, member_id in members}
+    if number not in ids and which.isdecimal() and int(which) in ids:
+        return int(which)
     if not 0 <= number < 1 << 64:
         raise InvalidArgument(
             f"there is no member {which!r}: give its name, or its number in hexadecimal as `member list` prints it"
@@ -182,6 +224,10 @@ def _run(settings: Settings, work: "Callable[[Calls], Awaitable[T]]") -> T:
         calls = Calls(settings.endpoints, random.Random())
         try:
             return await work(calls)
+        except ClientError as error:
+            if str(error) not in WHAT_TO_DO:
+                raise
+            raise Failure(f"{error} ({WHAT_TO_DO[str(error)]})") from error
         finally:
             await calls.close()
 

@@ -3,8 +3,9 @@ import json
 import pytest
 
 from paxos_rsm._proto import cluster_pb2 as pb
-from paxos_rsm.cli.member import member_ref
+from paxos_rsm.cli.member import WHAT_TO_DO, member_ref
 from paxos_rsm.errors import InvalidArgument
+from paxos_rsm.server.cluster_service import REFUSALS
 from tests.unit.cli.fake_servers import Member, serving
 from tests.unit.cli.helpers import run
 
@@ -46,16 +47,42 @@ def test_add_prints_what_to_start_the_server_with() -> None:
 def test_what_the_cluster_refuses_is_one_line() -> None:
     with serving(one := Member(1)):
         result = run("member", "add", "n4", "--peer-urls", "b:2380", "--endpoints", one.endpoint)
-        assert (result.exit_code, result.stderr) == (1, "Error: etcdserver: given member URLs are invalid\n")
+        assert result.exit_code == 1
+        assert result.stderr == (
+            "Error: etcdserver: given member URLs are invalid (give one address, such as http://10.0.0.4:2380)\n"
+        )
         result = run("member", "remove", "7", "--endpoints", one.endpoint)
-        assert (result.exit_code, result.stderr) == (1, "Error: etcdserver: member not found\n")
+        assert result.exit_code == 1
+        assert result.stderr.startswith("Error: etcdserver: member not found (`paxos-rsm member list` prints")
         result = run("member", "remove", "n7", "--endpoints", one.endpoint)
         assert result.exit_code == 1
         assert "there is no member 'n7'" in result.stderr
         assert run("member", "add", "n4", "--endpoints", one.endpoint).exit_code == 128
 
 
-@pytest.mark.parametrize("which", ["n255", "ff", "FF"])
+@pytest.mark.parametrize("name", ["", "n=4", "a,b", "-"])
+def test_a_name_that_no_server_can_have_is_refused_before_anything_is_asked(name: str) -> None:
+    with serving(one := Member(1)):
+        result = run("member", "add", "--peer-urls", "http://b:1", "--endpoints", one.endpoint, "--", name)
+        assert (result.exit_code, one.asked) == (128, [])
+        assert f"{name!r} cannot be a name" in result.stderr
+
+
+def test_a_name_that_a_member_has_is_refused() -> None:
+    """What is printed would be two addresses for one name, and the server could never join."""
+    with serving(one := Member(1)):
+        result = run("member", "add", "n1", "--peer-urls", "http://b:2380", "--endpoints", one.endpoint)
+        assert (result.exit_code, one.asked) == (1, [])
+        assert "there is a member n1 already, 1 at" in result.stderr
+        assert "`paxos-rsm member remove n1` first" in result.stderr
+
+
+def test_every_refusal_of_the_servers_is_explained() -> None:
+    said = {words for _, words in REFUSALS.values()}
+    assert set(WHAT_TO_DO) == said - {"etcdserver: member ID already exist"}
+
+
+@pytest.mark.parametrize("which", ["n255", "ff", "FF", "255"])
 def test_members_are_named_by_name_or_number(which: str) -> None:
     with serving(one := Member(1), Member(255)):
         at = ("--endpoints", one.endpoint)
@@ -99,6 +126,9 @@ def test_a_name_comes_before_a_number() -> None:
     members = [("ab", 1), ("", 2), ("n3", 0xAB)]
     assert member_ref(members, "ab") == 1
     assert member_ref(members, "0xab") == 0xAB
+    assert member_ref(members, "171") == 0xAB
+    assert member_ref([*members, ("", 0x171)], "171") == 0x171
+    assert member_ref(members, "99") == 0x99
     for nobody in ("", "xyz", "-1", "1" * 17):
         with pytest.raises(InvalidArgument, match="as `member list` prints it"):
             member_ref(members, nobody)
