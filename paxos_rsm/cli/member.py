@@ -197,7 +197,7 @@ def promote(settings: Settings, which: str) -> None:
 
 
 def member_ref(members: Iterable[tuple[str, int]], which: str) -> int:
-    """The id of the member with that name or number: in hexadecimal, or that of one in decimal. Raises InvalidArgument."""
+    """The id of the member of that name or number: hexadecimal, or decimal of one there is. Raises InvalidArgument."""
     members = list(members)
     for name, member_id in members:
         if which and name == which:

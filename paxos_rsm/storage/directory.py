@@ -30,7 +30,7 @@ from paxos_rsm.paxos.types import NO_BALLOT
 from paxos_rsm.storage.base import DrawBits, Recovered
 from paxos_rsm.storage.files import FileSystem, Lock, storage_error
 from paxos_rsm.storage.identity import IDENTITY_NAME, Identity, read_identity, write_identity
-from paxos_rsm.storage.initial import INITIAL_NAME, InitialState, read_initial
+from paxos_rsm.storage.initial import INITIAL_NAME, NEXT_INITIAL_NAME, InitialState, read_initial
 from paxos_rsm.storage.recovery import has_segments
 from paxos_rsm.storage.replacement import finish_replacement
 from paxos_rsm.storage.segments import SEGMENT_BYTES, SegmentLog
@@ -229,7 +229,7 @@ def _identify(files: FileSystem, directory: str, wanted: Identity, draw_bits: Dr
                 "which incarnation this member has voted. Restore the file from a copy of this very directory, or "
                 f"{_ADD_ANEW}"
             )
-        if INITIAL_NAME in files.names(directory):
+        if not {INITIAL_NAME, NEXT_INITIAL_NAME}.isdisjoint(files.names(directory)):
             raise DirectoryUnusable(
                 f"a restore into {directory} was cut short: run the same `paxos-rsm snapshot restore` again, or give "
                 "this server a directory of its own (--data-dir)"

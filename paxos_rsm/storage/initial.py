@@ -17,9 +17,11 @@ from paxos_rsm.errors import SnapshotDamaged
 from paxos_rsm.storage.backup_format import Backup, check_backup, read_slices
 from paxos_rsm.storage.files import FileSystem, storage_error
 
-__all__ = ["INITIAL_NAME", "InitialState", "read_initial"]
+__all__ = ["INITIAL_NAME", "NEXT_INITIAL_NAME", "InitialState", "read_initial"]
 
 INITIAL_NAME = "initial"
+NEXT_INITIAL_NAME = "initial.new"
+"""While it is written: a restore that was cut short leaves it behind."""
 
 
 class InitialState(NamedTuple):

@@ -1,8 +1,8 @@
 """Founding a member of a new cluster on a backup: what ``paxos-rsm snapshot restore`` does to a directory.
 
 The backup becomes ``initial`` (initial.py), and the identity names it: drawn anew, never started. The identity comes
-last, and a directory that has ``initial`` without it was left by a restore that was cut short: no server starts on it,
-and the same command does it again.
+last, and a directory that has ``initial``, whole or half written, without it was left by a restore that was cut short:
+no server starts on it, and the same command does it again. One that fails, and is not cut short, leaves nothing.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable
 
-from paxos_rsm.errors import DirectoryUnusable
+from paxos_rsm.errors import DirectoryUnusable, DiskFull
 from paxos_rsm.storage.backup_format import (
     END,
     HEAD_BYTES,
@@ -24,14 +24,13 @@ from paxos_rsm.storage.backup_format import (
 )
 from paxos_rsm.storage.base import DrawBits
 from paxos_rsm.storage.directory import make_and_lock, sync_above
-from paxos_rsm.storage.files import File, FileSystem, storage_error
+from paxos_rsm.storage.files import File, FileSystem, is_no_space, storage_error
 from paxos_rsm.storage.identity import Identity, write_identity
-from paxos_rsm.storage.initial import INITIAL_NAME
+from paxos_rsm.storage.initial import INITIAL_NAME, NEXT_INITIAL_NAME
 
 __all__ = ["copy_backup", "restore_directory", "write_backup"]
 
-_NEW = "initial.new"
-_LEFT_OVERS = frozenset(["LOCK", INITIAL_NAME, _NEW, "identity.new"])
+_LEFT_OVERS = frozenset(["LOCK", INITIAL_NAME, NEXT_INITIAL_NAME, "identity.new"])
 """What a restore that was cut short leaves."""
 _COPY_BYTES = 1 << 20
 _SYNC_BYTES = 8 << 20
@@ -58,11 +57,8 @@ def restore_directory(
     lock = make_and_lock(files, directory)
     try:
         _require_empty(files, directory)
-        with contextlib.closing(files.create(f"{directory}/{_NEW}", 0)) as file:
-            fill(file)
-            backup = check_backup(file, f"{directory}/{INITIAL_NAME}")
-            file.fdatasync()
-        files.rename(f"{directory}/{_NEW}", f"{directory}/{INITIAL_NAME}")
+        backup = _write_initial(files, directory, fill)
+        files.rename(f"{directory}/{NEXT_INITIAL_NAME}", f"{directory}/{INITIAL_NAME}")
         files.sync_directory(directory)
         sync_above(files, directory)
         incarnation = 0
@@ -73,10 +69,30 @@ def restore_directory(
         )
         write_identity(files, directory, identity)
     except OSError as error:
+        if is_no_space(error):
+            raise DiskFull(
+                f"no space left while restoring into {directory}: {error.strerror}. Free some on that disk, and run "
+                "the same command again"
+            ) from error
         raise storage_error(error, f"restoring into {directory}") from error
     finally:
         lock.release()
     return identity, backup
+
+
+def _write_initial(files: FileSystem, directory: str, fill: Callable[[File], None]) -> Backup:
+    """The state, durable under the name that it has until it is whole."""
+    path = f"{directory}/{NEXT_INITIAL_NAME}"
+    try:
+        with contextlib.closing(files.create(path, 0)) as file:
+            fill(file)
+            backup = check_backup(file, f"{directory}/{INITIAL_NAME}")
+            file.fdatasync()
+    except Exception:
+        with contextlib.suppress(OSError):
+            files.remove(path)
+        raise
+    return backup
 
 
 def _require_empty(files: FileSystem, directory: str) -> None:

@@ -1,5 +1,6 @@
 """A directory that begins with a restored state: made whole or not at all, and never taken for an empty one."""
 
+import errno
 from collections.abc import Iterator
 from random import Random
 
@@ -27,9 +28,13 @@ def cluster_id_of(sha256: str) -> int:
     return int(sha256[:8], 16)
 
 
-def restore(files: MemoryFiles, data: bytes = BACKUP, seed: int = 1) -> Identity:
+def restore(
+    files: MemoryFiles, data: bytes = BACKUP, seed: int = 1, error: OSError | None = None
+) -> Identity:
     def fill(file: File) -> None:
         file.pwrite(data, 0)
+        if error is not None:
+            raise error
 
     identity, _ = restore_directory(
         files,
@@ -100,7 +105,7 @@ def test_a_loss_of_power_at_any_moment_leaves_a_directory_that_can_be_restored_o
         except FileNotFoundError:
             found = None
         if found is None:
-            if "initial" in names(files):
+            if {"initial", "initial.new"} & set(names(files)):
                 with pytest.raises(DirectoryUnusable):
                     start(files)
             restore(files)
@@ -128,6 +133,26 @@ def test_a_restore_that_was_cut_short_is_no_empty_directory() -> None:
         start(files)
     restore(files)
     assert slices(start(files)) == SLICES
+
+
+def test_what_is_half_written_is_no_empty_directory() -> None:
+    """A server that began empty on it would serve an empty store in place of the backup."""
+    files = MemoryFiles()
+    restore(files)
+    files.remove(f"{PATH}/identity")
+    files.rename(f"{PATH}/initial", f"{PATH}/initial.new")
+    with pytest.raises(DirectoryUnusable, match="was cut short"):
+        start(files)
+
+
+def test_a_restore_that_fails_leaves_nothing() -> None:
+    files = MemoryFiles()
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(DiskFull, match="Free some on that disk, and run the same command again"):
+        restore(files, error=full)
+    with pytest.raises(SnapshotDamaged):
+        restore(files, b"no backup")
+    assert names(files) == ["LOCK"]
 
 
 def test_a_directory_that_holds_anything_is_refused_and_left_alone() -> None:
