@@ -197,6 +197,11 @@ class Transfer:
         if not fetch.slot and message.offset == 0 and message.slot >= self._at_least:
             fetch.slot, fetch.size = message.slot, message.size
             fetch.asked = len(message.data)
+        if message.slot == fetch.slot and message.size != fetch.size:
+            # What there is of it came from somebody else, whose file of that slot is another one: equal states need
+            # not be equal bytes.
+            self._gone(fetch, message)
+            return
         if (message.slot, message.size, message.offset) != (fetch.slot, fetch.size, fetch.come):
             return
         fetch.come += len(message.data)
