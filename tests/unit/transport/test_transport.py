@@ -38,6 +38,12 @@ from tests.unit.transport.raw import Wire
 BALLOT = Ballot(1, 1001)
 
 
+@pytest.fixture
+def soon_parted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams with those who are no members any more are not kept for five seconds."""
+    monkeypatch.setattr(module, "REMOVED_GRACE_S", 0.5)
+
+
 def restarted(peer: Peer, members: list[Peer], **changes: object) -> Peer:
     """A new process of the same server; ``changes`` are to its Hello."""
     hello = replace(peer.hello, boot_count=peer.hello.boot_count + 1)
@@ -326,6 +332,7 @@ async def test_the_same_identity_on_two_hosts_one_is_told_to_stop() -> None:
     assert refusal.fatal
 
 
+@pytest.mark.usefixtures("soon_parted")
 async def test_forming_ends_the_streams_of_whom_it_does_not_name() -> None:
     a, b, c = make_peers(3)
     await start(a, b, c)
@@ -383,6 +390,7 @@ async def test_who_is_added_is_looked_for_and_met_before_the_configuration_names
     assert not a.down
 
 
+@pytest.mark.usefixtures("soon_parted")
 async def test_a_joiner_stops_once_nobody_knows_it_any_more() -> None:
     (a, b), (port,) = make_peers(2), free_ports(1)
     joiner = make_peer(replace(hello_of(4, port), joining=True), [a.hello, b.hello])
@@ -399,6 +407,7 @@ async def test_a_joiner_stops_once_nobody_knows_it_any_more() -> None:
     assert not joiner.transport.connected()
 
 
+@pytest.mark.usefixtures("soon_parted")
 async def test_who_is_removed_is_told_so_and_not_looked_for_any_more() -> None:
     a, b, c = make_peers(3)
     for peer in (a, b, c):
@@ -473,6 +482,7 @@ async def test_some_are_dialed_elsewhere_than_they_say() -> None:
     assert dialed(peer) == {2: url_of(2222), 3: url_of(other)}
 
 
+@pytest.mark.usefixtures("soon_parted")
 async def test_forming_before_the_start_and_again() -> None:
     a, b, c = make_peers(3)
     stale = make_peer(a.hello, [a.hello])  # was started with a list that names nobody
