@@ -1,8 +1,8 @@
 """``snapshot save``: the state of one server, as a file; its ``status`` and ``restore`` are in backups.py.
 
-The server streams it, and ends with the SHA-256 of what it sent. What arrives is written to ``FILE.part``, checked,
-synced, and only then given its name: a FILE that is there is whole. The checksum stays at its end, so that whoever
-reads it later can check it again.
+The server streams it, and ends with the SHA-256 of what it sent. What arrives is written to ``FILE.PID.part``, checked,
+synced, and only then given its name: a FILE that is there is whole, whoever else writes one at the same time. The
+checksum stays at its end, so that whoever reads it later can check it again.
 """
 
 import asyncio
@@ -84,10 +84,10 @@ def take(settings: Settings) -> None:
         pb.TakeSnapshotResponse,
         settings.command_timeout_s,
     )
-    failed: ClientError | None = None
+    failed: Failure | None = None
     for endpoint, answer in zip(settings.endpoints, asyncio.run(asked), strict=True):
         if isinstance(answer, ClientError):
-            failed = answer
+            failed = failed or Failure(_named(endpoint, answer))
             continue
         taken = {
             "endpoint": endpoint,
@@ -108,15 +108,25 @@ def take(settings: Settings) -> None:
 
 async def _save(settings: Settings, file: Path) -> dict[str, object]:
     await dial(settings.endpoints, settings.dial_timeout_s)
-    last: ClientError | None = None
+    why: list[str] = []
     for endpoint in settings.endpoints:
         try:
             size, checksum = await save_to(file, _blobs(endpoint, settings.command_timeout_s))
         except Unavailable as error:
-            last = error
+            why.append(_named(endpoint, error))
+        except OSError as error:
+            raise Failure(
+                f"{file} cannot be written: {error.strerror or error}; no backup was saved"
+            ) from error
         else:
             return {"path": str(file), "endpoint": endpoint, "size": size, "sha256": checksum}
-    raise last or ClientError("there is no endpoint to ask")
+    raise Failure("; ".join(why) or "there is no endpoint to ask")
+
+
+def _named(endpoint: str, error: ClientError) -> str:
+    """What an endpoint said, and which one."""
+    text = str(error)
+    return text if endpoint in text else f"{endpoint}: {text}"
 
 
 async def _blobs(endpoint: str, timeout_s: float) -> AsyncIterator[bytes]:
@@ -148,9 +158,12 @@ async def save_to(file: Path, blobs: AsyncIterator[bytes]) -> tuple[int, str]:
 
     Raises Failure where the checksum at the end is not that of what came before it.
     """
-    part = file.with_name(f"{file.name}.part")
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
     try:
-        with part.open("wb") as out:
+        # All that the cluster holds: for nobody else to read.
+        with os.fdopen(
+            os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb"
+        ) as out:
             size, checksum = await _write(out, blobs)
             out.flush()
             os.fsync(out.fileno())

@@ -23,9 +23,9 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from paxos_rsm.errors import InvariantViolation, SnapshotDamaged, StorageError
+from paxos_rsm.errors import DiskFull, InvariantViolation, SnapshotDamaged, StorageError
 from paxos_rsm.paxos.types import Slot
-from paxos_rsm.storage.files import File, FileSystem, storage_error
+from paxos_rsm.storage.files import File, FileSystem, is_no_space, storage_error
 from paxos_rsm.storage.snapshot_format import (
     SnapshotEncoder,
     SnapshotMeta,
@@ -417,4 +417,10 @@ def _io(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if is_no_space(error):
+            # No vote depends on it: unlike one whose log finds no space, the server does as before.
+            raise DiskFull(
+                f"no space left while {what}: {error.strerror}. Free some on that disk: a server that runs goes on, "
+                "and its log grows until there is space for a snapshot"
+            ) from error
         raise storage_error(error, what) from error

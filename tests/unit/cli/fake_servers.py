@@ -136,6 +136,8 @@ class Member:
         return maintenance_pb2.DefragmentResponse(header=self._header())
 
     def Snapshot(self, request: Any, context: Any) -> Iterator[Any]:
+        if self.no_leader:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "etcdserver: no leader")
         digest = hashlib.sha256(b"".join(self.blobs)).digest()
         for blob in (*self.blobs, digest[:10], digest[10:]):
             yield maintenance_pb2.SnapshotResponse(header=self._header(), blob=blob)

@@ -1,11 +1,14 @@
+import errno
 import hashlib
 import json
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
+from paxos_rsm.cli import snapshot as module
 from paxos_rsm.cli.failures import Failure
 from paxos_rsm.cli.snapshot import save_to
 from paxos_rsm.testing import PortHolder
@@ -64,4 +67,49 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     with serving(member):
         result = run("snapshot", "save", str(tmp_path / "no" / "b"), "--endpoints", member.endpoint)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == f"Error: {tmp_path / 'no' / 'b.part'}: No such file or directory\n"
+    assert result.stderr == (
+        f"Error: {tmp_path / 'no' / 'b'} cannot be written: No such file or directory; no backup was saved\n"
+    )
+
+
+def test_a_disk_that_is_full_is_named_by_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def full(out: BinaryIO, blobs: AsyncIterator[bytes]) -> tuple[int, str]:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "_write", full)
+    with serving(member := Member(1)):
+        result = run("snapshot", "save", str(tmp_path / "b"), "--endpoints", member.endpoint)
+    assert f"{tmp_path / 'b'} cannot be written: No space left on device" in result.stderr
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_backup_is_for_its_owner_alone(tmp_path: Path) -> None:
+    with serving(member := Member(1)):
+        run("snapshot", "save", str(tmp_path / "b"), "--endpoints", member.endpoint)
+    assert (tmp_path / "b").stat().st_mode & 0o777 == 0o600
+
+
+async def test_two_at_once_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backups by the clock, of which one takes longer than the time between two."""
+    one, other = (data + hashlib.sha256(data).digest() for data in (b"1" * 99, b"2" * 50))
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield one[:70]
+        with monkeypatch.context() as another_process:
+            another_process.setattr(os, "getpid", lambda: 1)
+            await save_to(tmp_path / "b", pieces(other))
+        assert (tmp_path / "b").read_bytes() == other
+        yield one[70:]
+
+    await save_to(tmp_path / "b", slow())
+    assert (tmp_path / "b").read_bytes() == one
+
+
+def test_what_each_endpoint_said_is_told(tmp_path: Path) -> None:
+    member = Member(1)
+    member.no_leader = True
+    with PortHolder() as holder, serving(member):
+        away = f"127.0.0.1:{holder.take(1)[0]}"
+        result = run("snapshot", "save", str(tmp_path / "b"), "--endpoints", f"{member.endpoint},{away}")
+    assert result.exit_code == 1
+    assert result.stderr == (f"Error: {member.endpoint}: etcdserver: no leader; {away}: connection refused\n")
