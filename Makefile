@@ -20,9 +20,10 @@ PYTEST := $(BIN)/pytest -q $(if $(filter-out 1,$(PYTEST_WORKERS)),-n $(PYTEST_WO
 # What needs etcd's own programs is for `make test-etcd`.
 ETCD_TESTS := tests/etcd tests/integration/test_command_line_beside_etcdctl.py
 # What tries three times as many cases in `make test-long` (tests/forms.py).
-MANY_CASES := $(addprefix tests/,sim/test_partial_connectivity.py unit/paxos/test_partial_connectivity.py \
-    unit/paxos/test_duel.py unit/paxos/test_node.py unit/replica/test_chance.py unit/sim/test_weather.py \
-    unit/storage/test_crash_images.py unit/storage/test_recovery.py unit/storage/test_repair.py)
+MANY_CASES := $(addprefix tests/,model/test_machine.py sim/test_partial_connectivity.py sim/test_slice.py \
+    unit/paxos/test_partial_connectivity.py unit/paxos/test_duel.py unit/paxos/test_node.py \
+    unit/replica/test_chance.py unit/sim/test_weather.py unit/storage/test_crash_images.py \
+    unit/storage/test_recovery.py unit/storage/test_repair.py)
 
 NOT_ETCD := $(ETCD_TESTS:%=--ignore %)
 

@@ -3,9 +3,10 @@
 import pytest
 
 from paxos_rsm.sim import run_seed
+from tests.forms import of_form
 
 EVENTS = 5000
-SEEDS = 16
+SEEDS = of_form(8, 24)
 STRETCH = 4
 FIRST = 1
 
