@@ -106,6 +106,8 @@ def server(
     """
     if until_stdin_closes:
         threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
+    if yes and not force_new_cluster:
+        raise click.UsageError("--yes goes with --force-new-cluster")
     config = load_config(flags, os.environ, config_file)
     # Kept apart from the imports above: help and bad usage need no server.
     from paxos_rsm.server.app import run_server

@@ -64,10 +64,17 @@ def plain_reason(error: str) -> str:
     return " ".join(error.split())
 
 
+def why_silent(row: "MemberStatus") -> str:
+    """Why a member did not answer."""
+    if row.member_id and not row.name and not row.endpoint:
+        return "it was added, and has yet to start"
+    return plain_reason(row.error)
+
+
 def as_json(row: "MemberStatus", digest: str | None, with_digest: bool) -> dict[str, Any]:
     """The object that ``-w json`` prints; null is what nobody could tell."""
     shown: dict[str, Any] = {name: asdict(row)[name] for name in JSON_FIELDS}
-    shown["error"] = plain_reason(row.error) if row.error else None
+    shown["error"] = why_silent(row) if row.error else None
     if row.error:
         for name in ("role", "learner", "leader", "ballot", *NUMBERS):
             shown[name] = None
@@ -129,7 +136,7 @@ def _print_table(rows: "list[MemberStatus]", digests: dict[str, str], with_diges
         if with_digest:
             cells.append(digests.get(row.endpoint, "")[:16])
         if with_error:
-            cells.append(Text(plain_reason(row.error), style="red"))
+            cells.append(Text(why_silent(row) if row.error else "", style="red"))
         lines.append(cells)
     print_table(columns, lines, right=[*COLUMNS[5:], *SIZES])
 
@@ -138,7 +145,7 @@ def _print_simple(rows: "list[MemberStatus]", digests: dict[str, str]) -> None:
     for row in rows:
         line = f"{row.name or '?'} {row.endpoint} "
         if row.error:
-            line += f"unreachable: {plain_reason(row.error)}"
+            line += f"unreachable: {why_silent(row)}"
         else:
             line += f"{row.role} ballot {row.ballot.round} applied {row.applied_slot} revision {row.revision}"
         if row.endpoint in digests:

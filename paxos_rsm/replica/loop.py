@@ -233,6 +233,7 @@ class ReplicaLoop:
         if configuration is None or configuration is self._configuration:
             return
         is_first, self._configuration = self._configuration is None, configuration
+        log.info("the members are %s", ", ".join(map(_shown, configuration.members)))
         self.network.form(configuration)
         me = self.replica.node.me
         if (
@@ -548,6 +549,12 @@ class ReplicaLoop:
     def applied_slot(self) -> Slot:
         """The last slot that the local state machine has applied."""
         return self.replica.machine.applied_slot
+
+
+def _shown(member: Member) -> str:
+    """A member as an operator knows it."""
+    what = f"{member.name} ({member.peer_url})" if member.incarnation else f"one to come ({member.peer_url})"
+    return f"{what}, a learner" if member.learner and member.incarnation else what
 
 
 class _Attached:

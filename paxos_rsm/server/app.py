@@ -250,9 +250,19 @@ class Server:
             return
         self._had_leader = has_leader
         status = self._replica.status()
+        members = status.configuration
+        leader = members.by_incarnation(status.leader) if members is not None else None
         log.info(
             "there is a leader" if has_leader else "there is no leader",
-            extra={"role": status.role, "leader": f"{status.leader:x}", "ballot": status.ballot},
+            extra={
+                "role": status.role,
+                "leader": leader.name
+                if leader is not None
+                else f"{status.leader:x}"
+                if has_leader
+                else "none",
+                "ballot": status.ballot,
+            },
         )
 
     # ---- running -------------------------------------------------------------------------------------------

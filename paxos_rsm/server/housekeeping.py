@@ -7,7 +7,8 @@ none until its first leader sets it), a server looks whether there is something 
   ``Compact`` where automatic compaction says so (machines/kv/autocompaction.py). Both go through the sessions of the
   server, so each is executed once; and both may be proposed by two leaders in turn without harm: a quota that is set
   again is the same one, and the store refuses a compaction at a revision that is compacted;
-- every server, where nothing was applied since the last look, drops what compactions have freed.
+- every server, where nothing was applied since the last look, drops what compactions have freed;
+- every server says in its log that the state has come to the quota, and that it is below it again.
 
 One command at a time is on its way: the next look proposes nothing while the log has not answered.
 
@@ -75,6 +76,7 @@ class Housekeeping:
         self._pending: asyncio.Future[Any] | None = None
         self._installing = False
         self._applied_slot = -1
+        self._was_full = False
         replica.watch_install(self._install)
 
     def start(self) -> None:
@@ -103,6 +105,8 @@ class Housekeeping:
         if status.applied_slot == self._applied_slot:
             self._tidy()
         self._applied_slot = status.applied_slot
+        if self._machine.is_over_quota != self._was_full:
+            self._say_full()
         if status.role != "leader":
             if self._compaction is not None:
                 self._compaction.forget()
@@ -111,6 +115,19 @@ class Housekeeping:
             command = self._due()
             if command is not None:
                 self._propose(command)
+
+    def _say_full(self) -> None:
+        machine = self._machine
+        self._was_full = machine.is_over_quota
+        sizes = {"state_bytes": machine.state_bytes, "quota_bytes": machine.quota_bytes}
+        if self._was_full:
+            log.warning(
+                "the state has come to its quota: puts are refused (NOSPACE) until something is deleted and compacted, "
+                "or the servers are started with a larger --quota-backend-bytes",
+                extra=sizes,
+            )
+        else:
+            log.info("the state is below its quota again: puts are taken", extra=sizes)
 
     def _due(self) -> SetQuota | Compact | None:
         machine = self._machine

@@ -70,6 +70,7 @@ def test_flag_over_environment_over_file(served: list[ServerConfig], tmp_path: P
         (["--name", "a b"], "--name: 'a b' cannot be a name"),
         (["--listen-client-urls", "127.0.0.1:2379"], "--listen-client-urls: "),
         (["--initial-cluster", "n2=http://127.0.0.1:2380"], "not this member, --name default"),
+        (["--yes"], "--yes goes with --force-new-cluster"),
         (["--config-file", "no/such.toml"], "cannot read the configuration file no/such.toml"),
     ],
 )

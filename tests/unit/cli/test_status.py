@@ -9,6 +9,8 @@ import grpc
 import pytest
 
 from paxos_rsm._proto import admin_pb2, admin_pb2_grpc, paxos_pb2
+from paxos_rsm.cli.status import as_json, why_silent
+from paxos_rsm.client.types import MemberStatus
 from paxos_rsm.testing import PortHolder
 from tests.unit.cli.helpers import run
 
@@ -169,6 +171,17 @@ def test_fields_are_a_line_each(ports: dict[str, int]) -> None:
     output = run("status", "-w", "fields", "--endpoints", f"127.0.0.1:{ports['n1']}").stdout
     assert output.startswith('"Name" : "n1"\n"MemberId" : 1\n')
     assert output.count('"Error" : ') == 3
+
+
+def test_a_member_that_was_added_and_has_yet_to_start_is_told_apart() -> None:
+    told = "it advertises no client URL that this client can use"
+    added = MemberStatus("", 7, "", error=told)
+    assert as_json(added, None, False)["error"] == "it was added, and has yet to start"
+    assert why_silent(MemberStatus("n7", 7, "", error=told)) == told
+    assert (
+        why_silent(MemberStatus("", 0, "h:1", error="UNAVAILABLE: connection refused"))
+        == "connection refused"
+    )
 
 
 def test_nobody_there_is_a_bad_connection_and_still_a_row() -> None:

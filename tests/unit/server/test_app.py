@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -142,6 +143,20 @@ async def test_a_cluster_of_one_serves_and_remembers(place: Place, clients: Any)
             )
             assert status.ballot.round >= boot
             assert len(status.digest) == 16
+
+
+async def test_the_log_names_the_leader_and_the_members(
+    place: Place, clients: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    config = place.config()
+    for _ in range(2):
+        caplog.clear()
+        async with Server(config):
+            await clients(config).put(b"k", b"v")
+    (leads,) = (each for each in caplog.records if each.message == "there is a leader")
+    assert leads.__dict__["leader"] == "n1"
+    assert f"the members are n1 ({config.listen_peer_urls[0]})" in caplog.text
 
 
 async def test_a_server_whose_state_is_replaced_is_not_ready(place: Place, clients: Any) -> None:

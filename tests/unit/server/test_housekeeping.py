@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
+from paxos_rsm.codec.kv import encode_command
 from paxos_rsm.errors import ResourceExhausted
 from paxos_rsm.machines.kv.autocompaction import AutoCompaction, CompactionMode
 from paxos_rsm.machines.kv.machine import KeyValueMachine
-from paxos_rsm.machines.kv.types import Compact, Put
+from paxos_rsm.machines.kv.types import Compact, DeleteRange, Put
 from paxos_rsm.server.housekeeping import QUOTA_LEVEL, TIDY_RECORDS, Housekeeping
 from paxos_rsm.server.own_sessions import OwnSessions
 from tests.unit.server.fakes import FakeReplica
@@ -80,6 +81,24 @@ async def test_a_quota_that_was_taken_out_of_the_settings_is_taken_out_of_the_st
     await until(lambda: stage.machine.quota_bytes == 5_000)
     stage.keeper._quota_bytes = 0
     await until(lambda: stage.machine.quota_bytes == 0)
+    stage.end()
+
+
+async def test_a_state_that_comes_to_its_quota_is_told_by_every_server_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    stage = Stage(quota_bytes=600)
+    await until(lambda: stage.machine.quota_bytes == 600)
+    stage.replica.role = "follower"
+    for key in (b"a", b"b"):
+        await stage.own.submit(encode_command(Put(key, b"v" * 100)))
+    await until(lambda: "the state has come to its quota" in caplog.text)
+    await stage.looks()
+    assert caplog.text.count("come to its quota") == 1
+    await stage.own.submit(encode_command(DeleteRange(b"a")))
+    await stage.own.submit(encode_command(Compact(4)))
+    await until(lambda: "below its quota again" in caplog.text)
     stage.end()
 
 
