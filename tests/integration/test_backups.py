@@ -14,7 +14,7 @@ from paxos_rsm.storage.backup_format import check_backup, read_slices
 from paxos_rsm.storage.files import open_read_only
 from paxos_rsm.testing.cluster import LocalCluster, LocalServer
 from tests.integration.clients import client_at
-from tests.integration.command_line import run
+from tests.integration.command_line import ask
 from tests.integration.conftest import NewCluster
 from tests.integration.kills import LONG
 from tests.integration.raw import RawSession, put_command
@@ -25,7 +25,7 @@ KEYS = 300
 
 def saved(cluster: LocalCluster, file: Path) -> Path:
     """A backup of the cluster."""
-    result = run(cluster, "snapshot", "save", str(file))
+    result = ask(cluster, "snapshot", "save", str(file))
     assert result.returncode == 0, result.stderr
     return file
 
@@ -34,7 +34,7 @@ def restore(cluster: LocalCluster, server: LocalServer, file: Path, *more: str) 
     """Makes the data directory of a server that has not been started."""
     flag, members = server.flags[server.flags.index("--initial-cluster") :][:2]
     args = ("--name", server.name, "--data-dir", str(server.data_dir), flag, members)
-    result = run(cluster, "snapshot", "restore", str(file), *args, *more)
+    result = ask(cluster, "snapshot", "restore", str(file), *args, *more)
     assert result.returncode == 0, result.stderr
 
 
@@ -69,7 +69,7 @@ def test_a_new_cluster_begins_with_the_state_of_the_old_one(new_cluster: NewClus
         assert client.get("key/0299").value == b"value 299"
         assert client.get("key/new").value == b"n"
     eventually(lambda: same_state(cluster), "state that all have")
-    status = json.loads(run(cluster, "snapshot", "status", str(backup), "-w", "json").stdout)
+    status = json.loads(ask(cluster, "snapshot", "status", str(backup), "-w", "json").stdout)
     assert (status["revision"], status["totalKey"]) == (KEYS + 2, KEYS)
 
 
@@ -81,7 +81,7 @@ def test_a_server_that_joins_has_the_restored_state_too(new_cluster: NewCluster,
     with client_at(*cluster.endpoints) as client:
         client.put("key/new", "n")
     server = cluster.add()
-    added = run(cluster, "member", "add", server.name, "--peer-urls", server.peer_url)
+    added = ask(cluster, "member", "add", server.name, "--peer-urls", server.peer_url)
     assert added.returncode == 0, added.stderr
     server.start()
     eventually(lambda: same_state(cluster), "state that both have")
@@ -163,15 +163,15 @@ def test_any_state_machine_is_backed_up(new_cluster: NewCluster, tmp_path: Path)
     cluster = new_cluster(1, machine=machine)
     cluster.start()
     for amount in (b"5", b"7"):
-        assert run(cluster, "submit", amount.decode()).returncode == 0
+        assert ask(cluster, "submit", amount.decode()).returncode == 0
     file = saved(cluster, tmp_path / "b")
-    total = run(cluster, "query", "").stdout
+    total = ask(cluster, "query", "").stdout
     assert b"12" in total
     cluster.close()
     again = new_cluster(1, machine=machine)
     restore(again, again["n1"], file)
     again.start()
-    assert run(again, "query", "").stdout == total
+    assert ask(again, "query", "").stdout == total
     again.close()
     # With another state machine it says which one it wants.
     wrong = new_cluster(1)
