@@ -29,7 +29,8 @@ Examples:
   paxos-rsm verify /var/lib/paxos/n1 -w json | jq .verdict
   paxos-rsm verify n1.paxos && paxos-rsm server --data-dir n1.paxos
 
-Exits 0 where all is sound, 1 where anything is damaged, 3 where there is nothing to read or a server runs on it.
+Exits 0 where all that the server needs is sound, 1 where any of it is damaged, 3 where there is nothing to read or a
+server runs on it.
 """
 
 COLUMNS = ("file", "bytes", "content", "damage")

@@ -354,7 +354,12 @@ class _Verifier:
         if meaning:
             meaning.append("No promise and no vote is in doubt: a server may start on this directory")
             return Verdict.REPAIRABLE, tuple(meaning)
-        return Verdict.SOUND, ("everything that this server has acknowledged is there",)
+        meaning.append("everything that this server has acknowledged is there")
+        if any(file.problem is not None for file in self._reports):
+            meaning.append(
+                "what is damaged was mended since: what it held stands in the directory a second time"
+            )
+        return Verdict.SOUND, tuple(meaning)
 
 
 class _Walk:

@@ -91,6 +91,20 @@ def test_a_lost_entry_is_named() -> None:
     assert "No promise and no vote is in doubt" in report.meaning[-1]
 
 
+def test_damage_that_was_mended_is_told_as_that() -> None:
+    files = used()
+    files.flip(FIRST, (RECORDS_START + 500) * 8)
+    (lost,) = verify(files, PATH).unreadable
+    directory = opened(files, repair=True)
+    directory.log.append([WriteDecided(lost, Noop())])
+    directory.log.append([])
+    directory.close()
+    report = verify(files, PATH)
+    assert (report.verdict, report.unreadable) == (Verdict.SOUND, ())
+    assert report.first_problem is not None
+    assert "was mended since" in report.meaning[1]
+
+
 def test_damage_in_one_file_does_not_hide_that_in_another() -> None:
     files = used()
     for path in (FIRST, SECOND, f"{PATH}/snapshots/{6:019d}.snapshot"):
