@@ -85,15 +85,16 @@ class Identity:
         if self.joined:
             cluster_id, member_id = self.cluster_id, self.member_id
         for what, found, wanted in (
-            ("cluster", f"{self.cluster_id:x}", f"{cluster_id:x}"),
             ("member", self.name, name),
+            ("cluster", f"{self.cluster_id:x}", f"{cluster_id:x}"),
             ("member id", f"{self.member_id:x}", f"{member_id:x}"),
         ):
             if found != wanted:
                 raise IdentityMismatch(
                     f"the data directory {directory} belongs to {what} {found}, and this server was started as {what} "
-                    f"{wanted}. Start it with the --name, --initial-cluster and --initial-cluster-token that the "
-                    "directory was made with, or give it a directory of its own (--data-dir)"
+                    f"{wanted}. Start it with the --name, --initial-cluster (where that is not given: the address for "
+                    "its peers) and --initial-cluster-token that the directory was made with, or give it a directory "
+                    "of its own (--data-dir)"
                 )
 
 

@@ -108,6 +108,8 @@ def test_the_member_it_was_made_for() -> None:
 @pytest.mark.parametrize(
     ("cluster_id", "member_id", "name", "says"),
     [
+        # The name is a part of the ids: it is what was wrong.
+        (2, 12, "n2", "belongs to member n1, and this server was started as member n2"),
         (0xC2, 0xA1, "n1", "/d belongs to cluster c1, and this server was started as cluster c2"),
         (0xC1, 0xA2, "n1", "/d belongs to member id a1, and this server was started as member id a2"),
         (0xC1, 0xA1, "n2", "/d belongs to member n1, and this server was started as member n2"),
