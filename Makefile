@@ -23,7 +23,7 @@ ETCD_TESTS := tests/etcd tests/integration/test_command_line_beside_etcdctl.py
 MANY_CASES := $(addprefix tests/,model/test_machine.py sim/test_partial_connectivity.py sim/test_slice.py \
     unit/paxos/test_partial_connectivity.py unit/paxos/test_duel.py unit/paxos/test_node.py \
     unit/replica/test_chance.py unit/sim/test_weather.py unit/storage/test_crash_images.py \
-    unit/storage/test_recovery.py unit/storage/test_repair.py)
+    unit/storage/test_recovery.py unit/storage/test_repair.py unit/storage/test_verify.py)
 
 NOT_ETCD := $(ETCD_TESTS:%=--ignore %)
 

@@ -6,7 +6,6 @@ full is a small tmpfs, which needs root. Where these are missing the tests skip 
 
 import asyncio
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,13 +19,11 @@ from paxos_rsm.testing import FaultUnavailable
 from paxos_rsm.testing.cluster import LocalCluster, LocalServer
 from tests.integration.clients import DEADLINE_S, at_each_server, check_written, client_at, writer
 from tests.integration.conftest import NewCluster
+from tests.integration.kills import LONG
 from tests.integration.load import PAUSE_S, Load
 from tests.integration.processes import check_one_sentence, ended_server
 from tests.integration.waiting import eventually, leader_among, same_state, status_now
 
-LONG = pytest.mark.skipif(
-    "PAXOS_RSM_LONG_TESTS" not in os.environ, reason="takes 40 s; make test-long runs it"
-)
 PATIENT_MS = 2_000
 """The election time-out where a test asserts that the leader stays: a busy machine may well hold one up for 500 ms."""
 BEAT_MS = 100
@@ -214,8 +211,8 @@ def test_a_leader_whose_disk_is_full_leads_no_more_and_goes_on_when_there_is_spa
     tell(f"full disk under the leader's log: longest gap between acknowledged writes {gap_s * 1000:.0f} ms")
 
 
-@pytest.mark.slow
-@LONG
+@LONG[0]
+@LONG[1]
 def test_a_server_whose_disk_stays_full_stops_before_its_memory_is_full_too(new_cluster: NewCluster) -> None:
     cluster = cluster_or_skip(
         new_cluster, disk_bytes=LARGE_DISK_BYTES, options={"log-segment-bytes": SEGMENT_BYTES}
@@ -239,7 +236,7 @@ def errors_of(server: LocalServer) -> list[str]:
 
 
 # Far more than the election time-out (500 ms) and all that a busy machine adds to it: that much nobody may wait.
-@pytest.mark.parametrize("delay_ms", [10_000, pytest.param(30_000, marks=[LONG, pytest.mark.slow])])
+@pytest.mark.parametrize("delay_ms", [10_000, pytest.param(30_000, marks=LONG)])
 def test_a_leader_whose_disk_stalls_holds_nobody_up(
     shimmed: LocalCluster, delay_ms: int, tell: Callable[[str], None]
 ) -> None:
