@@ -1,6 +1,6 @@
 """The key-value machine, driven as the log drives it, answers what the naive model answers: everything, always.
 
-A hundred examples by default; ``MODEL_EXAMPLES=10000`` (``make model``) plays as many. The examples are the same in
+A few hundred examples by default; ``MODEL_EXAMPLES=10000`` (``make model``) plays as many. The examples are the same in
 every run; ``HYPOTHESIS_PROFILE=explore`` draws new ones.
 """
 
@@ -50,7 +50,7 @@ from tests.model.commands import (
 )
 from tests.model.naive_store import Event, NaiveStore
 
-EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", of_form(100, 400)))
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", of_form(200, 600)))
 STEPS = 30
 
 # Nothing between them in a frame is different from one by one; few in it, so that a failure stays small.

@@ -6,7 +6,7 @@ from paxos_rsm.sim import run_seed
 from tests.forms import of_form
 
 EVENTS = 5000
-SEEDS = of_form(8, 24)
+SEEDS = of_form(16, 48)
 STRETCH = 4
 FIRST = 1
 

@@ -13,7 +13,7 @@ from paxos_rsm.storage.start import LogStart
 from tests.forms import of_form
 from tests.unit.storage import crash_images
 
-IMAGES = int(os.environ.get("CRASH_IMAGES", of_form(1_500, 10_000)))
+IMAGES = int(os.environ.get("CRASH_IMAGES", of_form(2_500, 10_000)))
 
 
 def test_every_crash_image_starts_and_has_what_was_acknowledged() -> None:
