@@ -211,8 +211,8 @@ def member_ref(members: Iterable[tuple[str, int]], which: str) -> int:
         return int(which)
     if not 0 <= number < 1 << 64:
         raise InvalidArgument(
-            f"there is no member {which!r}: give its name, or its number in hexadecimal as `member list` prints it (one "
-            "that has yet to start has only its number)"
+            f"there is no member {which!r}: give its name, or its number in hexadecimal as `member list` prints it "
+            "(one that has yet to start has only its number)"
         )
     return number
 
