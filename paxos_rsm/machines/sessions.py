@@ -127,11 +127,17 @@ class SessionMachine:
     """A state machine, fed slot by slot, that executes each command of each session once. Not thread-safe."""
 
     def __init__(
-        self, machine: StateMachine, decoder: FrameDecoder, *, session_results_max: int = SESSION_RESULTS_MAX
+        self,
+        machine: StateMachine,
+        decoder: FrameDecoder,
+        *,
+        session_results_max: int = SESSION_RESULTS_MAX,
+        digest_slots: int = DIGEST_SLOTS,
     ) -> None:
         self._machine = machine
         self._decode = decoder.decode
         self._results_max = session_results_max
+        self._digest_slots = digest_slots
         self._sessions: dict[int, Session] = {}
         self._applied_slot = 0
         self._failure = ""
@@ -211,7 +217,7 @@ class SessionMachine:
             else:
                 outcomes.append(self._govern(frame, slot, frame_index, index))
             index += len(frame.commands)
-        if not slot % DIGEST_SLOTS:
+        if not slot % self._digest_slots:
             self._link(slot)
         self._applied_slot = slot
         self._failure = ""
@@ -486,7 +492,7 @@ class SessionMachine:
         self._chain = chain if is_known else None
         self._sample = []
         self._digests.clear()
-        linked = applied_slot - applied_slot % DIGEST_SLOTS
+        linked = applied_slot - applied_slot % self._digest_slots
         if is_known and linked % CHAIN_SLOTS:
             self._digests.append((linked, chain))
         self._failure = ""

@@ -29,17 +29,21 @@ else is said again at every attempt until an operator has put it right: a server
 the word of a stranger that was started under the address of a peer.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from types import MappingProxyType
 
 from paxos_rsm._proto import paxos_pb2 as pb
 from paxos_rsm.codec.entries import ballot_to_pb, member_from_pb, member_to_pb
 from paxos_rsm.codec.messages import NUMBER_MAX, MalformedMessage, read_ballot
 from paxos_rsm.paxos.membership import Configuration, Member
+from paxos_rsm.paxos.messages import StateDigest
 from paxos_rsm.paxos.types import NO_BALLOT, Ballot, NodeId
 
 __all__ = [
     "LEVEL",
+    "LEVEL_OF",
     "PROTOCOL_VERSIONS",
     "Hello",
     "PeerBook",
@@ -61,6 +65,9 @@ LEVEL = 1
 """What this code understands beyond that, each level all below it. 1: the message StateDigest, and the command of the
 key-value store that sets its quota. A server says nothing to a peer, and leaves nothing in the log, that asks for a
 level which some of those concerned do not have."""
+
+LEVEL_OF: Mapping[type, int] = MappingProxyType({StateDigest: 1})
+"""What a peer must understand to be sent a message that the first version would end the stream for."""
 
 TEXT_CHARS_MAX = 4_096
 LIST_ITEMS_MAX = 256

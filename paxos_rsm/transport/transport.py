@@ -41,11 +41,11 @@ from grpc import aio
 from paxos_rsm.config import url_address
 from paxos_rsm.errors import ConfigError
 from paxos_rsm.paxos.membership import Configuration, Member
-from paxos_rsm.paxos.messages import Accepted, Envelope, Message, Promise, StateDigest
+from paxos_rsm.paxos.messages import Accepted, Envelope, Message, Promise
 from paxos_rsm.paxos.types import NodeId
 from paxos_rsm.transport.describe import Description, encode_description
 from paxos_rsm.transport.frames import Lane, Packed, pack
-from paxos_rsm.transport.handshake import LEVEL, Hello, PeerBook, Reason, Refusal, check_hello
+from paxos_rsm.transport.handshake import LEVEL, LEVEL_OF, Hello, PeerBook, Reason, Refusal, check_hello
 from paxos_rsm.transport.log import RepeatLog
 from paxos_rsm.transport.lookout import ALONE_S, finds_nobody, has_not_formed
 from paxos_rsm.transport.options import CHUNK_OVERHEAD_BYTES, TransportOptions, server_options
@@ -58,9 +58,6 @@ REMOVED_GRACE_S = 5.0
 """So long the streams with a member that was removed live on."""
 
 logger = logging.getLogger(__name__)
-
-LEVEL_OF: dict[type, int] = {StateDigest: 1}
-"""What a peer must understand to be sent a message that the first version would end the stream for."""
 
 STREAMS_MAX = 1_024
 """Of callers at once, those that have not said who they are included."""

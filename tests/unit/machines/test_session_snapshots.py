@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paxos_rsm.codec.frames import commands_frame, expire_frame, register_frame
+from paxos_rsm.codec.frames import FrameCodec, commands_frame, expire_frame, register_frame
 from paxos_rsm.errors import InvariantViolation, MachineFailed
 from paxos_rsm.machines import sessions
 from paxos_rsm.machines.frames import Executed
@@ -492,3 +492,16 @@ def test_a_machine_that_raises_when_it_is_asked_is_broken() -> None:
         log.slot()
     with pytest.raises(MachineFailed, match="out of running_digest"):
         log.slot()
+
+
+def test_a_restored_state_has_its_digest_at_the_slot_that_it_is_of_however_far_apart_they_are() -> None:
+    one, other = (sessions.SessionMachine(Diary(), FrameCodec(), digest_slots=8) for _ in range(2))
+    for slot in range(1, 21):
+        one.apply_slot(slot, ())
+    assert [slot for slot, _ in one.digests()] == [8, 16]
+    other.restore(one.snapshot())
+    assert list(other.digests()) == list(one.digests())[-1:]
+    for each in (one, other):
+        for slot in range(21, 25):
+            each.apply_slot(slot, ())
+    assert list(other.digests()) == list(one.digests())[-2:]
