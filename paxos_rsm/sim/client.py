@@ -230,6 +230,7 @@ class SimClient:
             if applied is None:
                 self._stage.fire("read refused")
                 return
+            server.serves(applied)
             self._oracle.reads(server.node, asked_at, applied)
             if applied != server.replica.machine.applied_slot:
                 raise Broken("8", f"a read at slot {applied} meets the state of another")

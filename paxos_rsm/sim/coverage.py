@@ -38,6 +38,7 @@ MODULES = (
     "paxos_rsm.paxos.succession",
     "paxos_rsm.paxos.views",
     "paxos_rsm.replica.changes",
+    "paxos_rsm.replica.comparison",
     "paxos_rsm.replica.expiry",
     "paxos_rsm.replica.forming",
     "paxos_rsm.replica.local_sessions",
@@ -58,8 +59,10 @@ REQUIRED = (
     "damage found",
     "duplicate",
     "encoded",
+    "founded on a backup",
     "fetch resumed",
     "impatience",
+    "kept from an older version",
     "late",
     "lease ended",
     "loss",
@@ -68,6 +71,7 @@ REQUIRED = (
     "old copy put back",
     *(f"power loss: {mode}" for mode in ("drop", "keep", "tear", "scatter", "mixed")),
     "read refused",
+    "rebuilt",
     "refused",
     "removed and stopped",
     "reorder",
@@ -76,6 +80,7 @@ REQUIRED = (
     "snapshot installed",
     "snapshot taken",
     "stale",
+    *(f"states found {verdict}" for verdict in ("equal", "majority", "minority")),
     "state missing",
     "stopped by its disk",
     "unknown entry",
@@ -89,8 +94,9 @@ _RARE = "too rare to be asked of every campaign; a transcript in tests/scripts h
 _RARELY_SENT = "too rare to be asked of every campaign; tests/unit/replica/test_transfer.py has it"
 _RARELY_CHANGED = "too rare to be asked of every campaign; tests/unit/paxos has it"
 _SHORTCUT = "a shortcut to what the line after it would say"
-_RESTORED = "no simulated cluster begins with a restored state"
-_DIVERGED = "a simulated state does not go wrong by itself; tests/unit/replica/test_rebuilding.py makes one"
+_RARELY_REBUILT = (
+    "too rare to be asked of every campaign; tests/unit/replica (test_rebuilding, test_comparison) has it"
+)
 _LEASED = "no simulated server leases reads; the fuzz of the protocol does (tests/unit/paxos/fuzz.py)"
 _BY_QUORUM = "no simulated server reads by a quorum; the fuzz of the protocol does (tests/unit/paxos/fuzz.py)"
 _RECONCILED = "a data directory has brought log and snapshot together before a node is made of them"
@@ -108,9 +114,6 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "paxos.election.Election.quorum_age_ticks: for age, node in sorted(": _VIEW,
         "paxos.election.Election.quorum_age_ticks: if configuration is None:": _VIEW,
         "paxos.election.Election.quorum_age_ticks: if configuration.is_phase2_quorum(heard):": _VIEW,
-        "paxos.learner.Learner._lacks_the_beginning": _RESTORED,
-        "paxos.learner.Learner.answer: "
-        "if self._core.restored and message.first == 1 and self._lacks_the_beginning(sender):": _RESTORED,
         "paxos.reads.Reads._conclude: "
         "if waiting.configuration and waiting.configuration.is_phase2_quorum(waiting.holders):": _LEASED,
         "paxos.reads.Reads.begin_round: for asker, read_id in arrived:": _LEASED,
@@ -132,9 +135,14 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "if session.pending and session.pending[0].first_seq <= outcome.first_seq:": _HONEST,
         "replica.local_sessions.LocalSessions._overloaded": _HONEST,
         "replica.local_sessions.LocalSessions.applied: elif type(outcome) is Overloaded:": _HONEST,
-        "replica.replica.Replica._compare: if found.verdict is Verdict.MINORITY:": _DIVERGED,
-        "replica.replica.Replica._fetch_state": _DIVERGED,
-        "replica.replica.Replica._fetch_state: if able:": _DIVERGED,
+        "replica.comparison.Comparison.heard: while len(known) > KEPT_MAX:": _RARELY_REBUILT,
+        "replica.comparison.told": _VIEW,
+        "replica.comparison.told: case Verdict.MINORITY:": _VIEW,
+        "replica.comparison.told: case Verdict.MAJORITY:": _VIEW,
+        "replica.comparison.told: case Verdict.UNDECIDED:": _VIEW,
+        "replica.comparison.told: case Verdict.EQUAL:": _VIEW,
+        "replica.replica.Replica._fetch_state: "
+        "elif anybody is not None and self._now - self._rebuilder_seen_at > patience:": _RARELY_REBUILT,
         "replica.replica.Replica.divergent": _VIEW,
         "replica.replica.Replica.divergent: case Verdict.MINORITY:": _VIEW,
         "replica.replica.Replica.divergent: case Verdict.UNDECIDED:": _VIEW,
@@ -157,7 +165,6 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "replica.changes._is_in: except MembershipRefused:": _RARE,
         "replica.forming.InitialCluster.is_founder": _VIEW,
         "replica.transfer.Transfer._ask: if fetch is None:": _DEFENCE,
-        "replica.transfer.Transfer.drop": _DIVERGED,
         "storage.base.Recovered.is_empty": _VIEW,
         "storage.base.Recovered.lose: if slot <= self.compacted_through:": _RARE,
         "paxos.acceptor.Acceptor.prepare: if message.ballot > self.promised and self.holds.bind(sender):": _LEASED,
@@ -174,8 +181,6 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "paxos.proposer.Proposer.resend_to: if node not in self._core.others:": _DEFENCE,
         "paxos.proposer.Proposer._conclude: if core.me not in covering:": _DEFENCE,
         "paxos.proposer.Proposer.refused: if promised <= self.ballot:": _DEFENCE,
-        "replica.replica.Replica.installed: if self._rebuild_from:": _DIVERGED,
-        "replica.replica.Replica.turn: if self._rebuild_from:": _DIVERGED,
         "paxos.node.Node._catch_up_reply: elif message.compacted_through > self.decided_through:": _RARELY_CHANGED,
         "paxos.node.Node._prepare: if self.reconfiguration.is_removed(sender):": _RARELY_CHANGED,
         "paxos.node.Node._prepare_anew: else of if self.may_campaign:": _RARELY_CHANGED,

@@ -14,6 +14,7 @@ from paxos_rsm.paxos.membership import Base, Configuration
 from paxos_rsm.paxos.messages import Message
 from paxos_rsm.paxos.ready import WriteCompacted
 from paxos_rsm.paxos.types import NodeId, Slot
+from paxos_rsm.replica.comparison import Verdict
 from paxos_rsm.replica.replica import Effects
 from paxos_rsm.replica.snapshots import sound_snapshot
 from paxos_rsm.sim.disk import SimDisk
@@ -49,6 +50,8 @@ class Driver(ServerView):
     boot_count: int
     life: int
     rotten: bool
+    suspect: bool
+    wrong: bool
     paused_until: int
     sync_units: int
     armed: int | None
@@ -132,12 +135,21 @@ class Driver(ServerView):
     def _ticks(self) -> None:
         self.replica.tick()
         if self.replica.differences:
-            found = self.replica.differences[0]
-            raise Broken("7", f"n{self.number} finds states that differ, and none does: {found}")
+            self._look_at_differences()
         if self._has_pending:
             for member in self._network.arrived(self.peer):
                 self.replica.node.joined(member)
         self.snapshots.tick()
+
+    def _look_at_differences(self) -> None:
+        found, self.replica.differences = self.replica.differences, []
+        configuration = self.replica.node.configuration
+        for each in found:
+            self.fire(f"states found {each.verdict.value}")
+            self._oracle.flaws.judged(
+                self.node, each, configuration.nodes if configuration is not None else ()
+            )
+            self.wrong |= each.verdict is Verdict.MINORITY
 
     def _wait(self, action: Callable[[int], None], life: int) -> bool:
         """Whether the process is paused; what was to happen then happens when it goes on."""
@@ -183,7 +195,52 @@ class Driver(ServerView):
         self.snapshots.step()
         if was_installing and not self.snapshots.installing:
             self.rotten = False
+            if self.wrong:
+                self.fire("rebuilt")
+                self._expect_rebuilt()
+            self.look_at_marks()
             self._look_at_configuration()
+
+    def _expect_rebuilt(self) -> None:
+        """A state that was found to be wrong is another's now, and nothing made of it is left."""
+        self.wrong = False
+        if len(self.snapshots.slots) != 1:
+            raise Broken(
+                "7",
+                f"n{self.number} has taken the state of another for its own, which was wrong, and keeps snapshots of "
+                f"before: those of slots {self.snapshots.slots}",
+            )
+
+    def look_at_marks(self) -> None:
+        """A state has come to be what a snapshot, or an empty beginning, has made of it."""
+        marks = self._watched.marks
+        flaw = marks.flaw if marks is not None else 0
+        self.suspect = bool(flaw)
+        self._oracle.flaws.note(self.node, flaw)
+
+    @property
+    def can_go_wrong(self) -> bool:
+        """Whether a state is here that has not gone wrong, and that the others could tell from one that has."""
+        return (
+            self._watched.marks is not None
+            and hasattr(self._watched, "running_digest")
+            and not (self.suspect or self.replica.node.log.held or self.replica.transfer.fetching)
+        )
+
+    def go_wrong(self, flaw: int) -> None:
+        """A bit of its memory turns over."""
+        marks = self._watched.marks
+        if marks is not None:
+            marks.flaw = flaw
+            self.look_at_marks()
+            self.stage.tell(f"n{self.number} has a state that is wrong")
+
+    def serves(self, applied: Slot) -> None:
+        """It answers a read: its state is here, and is right as far as it knows."""
+        if self.replica.node.log.held:
+            raise Broken(
+                "8", f"n{self.number} serves a read at slot {applied}, and its state is wrong, or not there"
+            )
 
     def stands_for(self, base: Base) -> None:
         """See :class:`~paxos_rsm.sim.snapshots.Host`."""

@@ -23,6 +23,7 @@ from paxos_rsm.machines.base import (
 from paxos_rsm.machines.frames import BadFrame
 from paxos_rsm.paxos.types import Batch, Entry, NodeId, Slot, split_frames
 from paxos_rsm.sim.failure import Broken
+from paxos_rsm.sim.marks import Marks
 from paxos_rsm.sim.workload import Workload
 
 __all__ = ["Executions", "Watched", "watched"]
@@ -185,13 +186,18 @@ class Executions:
 class Watched:
     """A state machine whose every execution is checked; the rest goes through."""
 
-    def __init__(self, host: NodeId, machine: StateMachine, executions: Executions) -> None:
+    def __init__(
+        self, host: NodeId, machine: StateMachine, executions: Executions, marks: Marks | None = None
+    ) -> None:
         self._host = host
         self._machine = machine
         self._executions = executions
         self._batch = machine if isinstance(machine, BatchStateMachine) else None
+        self.marks = marks
+        """None where this world needs none."""
         if isinstance(machine, CheckedStateMachine):
-            self.running_digest = machine.running_digest
+            self._digest_of_machine = machine.running_digest
+            self.running_digest = machine.running_digest if marks is None else self._marked_digest
         self.ran = 0
         """Runs of commands in the slot that is being applied."""
 
@@ -217,13 +223,20 @@ class Watched:
         return self._machine.query(request)
 
     def snapshot(self) -> Iterable[bytes]:
-        return self._machine.snapshot()
+        slices = self._machine.snapshot()
+        return slices if self.marks is None else self.marks.before(slices)
 
     def restore(self, chunks: Iterable[bytes]) -> None:
-        self._machine.restore(chunks)
+        self._machine.restore(chunks if self.marks is None else self.marks.out_of(chunks))
 
     def digest(self) -> bytes:
-        return self._machine.digest()
+        """Without a flaw: what clients are told is right, whoever tells it."""
+        digest = self._machine.digest()
+        return digest if self.marks is None else digest + bytes([self.marks.beginning])
+
+    def _marked_digest(self) -> bytes:
+        digest = self._digest_of_machine()
+        return digest if self.marks is None else digest + self.marks.packed()
 
 
 class _WatchedTimed(Watched):
@@ -243,7 +256,9 @@ class _WatchedTimed(Watched):
         self.ran += 1
 
 
-def watched(host: NodeId, machine: StateMachine, executions: Executions) -> Watched:
+def watched(
+    host: NodeId, machine: StateMachine, executions: Executions, marks: Marks | None = None
+) -> Watched:
     """A machine whose every execution is checked, with timers where it has any."""
     kind = _WatchedTimed if isinstance(machine, TimedStateMachine) else Watched
-    return kind(host, machine, executions)
+    return kind(host, machine, executions, marks)

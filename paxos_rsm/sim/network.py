@@ -27,7 +27,7 @@ from paxos_rsm.paxos.types import Batch, ConfigChange, Entry, NodeId
 from paxos_rsm.sim.failure import Broken
 from paxos_rsm.sim.stage import Stage
 from paxos_rsm.sim.world import ELECTION_TICKS, TICK_UNITS, World
-from paxos_rsm.transport.handshake import Hello, PeerBook, Refusal, check_hello
+from paxos_rsm.transport.handshake import LEVEL_OF, Hello, PeerBook, Refusal, check_hello
 
 __all__ = ["Network", "Peer", "entries_of"]
 
@@ -95,6 +95,8 @@ class Network:
         self._opened = 0
         self._told: dict[tuple[int, int], Member] = {}
         """Whom a server believes to have a stream with: (server, peer) to what that one said of itself."""
+        self._levels: dict[tuple[int, int], int] = {}
+        """What both ends of a stream understand, by (sender, receiver)."""
         self._last_arrival: dict[tuple[int, int], int] = {}
 
     # ---- streams ---------------------------------------------------------------------------------------------
@@ -162,6 +164,8 @@ class Network:
         b.book.hear(hello_a)
         self._opened += 1
         self._streams[pair] = self._opened
+        for link in links:
+            self._levels[link] = min(hello_a.level, hello_b.level)
         for one, other, theirs in ((a, b, hello_b), (b, a, hello_a)):
             known = self._told.get((one.number, other.number))
             if known is not None:
@@ -224,6 +228,9 @@ class Network:
             if stream is None:
                 continue
             message = envelope.message
+            if type(message) in LEVEL_OF and LEVEL_OF[type(message)] > self._levels[number, other]:
+                stage.fired["kept from an older version"] += 1
+                continue
             size = _bytes_of(message)
             if size > world.message_bytes_max:
                 raise Broken(

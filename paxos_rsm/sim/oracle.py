@@ -29,6 +29,7 @@ from paxos_rsm.paxos.ready import (
 )
 from paxos_rsm.paxos.types import NO_BALLOT, Ballot, ConfigChange, Entry, NodeId, Slot
 from paxos_rsm.sim.failure import Broken
+from paxos_rsm.sim.marks import Flaws
 from paxos_rsm.storage.base import Recovered
 
 __all__ = ["DiskModel", "Oracle"]
@@ -186,6 +187,7 @@ class Oracle:
     """See the module's docstring."""
 
     def __init__(self) -> None:
+        self.flaws = Flaws()
         self.changes: list[_Change] = []
         """The configurations that were chosen, the genesis entry's first."""
         self._requests: set[int] = set()
@@ -260,6 +262,22 @@ class Oracle:
     def configuration(self) -> Configuration | None:
         """The newest that was chosen; None before the genesis entry is."""
         return self.changes[-1].configuration if self.changes else None
+
+    def counting(self, decided_through: Slot) -> list[Configuration]:
+        """The configurations that count where slots up to there are known to be decided, and no more.
+
+        Those that govern what was chosen beyond, and those that were proposed since and may yet be chosen.
+        """
+        governing = self.governing(decided_through + 1)
+        changes = [change.configuration for change in self.changes if change.slot > decided_through]
+        proposed = [
+            entry.configuration
+            for slot, entries in self._proposed.items()
+            if slot > self.chosen_through
+            for entry in entries.values()
+            if type(entry) is ConfigChange
+        ]
+        return [*([governing.configuration] if governing is not None else []), *changes, *proposed]
 
     def _votes_for(self, host: NodeId, write: WriteAccepted) -> None:
         """A vote is durable: perhaps it makes its entry chosen, and others above it."""

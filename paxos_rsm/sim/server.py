@@ -20,30 +20,38 @@ from paxos_rsm.paxos.messages import Message
 from paxos_rsm.paxos.node import Node
 from paxos_rsm.paxos.types import ConfigChange, Entry, NodeId, Slot
 from paxos_rsm.replica.forming import InitialCluster
+from paxos_rsm.replica.founding import restore_initial
 from paxos_rsm.replica.replica import Replica
 from paxos_rsm.replica.snapshots import sound_snapshot
 from paxos_rsm.sim.disk import SimDisk
 from paxos_rsm.sim.driver import Driver, nothing
-from paxos_rsm.sim.executions import Executions, watched
+from paxos_rsm.sim.executions import Executions, Watched, watched
 from paxos_rsm.sim.failure import Broken
+from paxos_rsm.sim.marks import Marks
 from paxos_rsm.sim.network import Network, entries_of
 from paxos_rsm.sim.oracle import DiskModel, Oracle
 from paxos_rsm.sim.server_view import DIRECTORY, SNAPSHOTS, Copy
 from paxos_rsm.sim.snapshots import SimSnapshots
 from paxos_rsm.sim.stage import Stage
 from paxos_rsm.sim.workload import Workload
+from paxos_rsm.storage.backup_format import BackupHead
 from paxos_rsm.storage.directory import DataDirectory
 from paxos_rsm.storage.memory import CrashMode, MemoryFiles, PowerLost
-from paxos_rsm.transport.handshake import Hello, PeerBook, Reason, Refusal
+from paxos_rsm.storage.restore import restore_directory, write_backup
+from paxos_rsm.transport.handshake import LEVEL, LEVEL_OF, Hello, PeerBook, Reason, Refusal
 
 __all__ = ["CLUSTER_ID", "DIRECTORY", "SNAPSHOTS", "SimServer"]
 
 CLUSTER_ID = 7
-# What it says of damaged snapshots is for an operator.
-logging.getLogger("paxos_rsm.replica.snapshots").addHandler(logging.NullHandler())
+# What they say of damaged snapshots is for an operator.
+for name in ("paxos_rsm.replica.snapshots", "paxos_rsm.replica.founding"):
+    logging.getLogger(name).addHandler(logging.NullHandler())
 
 BOOTED, DIED = 4, 5
 """Kinds of events, for the record."""
+
+BEGINNING = 7
+"""The mark of a state that was restored."""
 
 CRASH_MODES = (CrashMode.DROP, CrashMode.KEEP, CrashMode.TEAR, CrashMode.SCATTER, CrashMode.MIXED)
 
@@ -84,6 +92,10 @@ class SimServer(Driver):
         """Bits of its files have been flipped, or they were wiped: it may refuse to start, or be refused."""
         self.rotten = False
         """A snapshot of it was damaged or is lost: it may have to fetch another, and starts all the same."""
+        self.suspect = False
+        """Its state has gone wrong (marks.py), or its disk has that of one which has."""
+        self.wrong = False
+        """It has found that out, and nobody may ask its state."""
         self.paused_until = 0
         self.sync_units = network.world.sync_units
         self.armed: int | None = None
@@ -98,6 +110,8 @@ class SimServer(Driver):
         self._told_ids: set[int] = set()
         self.member_id = 100 + number
         """Another whenever it is added again; see :func:`number_of`."""
+        if network.world.restored and not joins:
+            self._found()
 
     # ---- life ------------------------------------------------------------------------------------------------
 
@@ -120,6 +134,8 @@ class SimServer(Driver):
                 repair=True,
             )
             snapshot = sound_snapshot(directory.snapshots, directory.recovered.compacted_through)
+            self._watched = self._machine(directory.identity.incarnation)
+            has_beginning = snapshot is not None or restore_initial(directory, self._watched)
         except PowerLost:
             self._lose_power()
             return
@@ -137,8 +153,28 @@ class SimServer(Driver):
         else:
             self._initial = InitialCluster(CLUSTER_ID, sorted(self._told_ids), self._member, world.phase2)
         self._process = self._random.getrandbits(63) | 1
-        self._make_replica(directory, base)
+        self._make_replica(directory, base, has_beginning)
         self._start(base)
+
+    def _found(self) -> None:
+        """Its operator makes its directory of a backup, as that of every first member."""
+        self.stage.fire("founded on a backup")
+        machine = self._machine(0, BEGINNING)
+        name = f"{type(machine).__module__}:{type(machine).__qualname__}"
+        head = BackupHead(0, CLUSTER_ID, self.member_id, 0, 0, name)
+        restore_directory(
+            self.files,
+            DIRECTORY,
+            lambda file: write_backup(file, head, machine.snapshot()),
+            name=f"n{self.number}",
+            member_id=self.member_id,
+            cluster_id_of=lambda sha256: CLUSTER_ID,
+            draw_bits=self._random.getrandbits,
+        )
+
+    def _machine(self, node: NodeId, beginning: int = 0) -> Watched:
+        marks = Marks(beginning) if self._network.world.is_marked else None
+        return watched(node, self._workload.machine(), self._executions, marks)
 
     def _knows_the_members(self) -> bool:
         """Whom it meets first: from its operator, or, where it joins, from a server that knows that it was added."""
@@ -164,21 +200,21 @@ class SimServer(Driver):
                     "4", f"n{self.number} cannot read slots {sorted(found.unreadable)} of a sound disk"
                 )
         if base is None and found.compacted_through:
-            if not (self.rotten or self.spoilt):
+            if not (self.rotten or self.spoilt or self.suspect):
                 raise Broken(
                     "7",
                     f"the log of n{self.number} starts above slot {found.compacted_through}, and no snapshot reaches "
                     "as far",
                 )
             self.stage.fire("state missing")
+            self.rotten = True
         else:
             self.rotten = False
         self._model = model
 
-    def _make_replica(self, directory: DataDirectory, base: Base | None) -> None:
+    def _make_replica(self, directory: DataDirectory, base: Base | None, has_beginning: bool) -> None:
         world, found = self._network.world, directory.recovered
         self._disk = SimDisk(directory.log, self._model, self._oracle, self._write_later)
-        self._watched = watched(self.node, self._workload.machine(), self._executions)
         node = Node(
             self.node,
             world.settings,
@@ -189,8 +225,10 @@ class SimServer(Driver):
             compacted_through=found.compacted_through,
             base=base,
             unreadable=found.unreadable,
+            restored=bool(directory.identity.restored_from),
+            missing=not has_beginning,
         )
-        machine = SessionMachine(self._watched, FrameCodec())
+        machine = SessionMachine(self._watched, FrameCodec(), digest_slots=world.compared_slots)
         self.replica = Replica(node, machine, world.replica, self._nonce)
         self.snapshots = SimSnapshots(
             self, self.replica, directory.snapshots, CLUSTER_ID, self._snapshot_random
@@ -206,6 +244,7 @@ class SimServer(Driver):
             self.stage.tell(f"n{self.number} starts, boot {self.boot_count}, incarnation {self.node:x}")
         if base is not None:
             self.snapshots.restore(base)
+        self.look_at_marks()
         self.snapshots.resume()
         self.feed(self._look_at_configuration if base is not None else nothing)
         if not self.up:
@@ -293,6 +332,7 @@ class SimServer(Driver):
         self.member_id = member_id
         self.files = MemoryFiles()
         self.lost = ""
+        self.spoilt = self.rotten = self.suspect = False
         self.joins = self.wanted = True
         self._told_ids = set()
         self.boot()
@@ -311,7 +351,11 @@ class SimServer(Driver):
 
     def understands(self, message: Message) -> bool:
         """See :class:`~paxos_rsm.sim.network.Peer`."""
-        if not self.is_old or not any(map(_is_news, entries_of(message))):
+        if not self.is_old:
+            return True
+        if type(message) in LEVEL_OF:
+            raise Broken("12", f"n{self.number} is sent a message that its version does not know: {message}")
+        if not any(map(_is_news, entries_of(message))):
             return True
         self.stage.fire("unknown entry")
         self.stop(UnknownEntry("an entry of a later version; it is not skipped"))
@@ -346,6 +390,7 @@ class SimServer(Driver):
             self.formed,
             process=self._process,
             joining=self.joins and not self.formed,
+            level=0 if self.is_old else LEVEL,
         )
 
     def glance(self) -> None:
@@ -356,6 +401,7 @@ class SimServer(Driver):
 
         def done(applied: Slot | None) -> None:
             if applied is not None:
+                self.serves(applied)
                 self._oracle.reads(self.node, asked_at, applied)
 
         self.feed(self.replica.read, done)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from paxos_rsm.errors import InvariantViolation, MachineFailed
+from paxos_rsm.replica.comparison import Verdict
 from paxos_rsm.sim.client import SimClient
 from paxos_rsm.sim.executions import Executions
 from paxos_rsm.sim.failure import Broken, Failure, Result
@@ -20,6 +21,7 @@ from paxos_rsm.sim.kv_reference import Ended
 from paxos_rsm.sim.network import Network
 from paxos_rsm.sim.oracle import Oracle
 from paxos_rsm.sim.server import SimServer
+from paxos_rsm.sim.server_view import number_of
 from paxos_rsm.sim.stage import Stage
 from paxos_rsm.sim.weather import Weather
 from paxos_rsm.sim.workload import Asked, KvWorkload, Workload
@@ -84,7 +86,7 @@ class Simulation:
                 )
         self.network.peers = dict(self.servers)
         self.clients = [self._client(number, self.world) for number in range(1, self.world.clients + 1)]
-        self.weather = Weather(stage, self.world, self.network, self.servers)
+        self.weather = Weather(stage, self.world, self.network, self.servers, self.oracle)
 
     def _client(self, number: int, world: World) -> SimClient:
         return SimClient(
@@ -190,16 +192,24 @@ class Simulation:
         for probe in probes:
             probe.give_up()  # its server was removed meanwhile
         for server in self._members():
-            server.compare_digest()
-            server.replica.node.check()
+            if server.up:
+                server.compare_digest()
+                server.replica.node.check()
 
     def _wait_until_whole(self, probes: list[SimClient]) -> None:
         stage = self.stage
         deadline = stage.now + HEAL_ELECTIONS * ELECTION_TICKS * TICK_UNITS
         next_look = stage.now
         while not self._is_whole(probes):
+            if stage.now > deadline and self.weather.stranded():
+                stage.fire("stranded")
+                for client in self.clients:
+                    client.give_up()
+                return
             if stage.now > deadline:
                 raise Broken("liveness", self._story(probes))
+            if any(self._is_wrong(server) for server in self._members()):
+                self.weather.nudge()  # states are compared at some slots only
             next_look += LOOK_UNITS
             if self.oracle.configuration is not None:
                 self.weather.start_added(self.oracle.configuration)
@@ -229,6 +239,17 @@ class Simulation:
             if not server.spoilt and (server.node in everybody or (named is None and not server.joins))
         ]
 
+    def _is_wrong(self, server: SimServer) -> bool:
+        """Whether the state of a server that runs is not that of the others, or not there; or is thought not to be."""
+        if not server.up:
+            return False
+        if server.replica.node.log.held:
+            return True
+        named = self.oracle.configuration
+        if named is None or self.oracle.flaws.have_spread(named.nodes):
+            return False
+        return server.suspect or server.replica.comparison.standing.verdict is not Verdict.EQUAL
+
     def _is_whole(self, probes: list[SimClient]) -> bool:
         members = self._members()
         if not all(server.up for server in members):
@@ -239,8 +260,13 @@ class Simulation:
                 return False  # wiped or removed, and nobody has told it yet
             if any(s.up and s.node in named.removed for s in self.servers.values()):
                 return False
-            if any(m.promote or not m.incarnation for m in named.members):
+            if any(
+                (m.promote or not m.incarnation) and not self.servers[number_of(m.member_id)].spoilt
+                for m in named.members
+            ):
                 return False  # on the way to become a voter, or a member
+        if any(self._is_wrong(server) for server in members):
+            return False
         probes = [probe for probe in probes if self.servers[probe.home or 0] in members]
         if any(client.in_flight for client in (*self.clients, *probes)):
             return False

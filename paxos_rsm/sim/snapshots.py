@@ -71,6 +71,7 @@ class SimSnapshots:
         self._fetching = (0, 0)
         self._waits_ticks = 0
         self.taking = False
+        self._dropping = False
         self.installing = False
         """The state is being replaced: nobody may ask for it."""
 
@@ -106,9 +107,13 @@ class SimSnapshots:
                 case FinishFetch():
                     self._go_on(self._finish(task), None)
                 case DropSnapshots():
-                    raise Broken("7", "a server takes its own state for another than that of the others")
-                case DropSnapshots():
-                    raise Broken("7", "a server believes that its state is wrong, and no state is")
+                    self.installing = self._dropping = True
+                    self._go_on(self._drop(), None)
+
+    @property
+    def slots(self) -> list[Slot]:
+        """Of the snapshots that there are."""
+        return [info.slot for info in self._store.infos()]
 
     def restore(self, base: Base) -> None:
         """At a start: the state is that of a snapshot."""
@@ -174,6 +179,9 @@ class SimSnapshots:
             self._host.fire("no space for a snapshot")
             return
         self.taking = False
+        if self.installing:
+            self._host.fire("snapshot of a wrong state")
+            return
         replica.snapshot_taken(info.slot, info.bytes)
         self._host.fire("snapshot taken")
 
@@ -206,7 +214,23 @@ class SimSnapshots:
             self._fetch, self._fetching = self._store.fetch(slot, size), (slot, size)
         return self._fetch
 
+    def _drop(self) -> Doing:
+        while self.taking:
+            yield _nothing
+        yield self._drop_all
+        self._dropping = False
+        self._host.fire("snapshots put aside")
+
+    def _drop_all(self) -> None:
+        if self._fetch is not None:
+            self._fetch.abort()
+            self._fetch = None
+        for info in list(self._store.infos()):
+            self._store.mark_damaged(info.slot)
+
     def _finish(self, task: FinishFetch) -> Doing:
+        while self._dropping:
+            yield _nothing
         info: SnapshotInfo | None = None
         try:
             info = yield partial(self._finish_fetch, task)

@@ -1,9 +1,7 @@
 """What goes wrong, and when it is over: one draw a tick for each kind of fault of :data:`~paxos_rsm.sim.world.FAULTS`.
 
 Faults come in spells: for a share of the time nothing new begins, so that a cluster also gets to work with what the
-last spell left it. What would lose the data of more servers than quorums allow is not done, for no protocol survives
-that: of ``World.losable`` servers the disks may be wiped or damaged for good, and of the others every synced byte
-stays.
+last spell left it. What servers lose for good is for losses.py.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,13 +12,14 @@ from paxos_rsm.codec.frames import register_frame
 from paxos_rsm.errors import MembershipRefused
 from paxos_rsm.paxos.changes import AddMember, Change, PromoteMember, RemoveMember, UpdateMember
 from paxos_rsm.paxos.membership import Configuration
-from paxos_rsm.sim.failure import Broken
+from paxos_rsm.sim.losses import Losses
 from paxos_rsm.sim.network import Network
+from paxos_rsm.sim.oracle import Oracle
 from paxos_rsm.sim.server import SimServer
-from paxos_rsm.sim.server_view import DIRECTORY, SNAPSHOTS, Copy, number_of
+from paxos_rsm.sim.server_view import number_of
 from paxos_rsm.sim.stage import Stage
 from paxos_rsm.sim.world import ELECTION_TICKS, TICK_UNITS, World
-from paxos_rsm.storage.memory import MemoryFiles, PowerLost
+from paxos_rsm.storage.memory import MemoryFiles
 
 __all__ = ["Weather"]
 
@@ -29,7 +28,7 @@ SPELL = 0.04
 """The probability, per tick, that the weather changes between calm and not."""
 
 
-class Weather:
+class Weather(Losses):
     """See the module's docstring."""
 
     def __init__(
@@ -38,11 +37,13 @@ class Weather:
         world: World,
         network: Network,
         servers: Mapping[int, SimServer],
+        oracle: Oracle,
     ) -> None:
         self._stage = stage
         self._world = world
         self._network = network
         self._servers = servers
+        self._oracle = oracle
         self._random = stage.chance("weather")
         self._is_calm = False
         self._coming: set[int] = set()
@@ -79,6 +80,7 @@ class Weather:
             "old-copy": self._old_copy,
             "change": self._change,
             "hand-over": self._hand_over,
+            "diverge": self._diverge,
         }
         self._faults = [(name, rate, makers[name]) for name, rate in world.rates.items() if rate]
 
@@ -114,7 +116,9 @@ class Weather:
             server.files.power_off_after(None)
             server.files.forget_failures()
             server.files.capacity_bytes = None
-            server.is_old = False
+            if server.is_old:
+                server.is_old = False  # it is upgraded, and started again
+                server.kill()
             if not server.up and server.wanted:
                 server.boot()
                 server.boot()  # Armed when it died, and its disk was touched since: the first start notices that.
@@ -131,28 +135,12 @@ class Weather:
             elif server.joins and not server.up:
                 server.boot()
 
-    # ---- choosing --------------------------------------------------------------------------------------------
+    def nudge(self) -> None:
+        """Something is written, so that the log goes on."""
+        for server in self._up():
+            self._stir(server, server.life, healed=True)
 
-    def _up(self) -> list[SimServer]:
-        return [server for server in self._servers.values() if server.up]
-
-    def _someone(self) -> SimServer | None:
-        """A server that runs; the leader more often than chance would have it."""
-        up = self._up()
-        if not up:
-            return None
-        leaders = [server for server in up if server.leads]
-        if leaders and self._random.random() < 0.4:
-            return self._random.choice(leaders)
-        return self._random.choice(up)
-
-    def _shuffled(self) -> list[int]:
-        numbers = list(self._servers)
-        self._random.shuffle(numbers)
-        return numbers
-
-    def _ticks(self, most: int) -> int:
-        return self._random.randint(1, most) * TICK_UNITS
+    # ---- servers that come back ------------------------------------------------------------------------------
 
     def _restart(self, server: SimServer) -> None:
         self._coming.discard(server.number)
@@ -237,8 +225,10 @@ class Weather:
                 delay = self._random.randint(1, ELECTION_TICKS * TICK_UNITS)
                 self._stage.schedule(delay, self._stir, server, server.life)
 
-    def _stir(self, server: SimServer, life: int) -> None:
-        if self.over or not server.up or server.life != life or server.paused_until > self._stage.now:
+    def _stir(self, server: SimServer, life: int, healed: bool = False) -> None:
+        if self.over is not healed or not server.up or server.life != life:
+            return
+        if server.paused_until > self._stage.now:
             return
         if server.leads:
             frame = register_frame(self._random.getrandbits(63) | 1, 60_000)
@@ -276,63 +266,6 @@ class Weather:
     @staticmethod
     def _free_disk(files: MemoryFiles) -> None:
         files.capacity_bytes = None
-
-    def _may_lose(self, server: SimServer) -> bool:
-        """Whether the others could go on without it: enough of them, and one that knows for good who they are.
-
-        Where the members change, nobody loses anything: too few may be left to count on.
-        """
-        if self._world.changes:
-            return False
-        others = [other for other in self._servers.values() if other is not server and not other.spoilt]
-        enough = len(self._servers) - len(others) <= self._world.losable
-        return server.spoilt or (
-            enough and any(other.knows_genesis for other in others) and self._state_lives_without(server)
-        )
-
-    def _state_lives_without(self, server: SimServer) -> bool:
-        """Whether what logs have forgotten is still to be had where this server does not have it any more.
-
-        One whose snapshots are sound must hold all that was ever forgotten where they are not: of what lies above, the
-        logs have the rest.
-        """
-        if self._world.changes:
-            return False
-        through = max(s.forgotten_through for s in self._servers.values() if s is server or s.rotten)
-        return any(
-            other is not server and not (other.spoilt or other.rotten) and other.decided_on_disk >= through
-            for other in self._servers.values()
-        )
-
-    def _flip(self) -> bool:
-        """A bit on the disk of a server turns over while it is down."""
-        down = [s for s in self._servers.values() if not s.up and not s.lost and s.node]
-        if not down or not self._may_lose(server := self._random.choice(down)):
-            return False
-        # Not the lock: it holds the number of this very process, and nothing that a server reads.
-        paths = [path for path in server.files.paths(DIRECTORY) if not path.endswith("/LOCK")]
-        if not paths:
-            return False
-        server.spoilt = True
-        rnd = self._random
-        segments = [path for path in paths if path.startswith(f"{DIRECTORY}/log/")]
-        path = rnd.choice(segments if segments and rnd.random() < 0.8 else paths)
-        # Most of a segment is zeros between its header and its records, and after them.
-        data = server.files.read(path)
-        written = [at for at, byte in enumerate(data) if byte]
-        at = rnd.choice(written) if written and rnd.random() < 0.9 else rnd.randrange(len(data) or 1)
-        server.files.flip(path, 8 * at + rnd.randrange(8))
-        return True
-
-    def _wipe(self) -> bool:
-        """A server comes back with an empty directory."""
-        server = self._someone()
-        if server is None or not self._may_lose(server):
-            return False
-        server.spoilt = True
-        server.kill()
-        server.files = MemoryFiles()
-        return True
 
     # ---- snapshots -------------------------------------------------------------------------------------------
 
@@ -374,60 +307,6 @@ class Weather:
             server.arm(self._random.randint(0, 6))
         return True
 
-    def _rot(self) -> bool:
-        """A snapshot of a server that is down is damaged or lost: it has to do with an older one, or to fetch one."""
-        down = [s for s in self._servers.values() if not s.up and not s.lost and s.node]
-        if not down or not self._state_lives_without(server := self._random.choice(down)):
-            return False
-        rnd, paths = self._random, server.files.paths(SNAPSHOTS)
-        if not paths:
-            return False
-        path = paths[-1] if rnd.random() < 0.7 else rnd.choice(paths)
-        try:
-            if rnd.random() < 0.3:
-                server.files.remove(path)
-                server.files.sync_directory(SNAPSHOTS)
-            else:
-                server.files.flip(path, rnd.randrange(8 * len(server.files.read(path)) or 1))
-        except PowerLost:
-            return False  # it was armed when it died, and has yet to notice
-        server.rotten = True
-        return True
-
-    def _old_copy(self) -> bool:
-        """A backup of a server's disk is made, to be put back when that server has been started again since."""
-        server = self._someone()
-        if server is None or not server.formed or not self._may_lose(server):
-            return False
-        copy = server.copy()
-        server.kill()
-        delay = self._ticks(4 * ELECTION_TICKS)
-        self._stage.schedule(delay, self._put_back, server, copy)
-        return True
-
-    def _put_back(self, server: SimServer, copy: Copy) -> None:
-        """The backup takes the place of the disk: those who have heard more of that server must refuse it.
-
-        Only where everybody else has: the others cannot tell (docs/RELIABILITY.md).
-        """
-        others = [other for other in self._servers.values() if other is not server and not other.lost]
-        standing = self._network.connected()
-        if (
-            self.over
-            or not server.up
-            or server.boot_count <= copy.boot_count
-            or not self._may_lose(server)
-            or any(tuple(sorted((server.number, other.number))) not in standing for other in others)
-        ):
-            return
-        self._stage.fire("old copy put back")
-        server.put_back(copy)
-        for other in others:
-            if server.up:
-                self._network.introduce(server, other)
-        if server.up:
-            raise Broken("9", f"n{server.number} runs on an old copy of its disk, and nobody minds")
-
     # ---- operators -------------------------------------------------------------------------------------------
 
     def _change(self) -> bool:
@@ -437,6 +316,8 @@ class Weather:
         if server is None or configuration is None:
             return False
         change = self._drawn_change(configuration)
+        if not self._can_be_made(configuration, change):
+            return False
         request_id = self._random.getrandbits(63) | 1
 
         def done(outcome: Configuration | MembershipRefused) -> None:
@@ -469,6 +350,9 @@ class Weather:
             member_id = 100 * (1 + self._added) + server.number
             promote = rnd.random() < 0.8
             return AddMember(replace(server.introduction, member_id=member_id, promote=promote))
+        gone = [m for m in members if self._servers[number_of(m.member_id)].lost]
+        if gone and rnd.random() < 0.5:
+            return RemoveMember(rnd.choice(gone).member_id)
         member = rnd.choice(members)
         leaders = [m for m in members if any(s.leads and s.node == m.incarnation for s in self._up())]
         if leaders and rnd.random() < 0.4:

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, get_origin
 
 from paxos_rsm.errors import ConfigError
+from paxos_rsm.machines.sessions import DIGEST_SLOTS
 from paxos_rsm.paxos.settings import Settings
 from paxos_rsm.replica.replica import ReplicaSettings
 from paxos_rsm.storage.segments import SEGMENT_BYTES_MIN
@@ -62,14 +63,20 @@ FAULTS: Mapping[str, tuple[float, ...]] = MappingProxyType(
         # What operators do.
         "change": (0.0, 0.0, 0.0, 0.04),
         "hand-over": (0.0, 0.0, 0.02),
+        # What happens to a server's memory.
+        "diverge": (0.0, 0.0, 0.0, 0.01, 0.04),
     }
 )
 """Every kind of fault that comes and goes, with the rates (per tick of the cluster) that a world draws from."""
 
 _DRAWN_LAST = frozenset({"snapshot", "absence", "interrupt", "rot", "old-copy", "change", "hand-over"})
 
+_DRAWN_AFTER_THAT = frozenset({"diverge"})
+
 SPARES = 5
 """Servers that may be added to a cluster whose members change."""
+
+COMPARED_SLOTS = 8
 
 SNAPSHOT_LOG_BYTES = (1_500, 4_000, 4_000, 12_000, 1 << 40)
 """Runs are short, and so are their logs: a snapshot is due often, or never."""
@@ -163,6 +170,9 @@ class World:
     old_server: int = 0
     """The number of one that knows of no changes of the members, until all is healed; 0: all are of this version."""
 
+    restored: bool = False
+    """Whether the first members begin with a state that was restored from a backup."""
+
     @classmethod
     def draw(cls, rnd: Random) -> "World":
         """A world."""
@@ -174,7 +184,7 @@ class World:
         drawn = {
             name: min(0.3, rnd.choice(rates) * storm)
             for name, rates in FAULTS.items()
-            if name not in _DRAWN_LAST
+            if name not in _DRAWN_LAST | _DRAWN_AFTER_THAT
         }
         drawn_world = cls(
             servers=servers,
@@ -242,13 +252,35 @@ class World:
         }
         settings = replace(self.settings, entry_bytes_max=entry_bytes_max)
         old_server = rnd.choice((0, 0, 0, 0, rnd.randint(1, self.servers))) if later["change"] else 0
-        return replace(
+        drawn_world = replace(
             self,
             settings=settings,
             replica=replica,
             rates={**self.rates, **later},
             old_server=old_server,
         )
+        return drawn_world._with_what_came_after_that(rnd, storm)
+
+    def _with_what_came_after_that(self, rnd: Random, storm: float) -> "World":
+        """Likewise."""
+        restored = rnd.random() < (0.4 if self.changes else 0.15)
+        diverge = min(0.3, rnd.choice(FAULTS["diverge"]) * storm)
+        replica = self.replica
+        if self.changes or self.servers < 3:
+            diverge = 0.0  # nobody could tell who is right
+        if diverge:
+            replica = replace(replica, compare_ticks=rnd.choice((3, 8, 20)))
+        return replace(self, restored=restored, replica=replica, rates={**self.rates, "diverge": diverge})
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether states have marks (marks.py)."""
+        return self.restored or bool(self.rates.get("diverge"))
+
+    @property
+    def compared_slots(self) -> int:
+        """Between two slots at which servers compare their states: few where that is what a run is about."""
+        return COMPARED_SLOTS if self.rates.get("diverge") or self.old_server else DIGEST_SLOTS
 
     @property
     def changes(self) -> bool:
