@@ -8,6 +8,7 @@ from tests.mutants.catalogue.promises import PROMISES
 from tests.mutants.catalogue.reads import READS
 from tests.mutants.catalogue.sessions import SESSIONS
 from tests.mutants.catalogue.snapshots import SNAPSHOTS
+from tests.mutants.catalogue.states import STATES
 from tests.mutants.catalogue.store import STORE
 from tests.mutants.catalogue.values import VALUES
 from tests.mutants.mutant import Mutant
@@ -24,5 +25,6 @@ MUTANTS: tuple[Mutant, ...] = (
     *LEASES,
     *DISK,
     *SNAPSHOTS,
+    *STATES,
     *MEMBERS,
 )
