@@ -97,7 +97,7 @@ class Server:
         self._had_leader = False
         self._started = False
         self._served = False
-        self._publishing: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
         self._stopping: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()
 
@@ -161,9 +161,10 @@ class Server:
         if self._gateway is not None:
             await self._gateway.start()
         self._served = True
-        self._publishing = asyncio.create_task(
-            publish_addresses(self._replica, config, self._replica.network.least_level)
-        )
+        publishing = publish_addresses(self._replica, config, self._replica.network.least_level)
+        self._background.append(asyncio.create_task(publishing))
+        if self._health is not None:
+            self._background.append(asyncio.create_task(self._health.catch_up(self._replica.read)))
         log.info(
             "serving",
             extra={
@@ -303,8 +304,8 @@ class Server:
         replica = self._replica
         if replica is not None and replica.failed.done():
             grace_s = 0.0  # nobody will answer what is in flight
-        if self._publishing is not None:
-            self._publishing.cancel()
+        for task in self._background:
+            task.cancel()
         if self._health is not None:
             self._health.stop()
         if replica is not None and grace_s and self._served:

@@ -2,8 +2,10 @@
 
 Health is SERVING while there is a leader and the state is here, for the whole server (service "") and for each service
 alike: a server whose state has yet to come, or is being replaced by that of another, answers nobody, and nobody should
-be sent to it. ``readiness`` says the same, and ``liveness`` is SERVING until the server stops: these are the names that
-Kubernetes gives its probes, and a server that waits for its state or for a leader is not helped by being killed.
+be sent to it. Nor to one that has started and is behind: it is SERVING from the first linearizable read on that works
+there, so that whoever restarts servers one after the other may wait for it. ``readiness`` says the same, and
+``liveness`` is SERVING until the server stops: these are the names that Kubernetes gives its probes, and a server that
+waits for its state or for a leader is not helped by being killed.
 
 Anybody may *watch* it; the servicer of grpcio-health-checking holds a lock while it writes to a watcher, so that one
 who does not read would keep everybody else at an old status. Here each watcher has its own task and sees the newest
@@ -15,13 +17,13 @@ the same process.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import grpc
 from grpc_health.v1 import health_pb2 as pb  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
 
-from paxos_rsm.errors import ResourceExhausted
+from paxos_rsm.errors import PaxosRsmError, ResourceExhausted
 from paxos_rsm.server.rpc import Context, StatusError, parse, service_handler, unary_handler, watch_handler
 
 __all__ = ["SERVICE", "HealthService", "enable_reflection"]
@@ -33,6 +35,8 @@ READINESS = "readiness"
 
 WATCHERS_MAX = 1_000
 
+RETRY_S = 0.1
+
 SERVING: int = pb.HealthCheckResponse.SERVING
 NOT_SERVING: int = pb.HealthCheckResponse.NOT_SERVING
 SERVICE_UNKNOWN: int = pb.HealthCheckResponse.SERVICE_UNKNOWN
@@ -41,10 +45,12 @@ SERVICE_UNKNOWN: int = pb.HealthCheckResponse.SERVICE_UNKNOWN
 class HealthService:
     """Check and Watch."""
 
-    def __init__(self, services: Iterable[str]) -> None:
+    def __init__(self, services: Iterable[str], *, is_behind: bool = False) -> None:
+        """``is_behind``: until :meth:`catch_up` finds that it is not."""
         self._services = frozenset(["", READINESS, LIVENESS, *services])
         self._serving = False
         self._state_is_here = True
+        self._is_behind = is_behind
         self._stopping = False
         self._changed = asyncio.Event()
         self._watchers = 0
@@ -65,6 +71,22 @@ class HealthService:
         self._state_is_here = not installing
         self._tell()
 
+    async def catch_up(self, read: "Callable[[], asyncio.Future[int]]") -> None:
+        """Returns once a linearizable read has worked: from then on it is not behind. ``read``: the replica's."""
+        while self._is_behind:
+            changed = self._changed
+            if not (self._serving and self._state_is_here):
+                await changed.wait()
+                continue
+            try:
+                # Others wait for the same read.
+                await asyncio.shield(read())
+            except PaxosRsmError:
+                await asyncio.sleep(RETRY_S)
+            else:
+                self._is_behind = False
+                self._tell()
+
     def _tell(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
@@ -79,7 +101,8 @@ class HealthService:
             return SERVICE_UNKNOWN
         if self._stopping:
             return NOT_SERVING
-        return SERVING if service == LIVENESS or (self._serving and self._state_is_here) else NOT_SERVING
+        is_ready = self._serving and self._state_is_here and not self._is_behind
+        return SERVING if is_ready or service == LIVENESS else NOT_SERVING
 
     async def _check(self, data: bytes, _context: Context) -> bytes:
         service = parse(pb.HealthCheckRequest, data).service

@@ -10,9 +10,10 @@ from grpc_health.v1 import health_pb2 as pb  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection_pb2  # type: ignore[import-untyped]
 
 from paxos_rsm._proto import admin_pb2, kv_pb2, session_pb2
+from paxos_rsm.errors import Unavailable
 from paxos_rsm.server import health as health_module
 from paxos_rsm.server.health import NOT_SERVING, SERVICE_UNKNOWN, SERVING, HealthService, enable_reflection
-from tests.unit.server.fakes import serving, until
+from tests.unit.server.fakes import FakeReplica, serving, until
 
 NAMES = ["paxos_rsm.v1.KV", "etcdserverpb.KV"]
 
@@ -64,6 +65,46 @@ async def test_nothing_is_served_while_the_state_is_not_here(stage: Stage) -> No
     stage.service.set_installing(True)  # once since the start, and once when the snapshot has come
     stage.service.set_installing(False)
     assert await watch.read() == SERVING
+
+
+async def test_a_server_that_is_behind_is_ready_from_the_first_read_on_that_works() -> None:
+    service, replica = HealthService(NAMES, is_behind=True), FakeReplica()
+    catching_up = asyncio.create_task(service.catch_up(replica.read))
+    async with serving(service.handler()) as (_, channel):
+        stage = Stage(service, channel)
+        watch = stage.watch("readiness")
+        assert await watch.read() == NOT_SERVING
+        await asyncio.sleep(0.01)
+        assert replica.reads_asked == 0, "nobody leads"
+        replica.read_error = Unavailable("the leader is away")
+        service.set_serving(True)
+        await until(lambda: replica.reads_asked > 1)
+        assert await stage.check() == NOT_SERVING
+        replica.hold()
+        asked = replica.reads_asked
+        await until(lambda: replica.reads_asked > asked)
+        replica.read_error = None
+        assert await stage.check() == NOT_SERVING
+        assert await stage.check("liveness") == SERVING
+        replica.release()
+        assert await watch.read() == SERVING
+        await catching_up
+        service.set_serving(False)
+        service.set_serving(True)
+        assert await stage.check() == SERVING, "it was not away"
+
+
+async def test_who_stops_waits_for_no_read_and_spoils_it_for_nobody() -> None:
+    service, replica = HealthService(NAMES, is_behind=True), FakeReplica()
+    service.set_serving(True)
+    replica.hold()
+    shared = replica.read()
+    catching_up = asyncio.create_task(service.catch_up(lambda: shared))
+    await asyncio.sleep(0.01)
+    catching_up.cancel()
+    await asyncio.gather(catching_up, return_exceptions=True)
+    replica.release()
+    await shared
 
 
 async def test_a_server_lives_until_it_stops(stage: Stage) -> None:
