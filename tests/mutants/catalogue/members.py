@@ -94,6 +94,7 @@ MEMBERS = (
 """,
         rule="rule 9",
         why="a second process that says it is a member takes the place of the one that joined",
+        core=True,
     ),
     Mutant(
         name="retried-change-carried-out-again",
