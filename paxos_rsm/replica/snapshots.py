@@ -211,6 +211,8 @@ class SnapshotKeeper:
         try:
             if info is not None:
                 await self._install(info)
+                # Installed or not (this server may have come to lead): it is here, and may outlive an older one.
+                self._replica.transfer.newest = max(self._replica.transfer.newest, info.slot)
         finally:
             self._replica.transfer.finished()
             self.ask_turn()

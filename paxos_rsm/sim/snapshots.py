@@ -238,6 +238,7 @@ class SimSnapshots:
             self._host.fire("fetched in vain")
         if info is not None:
             yield from self._install(info)
+            self._replica.transfer.newest = max(self._replica.transfer.newest, info.slot)
         self._replica.transfer.finished()
 
     def _finish_fetch(self, task: FinishFetch) -> SnapshotInfo:

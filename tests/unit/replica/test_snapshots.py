@@ -18,6 +18,7 @@ from paxos_rsm.replica.forming import InitialCluster
 from paxos_rsm.replica.loop import ReplicaLoop
 from paxos_rsm.replica.replica import Replica, ReplicaSettings
 from paxos_rsm.replica.snapshots import SnapshotKeeper, sound_snapshot
+from paxos_rsm.replica.transfer import FinishFetch
 from paxos_rsm.storage.memory import MemoryFiles
 from paxos_rsm.storage.snapshots import SnapshotMeta, SnapshotStore
 from tests.unit.replica.harness import Journal, Sink
@@ -149,6 +150,30 @@ async def test_whoever_asks_while_one_is_taken_gets_that_one_and_then_none_until
     await stop(loop)
     with pytest.raises(Unavailable):
         await keeper_of(loop).take()
+
+
+async def test_one_that_was_fetched_and_is_not_installed_is_the_one_that_others_are_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may outlive this server's own: whoever is to be sent that one would ask for it for ever."""
+    hub, leader, (late, other) = await started()
+    await write(leader, 5)
+    await until(lambda: late.applied_slot == leader.applied_slot)
+    own = await keeper_of(late).take()
+    assert own is not None
+    del hub.loops[late.replica.node.me]
+    await write(leader, 5)
+    info = await keeper_of(leader).take()
+    assert info is not None
+    keeper = keeper_of(late)
+    fetch = keeper._open_fetch(info.slot, info.bytes)
+    fetch.write(0, keeper_of(leader)._store.read_range(info.slot, 0, info.bytes) or b"")
+    monkeypatch.setattr(late.replica.node, "may_install", lambda slot: False)  # it has come to lead, say
+    await keeper._finish(FinishFetch(info.slot, info.bytes))
+    assert late.applied_slot < info.slot
+    assert late.replica.transfer.newest == info.slot
+    assert not late.replica.snapshot_is_due
+    await stop(leader, late, other)
 
 
 async def test_none_is_begun_between_the_end_of_one_and_the_installing_that_waits_for_it() -> None:
