@@ -244,6 +244,7 @@ class SimServer(Driver):
             self.stage.tell(f"n{self.number} starts, boot {self.boot_count}, incarnation {self.node:x}")
         if base is not None:
             self.snapshots.restore(base)
+        self.wrong = False
         self.look_at_marks()
         self.snapshots.resume()
         self.feed(self._look_at_configuration if base is not None else nothing)
