@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError, Message
 from paxos_rsm.client import forks
 from paxos_rsm.client.endpoints import EndpointRing
 from paxos_rsm.client.failures import MAY_SUCCEED_LATER, error_of, number_of
-from paxos_rsm.client.session import CHANNEL_OPTIONS
+from paxos_rsm.client.stream import CHANNEL_OPTIONS
 from paxos_rsm.errors import ClientError, Unavailable
 
 __all__ = ["Calls"]

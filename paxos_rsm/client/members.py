@@ -17,7 +17,7 @@ from paxos_rsm._proto import admin_pb2 as pb
 from paxos_rsm._proto import cluster_pb2
 from paxos_rsm.client.calls import Calls
 from paxos_rsm.client.endpoints import parse_endpoints
-from paxos_rsm.client.session import CHANNEL_OPTIONS
+from paxos_rsm.client.stream import CHANNEL_OPTIONS
 from paxos_rsm.client.types import Ballot, Member, MemberStatus
 from paxos_rsm.errors import InvalidArgument
 

@@ -19,7 +19,7 @@ from paxos_rsm._proto import maintenance_pb2
 from paxos_rsm.client.calls import Calls
 from paxos_rsm.client.failures import error_of, number_of
 from paxos_rsm.client.members import MEMBER_LIST, ask_members
-from paxos_rsm.client.session import CHANNEL_OPTIONS
+from paxos_rsm.client.stream import CHANNEL_OPTIONS
 from paxos_rsm.client.types import MemberStatus
 from paxos_rsm.errors import ClientError, InvalidArgument, Unavailable
 

@@ -1,4 +1,4 @@
-"""One stream to one server at a time, and what keeps it going.
+"""The stream that carries a client's commands and queries.
 
 ::
 
@@ -6,12 +6,10 @@
        ^                                                             | server
        +-------- futures -------- [ Window, Reads ] <-- runner ------+
 
-Two tasks for a client, whatever the number of calls: the *runner* connects, reads, and after a loss connects
-somewhere else; the *writer* of the stream takes the next message whenever the one before it is through. So a
-lone command leaves in the next turn of the loop, and under load a message holds all that came while the last
-one was written: what was queued in one turn of the loop leaves together. There are three timers, none of them
-per call: an *alarm* at the earliest deadline, a look at the server while something is awaited (patience.py), and one
-that ends a pause that the server asked for.
+There are two tasks for a client (stream.py), whatever the number of calls: a lone command leaves in the next turn of
+the loop, and under load a message holds all that came while the last one was written: what was queued in one turn of
+the loop leaves together. There are three timers, none of them per call: an *alarm* at the earliest deadline, a look at
+the server while something is awaited (patience.py), and one that ends a pause that the server asked for.
 
 **Lazily.** Nothing is opened before the first call; a session is registered before the first command, so that
 a client that only reads has none; a stream that is lost while nobody waits is not replaced before the next
@@ -23,12 +21,10 @@ otherwise: it was not executed. A command that was sent fails with UnknownOutcom
 """
 
 import asyncio
-import logging
 import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -39,6 +35,7 @@ from paxos_rsm.client.endpoints import EndpointRing
 from paxos_rsm.client.failures import MAY_SUCCEED_LATER, code_name, error_of, number_of
 from paxos_rsm.client.patience import Lookout, Patience
 from paxos_rsm.client.reads import PROBE_ID, Answer, Query, Reads
+from paxos_rsm.client.stream import WRONG_FOR_EVER, LostError, ServerStream
 from paxos_rsm.client.window import Command, Window
 from paxos_rsm.client.wire import read_message
 from paxos_rsm.errors import (
@@ -51,29 +48,10 @@ from paxos_rsm.errors import (
     UnknownOutcome,
 )
 
-__all__ = ["CHANNEL_OPTIONS", "Session", "SessionSettings"]
-
-METHOD = "/paxos_rsm.v1.Session/Stream"
-
-CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
-    # Each attempt starts afresh: another client's failure to connect, in the same process, is none of ours.
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-    ("grpc.enable_retries", 0),
-    ("grpc.enable_http_proxy", 0),
-    # A range may be larger than gRPC's 4 MB; its size is the caller's choice.
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-)
+__all__ = ["Session", "SessionSettings"]
 
 FRAME_BYTES_MAX = 1024 * 1024
 """Where the server does not say what it takes."""
-
-OPERATIONS_END_S = 0.1
-"""A call that is cancelled ends its reads and writes by itself, at once, if it was connected. They are waited for
-rather than abandoned: gRPC delivers the end of each to the loop that began it, and complains, in whichever loop of
-the process is next, where that one has been closed meanwhile."""
 
 ALARM_STEP_S = 0.01
 REFUSED_PAUSE_S = 0.01
@@ -82,13 +60,6 @@ REFUSED_PAUSE_S_MAX = 1.0
 UNAVAILABLE = number_of(grpc.StatusCode.UNAVAILABLE)
 FAILED_PRECONDITION = number_of(grpc.StatusCode.FAILED_PRECONDITION)
 RESOURCE_EXHAUSTED = number_of(grpc.StatusCode.RESOURCE_EXHAUSTED)
-
-WRONG_FOR_EVER = (FAILED_PRECONDITION, number_of(grpc.StatusCode.INVALID_ARGUMENT))
-"""A stream that ends with one of these would end so again: another cluster, or settings that it does not take."""
-
-_Call: TypeAlias = "grpc.aio.StreamStreamCall[bytes, bytes]"
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,28 +78,21 @@ class SessionSettings:
     rng: random.Random = field(default_factory=random.Random)
 
 
-class _LostError(Exception):
-    """The stream is of no more use; the text says why."""
-
-
-class Session:
+class Session(ServerStream):
     """Carries commands and queries to whichever server can be reached. Belongs to one event loop."""
 
+    METHOD = "/paxos_rsm.v1.Session/Stream"
+    TASKS = "paxos_rsm client"
+
     def __init__(self, endpoints: Sequence[str], settings: SessionSettings) -> None:
+        super().__init__(EndpointRing(endpoints, settings.rng))
         self._settings = settings
         self._rng = settings.rng
-        self._ring = EndpointRing(endpoints, settings.rng)
         self._window = Window(in_flight_max=settings.in_flight_max)
         self._reads = Reads(in_flight_max=settings.in_flight_max)
         self._cluster_id = settings.cluster_id
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._runner: asyncio.Task[None] | None = None
-        self._closed = False
-        self._closing = asyncio.Event()
         # Of the stream of now.
-        self._call: _Call | None = None
-        self._waker: asyncio.Future[None] | None = None
-        self._loss = ""
         self._open_sent = False
         self._opened = False
         self._heard = False
@@ -143,7 +107,6 @@ class Session:
         self._refusal = ""
         self._lookout = Lookout(settings.patience)
         self._next_look: asyncio.TimerHandle | None = None
-        self._last_loss = ""
         self._when_connected: Callable[[], None] = lambda: None
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
@@ -166,7 +129,7 @@ class Session:
 
     def use_endpoints(self, endpoints: Sequence[str]) -> None:
         """From now on these are the servers; a stream that works goes on."""
-        self._ring.replace(endpoints)
+        self.ring.replace(endpoints)
 
     # ---- what callers do ---------------------------------------------------------------------------------
 
@@ -202,11 +165,7 @@ class Session:
         if self._heard:
             self._wake()  # the writer takes leave when it has nothing else to say, and the server ends the stream
             await asyncio.wait([runner], timeout=self._settings.close_s)
-        self._closing.set()
-        self._drop("the client was closed")
-        await asyncio.wait([runner], timeout=10 * OPERATIONS_END_S)
-        runner.cancel()
-        await asyncio.wait([runner])
+        await self._end(runner)
 
     def _fail_all(self) -> None:
         def never_sent() -> Unavailable:
@@ -237,15 +196,6 @@ class Session:
             raise Unavailable("not executed: this client is closed; make a new one")
         return loop
 
-    def _wake(self) -> None:
-        waker = self._waker
-        if waker is not None:
-            self._waker = None
-            if not waker.done():
-                waker.set_result(None)
-        elif self._runner is None and self._loop is not None:
-            self._runner = self._loop.create_task(self._run(), name="paxos_rsm client")
-
     # ---- deadlines ---------------------------------------------------------------------------------------
 
     def _set_alarm(self, at: float) -> None:
@@ -259,7 +209,7 @@ class Session:
         """Deadlines have passed, or had when the alarm was set: what was answered since needs none any more."""
         now = asyncio.get_running_loop().time()
         self._alarm, self._alarm_at = None, math.inf
-        situation = f". Last loss: {self._last_loss}" if self._ring.failures and self._last_loss else ""
+        situation = f". Last loss: {self.trouble}" if self.trouble else ""
         earliest = min(
             self._window.expire(now, self._too_late, situation), self._reads.expire(now, self._too_late)
         )
@@ -273,86 +223,28 @@ class Session:
             return ResourceExhausted(
                 f"not executed: the servers had too much to do until the deadline: {self._refusal}; retry later"
             )
-        if self._ring.failures and self._last_loss:
+        if self.trouble:
             return Unavailable(
-                f"not executed: no server was of use before the deadline; the last one tried: {self._last_loss}"
+                f"not executed: no server was of use before the deadline; the last one tried: {self.trouble}"
             )
         heard = "has not answered in time" if self._heard else "could not be reached in time"
-        return DeadlineExceeded(f"not executed: {self._ring.current} {heard}; retry, or give it more time")
+        return DeadlineExceeded(f"not executed: {self.ring.current} {heard}; retry, or give it more time")
 
-    # ---- the runner --------------------------------------------------------------------------------------
+    # ---- the stream --------------------------------------------------------------------------------------
 
-    async def _run(self) -> None:
-        """One stream after the other, as long as somebody waits."""
-        try:
-            while not self._closed and (self._window.has_callers or self._reads.has_callers):
-                endpoint = self._ring.current
-                try:
-                    await self._serve(endpoint)
-                    reason = "the server ended the stream"
-                except _LostError as lost:
-                    reason = str(lost)
-                except grpc.aio.AioRpcError as error:
-                    reason = f"{error.code().name}: {error.details()}"
-                except Exception as error:
-                    log.exception("the client met a bug while it worked with %s", endpoint)
-                    reason = f"{type(error).__name__}: {error}"
-                self._last_loss = f"{endpoint}: {reason}"
-                pause = self._ring.failed()
-                if not self._closed:
-                    log.info("left %s: %s; next is %s", endpoint, reason, self._ring.current)
-                    await self._pause(pause)
-        finally:
-            self._runner = None
+    @property
+    def _is_wanted(self) -> bool:
+        return self._window.has_callers or self._reads.has_callers
 
-    async def _pause(self, pause_s: float) -> None:
-        try:
-            async with asyncio.timeout(pause_s):
-                await self._closing.wait()
-        except TimeoutError:
-            pass
-
-    async def _serve(self, endpoint: str) -> None:
-        """Works with one server until the stream is lost."""
-        loop = asyncio.get_running_loop()
-        channel = grpc.aio.insecure_channel(endpoint, options=CHANNEL_OPTIONS)
-        forks.opened(channel)
-        call: _Call = channel.stream_stream(METHOD)()
-        self._call, self._loss = call, ""
+    def _begin(self) -> None:
         self._open_sent = self._opened = self._heard = False
         self._probe_due = True  # first of all: is there anybody?
         self._lookout.connecting()
-        writer = loop.create_task(self._write(call), name="paxos_rsm client writer")
-        try:
-            while True:
-                data = await call.read()
-                if not isinstance(data, bytes):
-                    return  # the end
-                if not self._heard:
-                    self._heard = True
-                    self._when_connected()
-                self._lookout.heard(loop.time())
-                self._take(data)
-        except asyncio.CancelledError:
-            # Either this task is cancelled, or the call was, by _drop.
-            task = asyncio.current_task()
-            if not self._loss or (task is not None and task.cancelling()):
-                raise
-            raise _LostError(self._loss) from None
-        finally:
-            self._call = None  # from here on the writer takes nothing more
-            call.cancel()
-            if self._waker is None:
-                await asyncio.wait([writer], timeout=OPERATIONS_END_S)
-            writer.cancel()
-            await asyncio.wait([writer])
-            # Only now is it certain what was written.
-            self._stream_lost()
-            await channel.close()
-            forks.closed(channel)
+
+    def _refused_by(self, endpoint: str, code: int, details: str) -> None:
+        pass  # this service says what is wrong in messages; whatever ended the stream may be over at the next try
 
     def _stream_lost(self) -> None:
-        self._waker = None
         self._probe_due = False
         self._heard = False
         self._window.stream_lost()
@@ -366,39 +258,18 @@ class Session:
             self._next_look.cancel()
             self._next_look = None
 
-    def _drop(self, reason: str) -> None:
-        """Gives the stream up from outside the runner."""
-        if self._call is not None and not self._loss:
-            self._loss = reason
-            self._call.cancel()
-
-    # ---- the writer --------------------------------------------------------------------------------------
-
-    async def _write(self, call: _Call) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            while self._call is call:
-                message = self._next_message()
-                if message is not None:
-                    if self._next_look is None:
-                        # Something is owed from now on, and nothing was before.
-                        self._next_look = loop.call_at(self._lookout.start(loop.time()), self._look)
-                    await call.write(message)
-                elif self._closed:
-                    await call.write(pb.ClientMessage(close=pb.Close()).SerializeToString())
-                    await call.done_writing()
-                    return
-                else:
-                    self._waker = waker = loop.create_future()
-                    await waker
-        except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
-            pass  # the stream is gone, which the runner is told too
-        except Exception as error:
-            log.exception("the client met a bug while it wrote")
-            self._drop(f"{type(error).__name__}: {error}")
-
     def _next_message(self) -> bytes | None:
-        """What to write next; None where there is nothing, or nothing that may be written now."""
+        message = self._next_of_any()
+        if message is not None and self._next_look is None:
+            # Something is owed from now on, and nothing was before.
+            loop = asyncio.get_running_loop()
+            self._next_look = loop.call_at(self._lookout.start(loop.time()), self._look)
+        return message
+
+    def _last_message(self) -> bytes | None:
+        return pb.ClientMessage(close=pb.Close()).SerializeToString() if self._closed else None
+
+    def _next_of_any(self) -> bytes | None:
         if self._probe_due:
             self._probe_due = False
             return read_message(PROBE_ID, True, self._cluster_id, [])
@@ -450,16 +321,19 @@ class Session:
         self._lookout.progressed()
         self._refusals = 0
         self._refusal = ""
-        self._ring.succeeded()
+        self.ring.succeeded()
 
     # ---- from the server ---------------------------------------------------------------------------------
 
     def _take(self, data: bytes) -> None:
-        """Takes one message in. Raises _LostError where the stream is of no more use."""
+        if not self._heard:
+            self._heard = True
+            self._when_connected()
+        self._lookout.heard(asyncio.get_running_loop().time())
         try:
             message = pb.ServerMessage.FromString(data)
         except DecodeError:
-            raise _LostError(
+            raise LostError(
                 f"it sent {len(data)} bytes that are no message: it is no paxos_rsm server"
             ) from None
         match message.WhichOneof("message"):
@@ -476,7 +350,7 @@ class Session:
             case "failure":
                 self._take_failure(message.failure)
             case _:
-                raise _LostError("it sent a message of a kind that this version does not know")
+                raise LostError("it sent a message of a kind that this version does not know")
 
     def _take_opened(self, opened: pb.Opened) -> None:
         self._check_cluster(opened.cluster_id)
@@ -486,7 +360,7 @@ class Session:
         except UnknownOutcome as error:
             said = str(error)
             self._window.session_lost(lambda: UnknownOutcome(said))
-            raise _LostError(said) from None
+            raise LostError(said) from None
         self._reads.request_bytes_max = frame_bytes_max
         self._opened = True
         self._lookout.opened()
@@ -503,7 +377,7 @@ class Session:
             not self._reads.answered(answer.id, answer.results, answer.applied_slot, answer.leader_age_ms)
             and answer.id in self._reads.asked
         ):
-            raise _LostError(f"it answered {len(answer.results)} queries where another number was asked")
+            raise LostError(f"it answered {len(answer.results)} queries where another number was asked")
         self._progressed()
         self._wake()
 
@@ -514,7 +388,7 @@ class Session:
             self._refuse_endpoint(failure.message)
         elif failure.code == UNAVAILABLE:
             self._reads.ask_again(read_id)
-            raise _LostError(f"UNAVAILABLE: {failure.message}")
+            raise LostError(f"UNAVAILABLE: {failure.message}")
         elif failure.code in MAY_SUCCEED_LATER:
             self._reads.ask_again(read_id)
             self._reads_held = True
@@ -534,14 +408,14 @@ class Session:
                     f"({failure.message})"
                 )
             )
-            raise _LostError(said)
+            raise LostError(said)
         if not failure.first_seq:
             if failure.code in WRONG_FOR_EVER:
                 self._refuse_endpoint(failure.message)
-            raise _LostError(said)
+            raise LostError(said)
         if not failure.not_executed:
             # Nobody knows; whoever has it in the log will answer it when it is sent again.
-            raise _LostError(said)
+            raise LostError(said)
         later = failure.code in MAY_SUCCEED_LATER
         error = None if later else error_of(failure.code, f"not executed: {failure.message}")
         if not self._window.refused(failure.first_seq, error):
@@ -551,7 +425,7 @@ class Session:
                     f"{failure.message}. Only reading the state can tell"
                 )
             )
-            raise _LostError(said)
+            raise LostError(said)
         if failure.code == UNAVAILABLE:
             self._leave = said
         if not self._frames_held:
@@ -565,13 +439,13 @@ class Session:
 
     def _refuse_endpoint(self, reason: str) -> None:
         """This server will never do; once that is so of all of them, there is nothing to wait for."""
-        said = self._ring.refused(reason)
+        said = self.ring.refused(reason)
         if said is not None:
             self._window.fail_pending(
                 lambda: InvalidArgument(f"not executed: no server accepts this client: {said}")
             )
             self._reads.fail_all(lambda: InvalidArgument(f"no server accepts this client: {said}"))
-        raise _LostError(reason)
+        raise LostError(reason)
 
     # ---- pauses that the server asked for ------------------------------------------------------------------
 

@@ -6,8 +6,7 @@
        ^                                                      | server
        +------ their buffers <------------------- runner -----+
 
-As with session.py there are a runner, which connects, reads, and goes elsewhere after a loss, and a writer; and they
-exist only while there is something to watch. A client without watches has neither.
+Its two tasks (stream.py) exist only while there is something to watch. A client without watches has neither.
 
 **A server that is of no use is left within seconds.** One that says nothing is asked how far it has come (a progress
 request, whose answer also moves the places of watches that see no events, so that a compaction does not overtake them);
@@ -22,12 +21,10 @@ whose place has been compacted (Compacted), and one that a server refuses from t
 """
 
 import asyncio
-import logging
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -37,13 +34,11 @@ from paxos_rsm.client import forks
 from paxos_rsm.client.endpoints import EndpointRing
 from paxos_rsm.client.failures import COMPACTED, number_of
 from paxos_rsm.client.patience import Lookout, Patience
-from paxos_rsm.client.session import CHANNEL_OPTIONS, OPERATIONS_END_S, WRONG_FOR_EVER
+from paxos_rsm.client.stream import WRONG_FOR_EVER, LostError, ServerStream
 from paxos_rsm.client.subscription import Subscription
 from paxos_rsm.errors import ClientError, Compacted, InvalidArgument, ResourceExhausted, Unavailable
 
 __all__ = ["WatchSettings", "WatchStream"]
-
-METHOD = "/paxos_rsm.v1.Watch/Watch"
 
 NO_WATCH = -1
 """In place of a watch's number: the answer speaks of all watches of the stream, or of one that was never made."""
@@ -53,10 +48,6 @@ CANCELLED_MAX = 5
 
 UNIMPLEMENTED = number_of(grpc.StatusCode.UNIMPLEMENTED)
 REFUSED = (*WRONG_FOR_EVER, UNIMPLEMENTED)
-
-_Call: TypeAlias = "grpc.aio.StreamStreamCall[bytes, bytes]"
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,32 +64,26 @@ class WatchSettings:
     rng: random.Random = field(default_factory=random.Random)
 
 
-class _LostError(Exception):
-    """The stream is of no more use; the text says why."""
-
-
-class WatchStream:
+class WatchStream(ServerStream):
     """Carries watches to whichever server can be reached. Belongs to one event loop.
 
     ``of_another_cluster`` says why a server with that cluster id is of no use, or nothing.
     """
 
+    METHOD = "/paxos_rsm.v1.Watch/Watch"
+    METADATA = (("hasleader", "true"),)
+    """etcd's own word for: end the stream where you have no leader."""
+    TASKS = "paxos_rsm client watches"
+
     def __init__(
         self, endpoints: Sequence[str], settings: WatchSettings, of_another_cluster: Callable[[int], str]
     ) -> None:
-        self.ring = EndpointRing(endpoints, settings.rng)
+        super().__init__(EndpointRing(endpoints, settings.rng))
         self._settings = settings
         self._of_another_cluster = of_another_cluster
         self._watches: dict[Subscription, None] = {}
-        self._runner: asyncio.Task[None] | None = None
-        self._closed = False
-        self._closing = asyncio.Event()
-        self._last_loss = ""
         # Of the stream of now.
-        self._call: _Call | None = None
-        self._loss = ""
         self._outbox: deque[bytes] = deque()
-        self._waker: asyncio.Future[None] | None = None
         self._by_id: dict[int, Subscription] = {}
         self._uncreated: deque[int] = deque()
         self._next_id = 1
@@ -121,8 +106,7 @@ class WatchStream:
             self._linger = None
             self._start_looking()
         if self._runner is None:
-            loop = asyncio.get_running_loop()
-            self._runner = loop.create_task(self._run(), name="paxos_rsm client watches")
+            self._wake()
         elif self._call is not None:
             self._create(watch)
 
@@ -143,24 +127,14 @@ class WatchStream:
             watch.paused = False
             self._create(watch)
 
-    @property
-    def trouble(self) -> str:
-        """Why no server is of use right now; empty where one is, or none has been tried."""
-        return self._last_loss if self.ring.failures else ""
-
     async def close(self) -> None:
         """Ends every watch."""
         self._closed = True
-        self._closing.set()
         for watch in list(self._watches):
             watch.end(Unavailable("the client was closed"))
         self._watches.clear()
-        self._drop("the client was closed")
-        runner = self._runner
-        if runner is not None:
-            await asyncio.wait([runner], timeout=10 * OPERATIONS_END_S)
-            runner.cancel()
-            await asyncio.wait([runner])
+        if self._runner is not None:
+            await self._end(self._runner)
 
     def _create(self, watch: Subscription) -> None:
         if self._call is not None and not watch.watch_id and not watch.paused and not watch.ended:
@@ -179,97 +153,44 @@ class WatchStream:
     def _send(self, message: bytes) -> None:
         if self._call is not None:
             self._outbox.append(message)
-            waker, self._waker = self._waker, None
-            if waker is not None and not waker.done():
-                waker.set_result(None)
+            self._wake()
 
     def _fail(self, watch: Subscription, error: ClientError) -> None:
         self._watches.pop(watch, None)
         watch.end(error)
 
-    # ---- the runner --------------------------------------------------------------------------------------
+    # ---- the stream --------------------------------------------------------------------------------------
 
-    async def _run(self) -> None:
-        """One stream after the other, as long as there is something to watch."""
-        try:
-            while self._watches and not self._closed:
-                endpoint = self.ring.current
-                try:
-                    await self._serve(endpoint)
-                    reason = "the server ended the stream"
-                except _LostError as lost:
-                    reason = str(lost)
-                except grpc.aio.AioRpcError as error:
-                    reason = f"{error.code().name}: {error.details()}"
-                    if number_of(error.code()) in REFUSED:
-                        self._refused(endpoint, number_of(error.code()), error.details() or "")
-                except Exception as error:
-                    log.exception("the client met a bug while it watched at %s", endpoint)
-                    reason = f"{type(error).__name__}: {error}"
-                if self._watches and not self._closed:
-                    self._last_loss = f"{endpoint}: {reason}"
-                    pause_s = self.ring.failed()
-                    log.info("left %s with its watches: %s; next is %s", endpoint, reason, self.ring.current)
-                    await self._pause(pause_s)
-        finally:
-            self._runner = None
+    @property
+    def _is_wanted(self) -> bool:
+        return bool(self._watches)
 
-    async def _pause(self, pause_s: float) -> None:
-        try:
-            async with asyncio.timeout(pause_s):
-                await self._closing.wait()
-        except TimeoutError:
-            pass
+    @property
+    def _is_missed(self) -> bool:
+        return bool(self._watches) and not self._closed
+
+    def _begin(self) -> None:
+        self._lookout.connecting()
+        self._start_looking()
+        for watch in self._watches:
+            self._create(watch)
+
+    def _next_message(self) -> bytes | None:
+        return self._outbox.popleft() if self._outbox else None
+
+    def _refused_by(self, endpoint: str, code: int, details: str) -> None:
+        if code in REFUSED:
+            self._refused(endpoint, code, details)
 
     def _refused(self, endpoint: str, code: int, details: str) -> None:
         """This server will never do; once that is so of all of them, no watch has anything to wait for."""
-        reason = f"it offers no {METHOD}: {details}" if code == UNIMPLEMENTED else details
+        reason = f"it offers no {self.METHOD}: {details}" if code == UNIMPLEMENTED else details
         said = self.ring.refused(reason)
         if said is not None:
             for watch in list(self._watches):
                 self._fail(watch, InvalidArgument(f"no server serves watches to this client: {said}"))
 
-    async def _serve(self, endpoint: str) -> None:
-        """Watches at one server until the stream is lost."""
-        loop = asyncio.get_running_loop()
-        channel = grpc.aio.insecure_channel(endpoint, options=CHANNEL_OPTIONS)
-        forks.opened(channel)
-        # etcd's own word for: end the stream where you have no leader.
-        call: _Call = channel.stream_stream(METHOD)(metadata=(("hasleader", "true"),))
-        self._call, self._loss = call, ""
-        self._lookout.connecting()
-        self._start_looking()
-        for watch in self._watches:
-            self._create(watch)
-        writer = loop.create_task(self._write(call), name="paxos_rsm client watch writer")
-        try:
-            while True:
-                data = await call.read()
-                if not isinstance(data, bytes):
-                    return  # the end
-                self._lookout.heard(loop.time())
-                self._take(data)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if not self._loss or (task is not None and task.cancelling()):
-                raise
-            raise _LostError(self._loss) from None
-        finally:
-            self._call = None
-            call.cancel()
-            await self._end_writer(writer)
-            self._stream_lost()
-            await channel.close()
-            forks.closed(channel)
-
-    async def _end_writer(self, writer: "asyncio.Task[None]") -> None:
-        if self._waker is None:
-            await asyncio.wait([writer], timeout=OPERATIONS_END_S)
-        writer.cancel()
-        await asyncio.wait([writer])
-
     def _stream_lost(self) -> None:
-        self._waker = None
         self._outbox.clear()
         self._by_id.clear()
         self._uncreated.clear()
@@ -282,24 +203,6 @@ class WatchStream:
             self._linger = None
         for watch in self._watches:
             watch.lost()
-
-    def _drop(self, reason: str) -> None:
-        """Gives the stream up from outside the runner."""
-        if self._call is not None and not self._loss:
-            self._loss = reason
-            self._call.cancel()
-
-    async def _write(self, call: _Call) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            while self._call is call:
-                if self._outbox:
-                    await call.write(self._outbox.popleft())
-                else:
-                    self._waker = waker = loop.create_future()
-                    await waker
-        except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
-            pass  # the stream is gone, which the runner is told too
 
     # ---- is the server of use? ---------------------------------------------------------------------------
 
@@ -330,17 +233,17 @@ class WatchStream:
     # ---- from the server ---------------------------------------------------------------------------------
 
     def _take(self, data: bytes) -> None:
-        """Takes one answer in. Raises _LostError where the stream is of no more use."""
+        self._lookout.heard(asyncio.get_running_loop().time())
         try:
             answer = pb.WatchResponse.FromString(data)
         except DecodeError:
-            raise _LostError(
+            raise LostError(
                 f"it sent {len(data)} bytes that are no answer to a watch: it is no paxos_rsm server"
             ) from None
         reason = self._of_another_cluster(answer.header.cluster_id)
         if reason:
             self._refused(self.ring.current, 0, reason)
-            raise _LostError(reason)
+            raise LostError(reason)
         self._probe_sent = False
         self._lookout.progressed()
         self.ring.succeeded()

@@ -11,7 +11,8 @@ from google.protobuf.message import Message as PbMessage
 from paxos_rsm._proto import admin_pb2, kv_pb2, session_pb2
 from paxos_rsm.client import commands, members, txn
 from paxos_rsm.client.reads import Answer
-from paxos_rsm.client.session import Session, SessionSettings, _LostError
+from paxos_rsm.client.session import Session, SessionSettings
+from paxos_rsm.client.stream import LostError
 from paxos_rsm.codec import kv as codec
 from paxos_rsm.codec.frames import FrameCodec, decode_frame, encode_frame, register_frame
 from paxos_rsm.errors import ClientError, InvalidArgument
@@ -353,7 +354,7 @@ TARGETS = (
         ("client.session:Session._take",),
         _make_server_message,
         _take_server_message,
-        (_LostError,),
+        (LostError,),
     ),
     Target("client-status", ("client.members:_ask_one",), _make_status, _decode_status),
 )

@@ -13,8 +13,9 @@ from paxos_rsm._proto import cluster_pb2, kv_pb2, lease_pb2, watch_pb2
 from paxos_rsm.client.calls import Calls
 from paxos_rsm.client.leases import list_leases, time_to_live
 from paxos_rsm.client.members import list_members
+from paxos_rsm.client.stream import LostError
 from paxos_rsm.client.subscription import Subscription
-from paxos_rsm.client.watch_stream import WatchSettings, WatchStream, _LostError
+from paxos_rsm.client.watch_stream import WatchSettings, WatchStream
 from paxos_rsm.errors import ClientError
 from paxos_rsm.server.gateway_calls import _from_json, _to_json
 from paxos_rsm.server.rpc import StatusError
@@ -186,7 +187,7 @@ TARGETS = (
         ("client.watch_stream:WatchStream._take",),
         _make_watch_answer,
         _take_watch_answer,
-        (_LostError,),
+        (LostError,),
     ),
     Target(
         "client-lists",

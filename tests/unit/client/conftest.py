@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from paxos_rsm.client import session as session_module
-from paxos_rsm.client import watch_stream as watch_stream_module
+from paxos_rsm.client import stream as stream_module
 from paxos_rsm.client.patience import Patience
 from paxos_rsm.client.session import Session, SessionSettings
 from tests.unit.client.calls import LONG_S, Caller, Connect
@@ -32,8 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 async def cluster(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeCluster]:
     """A cluster; at the end, that its clients kept to the rules."""
     # On a busy machine gRPC takes longer to end an operation. One that is abandoned is complained of in a later test.
-    for module in (session_module, watch_stream_module):
-        monkeypatch.setattr(module, "OPERATIONS_END_S", LONG_S)
+    monkeypatch.setattr(stream_module, "OPERATIONS_END_S", LONG_S)
     loop = asyncio.get_running_loop()
     unread: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: unread.append(context))
@@ -83,7 +81,7 @@ async def connect(cluster: FakeCluster) -> AsyncIterator[Connect]:
             **({"patience": Patience(connect_s=LONG_S, silent_s=LONG_S, stuck_s=LONG_S)} | settings)
         )
         session = Session([server.endpoint for server in servers], chosen)
-        session._ring._order = [server.endpoint for server in servers]
+        session.ring._order = [server.endpoint for server in servers]
         opened.append(session)
         return Caller(session)
 
