@@ -10,8 +10,8 @@ then asks for a change takes care that this stays so, and so does the leader (``
 asked for before, and is made after, can leave too few all the same. Such a cluster is *stranded*: nothing that it does
 may be wrong, and nobody can bring it back to life (:meth:`Losses.stranded`).
 
-A state *goes wrong* (marks.py) at one server at a time, where the others are a majority and have lost nothing: more
-than that nobody could tell from one another.
+A state *goes wrong* (marks.py) at one server at a time, where there are three voters or more and none of them has lost
+anything: more than that nobody could tell from one another.
 """
 
 from collections.abc import Mapping
@@ -119,7 +119,9 @@ class Losses:
 
     def _can_be_made(self, configuration: Configuration, change: Change) -> bool:
         """Whether a careful operator asks for this: those who are left have a quorum, and the state, among them."""
-        if isinstance(change, AddMember) or not any(s.spoilt or s.rotten for s in self._servers.values()):
+        if isinstance(change, AddMember) or not any(
+            each.spoilt or each.rotten or each.suspect for each in self._servers.values()
+        ):
             return True
         nodes = configuration.nodes
         if isinstance(change, RemoveMember):
@@ -128,6 +130,8 @@ class Losses:
             if gone is None or (not server.spoilt and not self._state_lives_without(server)):
                 return False
             nodes = nodes - {gone.incarnation}
+            if len(nodes) < 3 and any(each.suspect for each in self._servers.values()):
+                return False
         return _has_quorum(nodes, configuration, self._nodes(self._sound()))
 
     def _sound(self) -> list[SimServer]:
@@ -248,15 +252,11 @@ class Losses:
     def _diverge(self) -> bool:
         """A bit of a server's memory turns over: its state is not that of the others from now on."""
         server = self._someone()
-        voters = self._world.servers
-        if server is None or not server.formed or self._world.changes or not server.can_go_wrong:
+        named = self._oracle.configuration
+        if server is None or named is None or server.node not in named.everybody or not server.can_go_wrong:
             return False
-        others = [
-            other
-            for other in self._servers.values()
-            if other is not server and not (other.spoilt or other.rotten or other.suspect)
-        ]
-        if 2 * len(others) <= voters or len(others) < voters - 1 or not self._state_lives_without(server):
+        right = {s.node for s in self._servers.values() if not (s.spoilt or s.rotten or s.suspect)}
+        if len(named.nodes) < 3 or not named.nodes <= right or not self._state_lives_without(server):
             return False
         server.go_wrong(self._random.getrandbits(31) | 1)
         return True

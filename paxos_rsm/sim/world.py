@@ -266,7 +266,7 @@ class World:
         restored = rnd.random() < (0.4 if self.changes else 0.15)
         diverge = min(0.3, rnd.choice(FAULTS["diverge"]) * storm)
         replica = self.replica
-        if self.changes or self.servers < 3:
+        if self.servers < 3:
             diverge = 0.0  # nobody could tell who is right
         if diverge:
             replica = replace(replica, compare_ticks=rnd.choice((3, 8, 20)))
