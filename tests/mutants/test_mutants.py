@@ -73,7 +73,7 @@ except DoesNotApply as error:
 def test_a_few_are_found_in_no_time(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """A slice of `make mutants`: one of the protocol, one of the disk, one of the sessions, and the control."""
     report = tmp_path / "report.md"
-    names = ["phase-2-majority-minus-one", "last-record-not-replayed", "result-of-another-command"]
+    names = ["phase-2-majority-minus-one", "vote-not-synced", "result-of-another-command"]
     only = [word for name in names for word in ("--only", name)]
     assert main([*only, "--limit", "200", "--report", str(report)]) == 0, capfd.readouterr().out
     told = capfd.readouterr().out
