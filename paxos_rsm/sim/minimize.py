@@ -32,6 +32,7 @@ QUIET: Mapping[str, Any] = {
     "streams_carry": False,
     "clients": 1,
     "calm": 0.0,
+    "restored": False,
 }
 """What each part of a world is where it disturbs nothing."""
 
