@@ -7,6 +7,7 @@ server, and the same that a client was given. Digests of the whole state are com
 so.
 """
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -224,6 +225,8 @@ class Watched:
 
     def snapshot(self) -> Iterable[bytes]:
         slices = self._machine.snapshot()
+        if inspect.isgeneratorfunction(self._machine.snapshot):
+            slices = list(slices)  # as SessionMachine does, which cannot see it through this
         return slices if self.marks is None else self.marks.before(slices)
 
     def restore(self, chunks: Iterable[bytes]) -> None:

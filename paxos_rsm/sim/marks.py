@@ -49,7 +49,9 @@ class Marks:
         while len(head) < _PACKED.size:
             head += next(left)
         self.beginning, self.flaw = _PACKED.unpack_from(head)
-        return chain([head[_PACKED.size :]], left)
+        rest = head[_PACKED.size :]
+        # A machine gets the slices back that it gave, and no other.
+        return chain([rest], left) if rest else left
 
 
 class Flaws:

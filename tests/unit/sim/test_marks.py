@@ -1,5 +1,7 @@
 """What a simulated state has in it beside the state, and who judges whom."""
 
+from collections.abc import Iterable, Iterator
+
 import pytest
 
 from paxos_rsm.codec.kv import encode_command
@@ -25,6 +27,10 @@ class TestMarks:
         rest = other.out_of(data[at : at + cut] for at in range(0, len(data), cut))
         assert b"".join(rest) == b"state!"
         assert (other.beginning, other.flaw) == (7, 5)
+
+    def test_a_machine_gets_back_the_slices_that_it_gave(self) -> None:
+        given = [b"one", b"", b"two"]
+        assert list(Marks().out_of(Marks(1).before(given))) == given
 
     def test_what_a_snapshot_holds_on_to_is_let_go(self) -> None:
         class Slices(list[bytes]):
@@ -99,3 +105,29 @@ class TestJudging:
         flaws.note(3, 5)
         assert flaws.have_spread(VOTERS)
         flaws.judged(1, found(Verdict.MINORITY, 2, 3), VOTERS)
+
+
+def test_a_snapshot_that_is_a_generator_is_of_the_moment_it_was_asked_for() -> None:
+    class Counting:
+        count = 0
+
+        def apply(self, command: bytes, at: Position) -> bytes:
+            self.count += 1
+            return b""
+
+        def query(self, request: bytes) -> bytes:
+            return b""
+
+        def snapshot(self) -> Iterator[bytes]:
+            yield b"%d" % self.count
+
+        def restore(self, chunks: Iterable[bytes]) -> None:
+            self.count = int(b"".join(chunks))
+
+        def digest(self) -> bytes:
+            return b"%d" % self.count
+
+    machine = Counting()
+    view = Watched(1, machine, Executions(KvWorkload())).snapshot()
+    machine.apply(b"", Position(1, 0))
+    assert list(view) == [b"0"]

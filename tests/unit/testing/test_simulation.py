@@ -156,7 +156,7 @@ def test_what_the_replicas_show_and_no_other_machine_is_told_with_their_names() 
         """The second machine of the cluster is another; two are made before it, to be looked at."""
         return broken.SnapshotLosesState() if next(made) == 4 else broken.Right()
 
-    calm = {"servers": 3, "crash": 0.0, "kill": 0.0, "blackout": 0.0}
+    calm = {"servers": 3, "crash": 0.0, "kill": 0.0, "blackout": 0.0, "restored": False}
     failed = failure(make, changes=calm)
     assert failed.check == "the simulation failed"
     assert re.search(r"\bn[123] got ", failed.told)
