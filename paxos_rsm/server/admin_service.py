@@ -129,6 +129,8 @@ class AdminService:
                 joined=name == identity.name,
             )
             for name, url in sorted(identity.initial_members.items())
+            # One that joins was not told the ids of the others, and takes none of them for another.
+            if identity.initial_member_ids[name]
         ]
 
 

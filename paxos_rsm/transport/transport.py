@@ -47,7 +47,13 @@ from paxos_rsm.transport.describe import Description, encode_description
 from paxos_rsm.transport.frames import Lane, Packed, pack
 from paxos_rsm.transport.handshake import LEVEL, LEVEL_OF, Hello, PeerBook, Reason, Refusal, check_hello
 from paxos_rsm.transport.log import RepeatLog
-from paxos_rsm.transport.lookout import ALONE_S, finds_nobody, has_not_formed
+from paxos_rsm.transport.lookout import (
+    ALONE_S,
+    finds_nobody,
+    has_not_formed,
+    is_not_called,
+    is_not_reached,
+)
 from paxos_rsm.transport.options import CHUNK_OVERHEAD_BYTES, TransportOptions, server_options
 from paxos_rsm.transport.peer_link import PeerLink
 from paxos_rsm.transport.peer_service import PeerService
@@ -137,6 +143,8 @@ class Transport:
         self._ending: set[asyncio.Task[None]] = set()
         self._met_at = 0.0
         """When somebody was up last."""
+        self._one_way_since: dict[NodeId, float] = {}
+        """Of those with whom there is but one of the two streams."""
         self._lookout: asyncio.TimerHandle | None = None
         self._service = PeerService(
             self._options,
@@ -329,6 +337,7 @@ class Transport:
         """Says who is missing, where nobody is up for long, or the cluster has not formed."""
         loop = asyncio.get_running_loop()
         self._lookout = loop.call_later(ALONE_S / 2, self._look_out)
+        self._look_for_one_way(loop.time())
         if loop.time() - self._met_at < ALONE_S or not self._links:
             return
         me = self._hello()
@@ -341,6 +350,23 @@ class Transport:
             text = finds_nobody(me.member, away) if away and not self._up else ""
         if text:
             self._log.say(logging.WARNING, "lookout", text)
+
+    def _look_for_one_way(self, now: float) -> None:
+        """Says with whom there has been but one of the two streams for long."""
+        one_way = {node: ways for node, ways in self._up.items() if len(ways) == 1 and node in self._told}
+        self._one_way_since = {node: self._one_way_since.get(node, now) for node in one_way}
+        for node, since in self._one_way_since.items():
+            member = self._told[node]
+            if now - since < ALONE_S or not self._book.allows(node):
+                continue
+            link = self._links.get(member.member_id)
+            if _Way.IN not in one_way[node]:
+                text = is_not_called(self._hello().member, member.name)
+            elif link is not None:
+                text = is_not_reached(member.name, link.url)
+            else:
+                continue
+            self._log.say(logging.WARNING, f"one way {member.member_id}", text)
 
     def _shown(self, link: PeerLink) -> str:
         member = self._configuration.by_member_id(link.member_id) if self._configuration is not None else None

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -98,6 +99,15 @@ async def test_without_a_leader_it_answers_all_the_same(stage: Stage) -> None:
     stage.replica.leader_age_ms = 9_000
     status = await stage.status()
     assert (status.leader, status.leader_age_ms) == ("", 9_000)
+
+
+async def test_one_that_joins_names_nobody_by_an_id_that_it_does_not_know() -> None:
+    joins = replace(IDENTITY, initial_member_ids={"n1": 0x31, "n2": 0})
+    service = AdminService(FakeReplica(), joins, revision=lambda: 1, digest=lambda: b"")
+    async with serving(service.handler()) as (_, channel):
+        stub: Any = admin_pb2_grpc.AdminStub(channel)
+        response = await stub.Status(pb.StatusRequest())
+    assert [each.name for each in response.members] == ["n1"]
 
 
 async def test_while_forming_it_names_whom_it_waits_for(stage: Stage) -> None:

@@ -1,6 +1,6 @@
 """The sentences of a server that finds nobody; when they are said is in test_transport."""
 
-from paxos_rsm.transport.lookout import SHOWN_MAX, finds_nobody, has_not_formed
+from paxos_rsm.transport.lookout import SHOWN_MAX, finds_nobody, has_not_formed, is_not_called, is_not_reached
 from tests.unit.transport.helpers import hello_of
 
 
@@ -16,3 +16,11 @@ def test_many_are_not_all_named() -> None:
     text = has_not_formed([f"http://h{i}:1" for i in range(SHOWN_MAX + 2)])
     assert f"http://h{SHOWN_MAX - 1}:1 and 2 more. Start" in text
     assert f"http://h{SHOWN_MAX}:1" not in text
+
+
+def test_one_stream_of_two() -> None:
+    assert "`paxos-rsm member update n2 --peer-urls URL`" in is_not_reached("n2", "http://h2:1")
+    me = hello_of(3, 23).member
+    assert "looks for this server at http://127.0.0.1:23. See that it listens there" in is_not_called(
+        me, "n1"
+    )

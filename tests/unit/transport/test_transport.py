@@ -155,6 +155,24 @@ async def test_who_is_alone_by_right_does_not_complain(
     assert caplog.text == ""
 
 
+async def test_two_with_one_stream_between_them_say_so_both(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One was added, and started without saying that it is to listen where it was said to be."""
+    monkeypatch.setattr(module, "ALONE_S", 0.05)
+    caplog.set_level(logging.WARNING)
+    here, deaf = (hello_of(number, port) for number, port in enumerate(free_ports(2), 1))
+    peers = [make_peer(here, [here, deaf]), make_peer(deaf, [here, deaf], listens=False)]
+    for peer in peers:
+        peer.transport.form(configuration_of(here, deaf))
+        await peer.transport.start()
+    at = deaf.member.peer_url
+    unreached = f"member 'n2' is connected to this server, and has not been reached at {at}"
+    uncalled = f"which reaches it: it looks for this server at {at}. See that it listens there"
+    await until(lambda: unreached in caplog.text and uncalled in caplog.text)
+    assert "no other member" not in caplog.text
+
+
 async def test_a_cluster_that_does_not_form_says_who_is_missing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
