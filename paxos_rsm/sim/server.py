@@ -134,7 +134,8 @@ class SimServer(Driver):
                 repair=True,
             )
             snapshot = sound_snapshot(directory.snapshots, directory.recovered.compacted_through)
-            self._watched = self._machine(directory.identity.incarnation)
+            self.node, self.boot_count = directory.identity.incarnation, directory.identity.boot_count
+            self._watched = self._machine(self.node)
             has_beginning = snapshot is not None or restore_initial(directory, self._watched)
         except PowerLost:
             self._lose_power()
@@ -142,8 +143,6 @@ class SimServer(Driver):
         except StorageError as error:
             self._cannot_start(error)
             return
-        self.node = directory.identity.incarnation
-        self.boot_count = directory.identity.boot_count
         base = Base(snapshot.slot, snapshot.changed_in, snapshot.configuration) if snapshot else None
         self._look_at_disk(directory, base)
         self._member = replace(self.introduction, incarnation=self.node, learner=False)
