@@ -62,11 +62,14 @@ class Lease:
     @property
     def is_valid(self) -> bool:
         """Whether reads that have arrived may be served at the watermark, as of the last reading of the clock."""
-        core = self._core
+        return self.is_valid_at(self._core.clock_us)
+
+    def is_valid_at(self, clock_us: int) -> bool:
+        """The same, were the clock to say so: wherever it is, nobody leads in a higher ballot."""
         return (
             self._configuration is not None
-            and self._configuration is core.configurations.current
-            and core.clock_us < self._until
+            and self._configuration is self._core.configurations.current
+            and clock_us < self._until
         )
 
     @property

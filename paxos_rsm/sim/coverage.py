@@ -28,11 +28,13 @@ MODULES = (
     "paxos_rsm.paxos.core",
     "paxos_rsm.paxos.election",
     "paxos_rsm.paxos.learner",
+    "paxos_rsm.paxos.leases",
     "paxos_rsm.paxos.log",
     "paxos_rsm.paxos.membership",
     "paxos_rsm.paxos.node",
     "paxos_rsm.paxos.proposer",
     "paxos_rsm.paxos.quorum",
+    "paxos_rsm.paxos.quorum_reads",
     "paxos_rsm.paxos.reads",
     "paxos_rsm.paxos.reconfiguration",
     "paxos_rsm.paxos.succession",
@@ -76,6 +78,7 @@ REQUIRED = (
     "removed and stopped",
     "reorder",
     "session expired",
+    "siege",
     "snapshot gone",
     "snapshot installed",
     "snapshot taken",
@@ -97,8 +100,6 @@ _SHORTCUT = "a shortcut to what the line after it would say"
 _RARELY_REBUILT = (
     "too rare to be asked of every campaign; tests/unit/replica (test_rebuilding, test_comparison) has it"
 )
-_LEASED = "no simulated server leases reads; the fuzz of the protocol does (tests/unit/paxos/fuzz.py)"
-_BY_QUORUM = "no simulated server reads by a quorum; the fuzz of the protocol does (tests/unit/paxos/fuzz.py)"
 _RECONCILED = "a data directory has brought log and snapshot together before a node is made of them"
 _HELD = "whoever installs a snapshot has been told to hold before, and stands no more"
 _HONEST = "every simulated server is honest, and so is every client"
@@ -114,14 +115,6 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "paxos.election.Election.quorum_age_ticks: for age, node in sorted(": _VIEW,
         "paxos.election.Election.quorum_age_ticks: if configuration is None:": _VIEW,
         "paxos.election.Election.quorum_age_ticks: if configuration.is_phase2_quorum(heard):": _VIEW,
-        "paxos.reads.Reads._conclude: "
-        "if waiting.configuration and waiting.configuration.is_phase2_quorum(waiting.holders):": _LEASED,
-        "paxos.reads.Reads.begin_round: for asker, read_id in arrived:": _LEASED,
-        "paxos.reads.Reads.confirmed: if message.held:": _LEASED,
-        "paxos.node.Node._read_request: if message.accepted:": _BY_QUORUM,
-        "paxos.node.Node.read: elif self.reads.quorum.are_on:": _BY_QUORUM,
-        "paxos.reads.Reads.answered: if self.quorum.answered(sender, message):": _BY_QUORUM,
-        "paxos.reads.Reads.ask_quorum": _BY_QUORUM,
         "paxos.views.NodeView.leader_age_ticks": _VIEW,
         "paxos.views.NodeView.leader_age_ticks: if self.proposer.leading:": _VIEW,
         "paxos.views.NodeView.role": _VIEW,
@@ -167,13 +160,10 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "replica.transfer.Transfer._ask: if fetch is None:": _DEFENCE,
         "storage.base.Recovered.is_empty": _VIEW,
         "storage.base.Recovered.lose: if slot <= self.compacted_through:": _RARE,
-        "paxos.acceptor.Acceptor.prepare: if message.ballot > self.promised and self.holds.bind(sender):": _LEASED,
         "paxos.log.SlotLog.is_decided: if slot <= self.decided_through:": _SHORTCUT,
         "paxos.node.Node._accept: if message.ballot.node != sender:": _HONEST,
         "paxos.node.Node._prepare: if message.ballot.node != sender:": _HONEST,
         "paxos.node.Node._refused: if configuration is None or sender not in configuration.everybody:": _DEFENCE,
-        "paxos.reads.Reads.begin_round: if self._rounds or not self.lease.is_old:": _LEASED,
-        "paxos.reads.Reads.begin_round: if self.lease.is_valid:": _LEASED,
         "paxos.views.NodeView.compacted_through": _VIEW,
         "paxos.views.NodeView.log": _VIEW,
         "paxos.node.Node.read: elif route is None:": _DEFENCE,
@@ -191,6 +181,7 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "replica.replica.Replica.snapshot_is_due: "
         "if transfer.newest < transfer.wanted_from <= self.machine.applied_slot:": _RARELY_SENT,
         "replica.transfer.Transfer._gone: if message.slot == fetch.slot:": _RARELY_SENT,
+        "replica.transfer.Transfer.chunk: if message.slot == fetch.slot and message.size != fetch.size:": _RARELY_SENT,
         "replica.transfer.Transfer.tick: if fetch.tries >= TRIES_MAX:": _RARELY_SENT,
         "replica.transfer.Transfer.tick: "
         "for node in [n for n, (_, at) in self._sent.items() if self._now - at > 20 * self._patience]:": _RARELY_SENT,

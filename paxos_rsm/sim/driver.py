@@ -13,10 +13,11 @@ from paxos_rsm.errors import DiskFull, LogIOError
 from paxos_rsm.paxos.membership import Base, Configuration
 from paxos_rsm.paxos.messages import Message
 from paxos_rsm.paxos.ready import WriteCompacted
-from paxos_rsm.paxos.types import NodeId, Slot
+from paxos_rsm.paxos.types import Ballot, NodeId, Slot
 from paxos_rsm.replica.comparison import Verdict
 from paxos_rsm.replica.replica import Effects
 from paxos_rsm.replica.snapshots import sound_snapshot
+from paxos_rsm.sim.clock import SimClock
 from paxos_rsm.sim.disk import SimDisk
 from paxos_rsm.sim.executions import Executions, Watched
 from paxos_rsm.sim.failure import Broken
@@ -56,6 +57,7 @@ class Driver(ServerView):
     sync_units: int
     armed: int | None
     book: PeerBook
+    clock: SimClock
     snapshots: SimSnapshots
     joins: bool
     _network: Network
@@ -71,6 +73,8 @@ class Driver(ServerView):
     _has_pending: bool
     _turn_due: bool
     _turns: int
+    _led: Ballot
+    """In which it was last seen to lead."""
 
     def crash(self) -> None:
         """The machine loses its power."""
@@ -269,7 +273,7 @@ class Driver(ServerView):
         replica = self.replica
         changed = False
         for _ in range(TURNS_MAX):
-            effects = replica.turn()
+            effects = replica.turn(self.clock.read_us())
             if effects:
                 changed = True
                 self._perform(effects)
@@ -281,10 +285,25 @@ class Driver(ServerView):
                 break
         else:
             raise Broken("liveness", f"n{self.number} does not come to rest in {TURNS_MAX} turns")
+        if replica.node.proposer.leading and replica.node.proposer.ballot != self._led:
+            self._led = replica.node.proposer.ballot
+            self._expect_no_lease()
         self._turns += 1
         if self._turns % CHECK_TURNS == 0:
             replica.node.check()
         return changed
+
+    def _expect_no_lease(self) -> None:
+        """It has come to lead: nobody whom it has replaced may be able to serve a read on a lease now (leases.py)."""
+        for peer in self._network.peers.values():
+            if isinstance(peer, Driver) and peer.up and peer is not self:
+                node = peer.replica.node
+                if node.proposer.ballot < self._led and node.reads.lease.is_valid_at(peer.clock.read_us()):
+                    raise Broken(
+                        "8",
+                        f"n{self.number} leads in {self._led}, and n{peer.number} reads on a lease of "
+                        f"{node.proposer.ballot}",
+                    )
 
     def _perform(self, effects: Effects) -> None:
         if effects.batch:

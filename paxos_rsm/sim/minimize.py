@@ -33,6 +33,10 @@ QUIET: Mapping[str, Any] = {
     "clients": 1,
     "calm": 0.0,
     "restored": False,
+    "hold_ticks": 0,
+    "quorum_reads": False,
+    "reads_vary": False,
+    "siege": 0.0,
 }
 """What each part of a world is where it disturbs nothing."""
 

@@ -18,11 +18,13 @@ from paxos_rsm.machines.sessions import SessionMachine
 from paxos_rsm.paxos.membership import Base, Configuration, Member
 from paxos_rsm.paxos.messages import Message
 from paxos_rsm.paxos.node import Node
-from paxos_rsm.paxos.types import ConfigChange, Entry, NodeId, Slot
+from paxos_rsm.paxos.settings import Settings
+from paxos_rsm.paxos.types import NO_BALLOT, ConfigChange, Entry, NodeId, Slot
 from paxos_rsm.replica.forming import InitialCluster
 from paxos_rsm.replica.founding import restore_initial
 from paxos_rsm.replica.replica import Replica
 from paxos_rsm.replica.snapshots import sound_snapshot
+from paxos_rsm.sim.clock import SimClock
 from paxos_rsm.sim.disk import SimDisk
 from paxos_rsm.sim.driver import Driver, nothing
 from paxos_rsm.sim.executions import Executions, Watched, watched
@@ -84,6 +86,8 @@ class SimServer(Driver):
         self._random = stage.chance(f"server {number}")
         self._disk_random = stage.chance(f"disk {number}")
         self._snapshot_random = stage.chance(f"snapshots {number}")
+        self._options_random = stage.chance(f"options {number}")
+        self.clock = SimClock(stage, number, network.world.drift_percent)
         self.files = MemoryFiles()
         self.up = False
         self.life = 0
@@ -105,6 +109,7 @@ class SimServer(Driver):
         self._models: dict[NodeId, DiskModel] = {}
         self._turn_due = False
         self._turns = 0
+        self._led = NO_BALLOT
         self.is_old = number == network.world.old_server
         """Its version knows of no changes of the members."""
         self._told_ids: set[int] = set()
@@ -121,6 +126,7 @@ class SimServer(Driver):
             return
         world = self._network.world
         self.life += 1
+        settings = world.settings_at_start(self._options_random)
         try:
             directory = DataDirectory.open(
                 DIRECTORY,
@@ -132,6 +138,7 @@ class SimServer(Driver):
                 segment_bytes=world.segment_bytes,
                 joined=self.joins,
                 repair=True,
+                hold_us=settings.read_hold_us,
             )
             snapshot = sound_snapshot(directory.snapshots, directory.recovered.compacted_through)
             self.node, self.boot_count = directory.identity.incarnation, directory.identity.boot_count
@@ -152,7 +159,7 @@ class SimServer(Driver):
         else:
             self._initial = InitialCluster(CLUSTER_ID, sorted(self._told_ids), self._member, world.phase2)
         self._process = self._random.getrandbits(63) | 1
-        self._make_replica(directory, base, has_beginning)
+        self._make_replica(directory, base, settings, has_beginning)
         self._start(base)
 
     def _found(self) -> None:
@@ -211,12 +218,14 @@ class SimServer(Driver):
             self.rotten = False
         self._model = model
 
-    def _make_replica(self, directory: DataDirectory, base: Base | None, has_beginning: bool) -> None:
+    def _make_replica(
+        self, directory: DataDirectory, base: Base | None, settings: Settings, has_beginning: bool
+    ) -> None:
         world, found = self._network.world, directory.recovered
         self._disk = SimDisk(directory.log, self._model, self._oracle, self._write_later)
         node = Node(
             self.node,
-            world.settings,
+            settings,
             self._random,
             promised=found.promised,
             votes=dict(found.slots),
@@ -226,7 +235,9 @@ class SimServer(Driver):
             unreadable=found.unreadable,
             restored=bool(directory.identity.restored_from),
             missing=not has_beginning,
+            hold_owed_us=directory.hold_owed_us,
         )
+        self.clock.restart()
         machine = SessionMachine(self._watched, FrameCodec(), digest_slots=world.compared_slots)
         self.replica = Replica(node, machine, world.replica, self._nonce)
         self.snapshots = SimSnapshots(

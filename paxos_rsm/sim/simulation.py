@@ -22,6 +22,7 @@ from paxos_rsm.sim.network import Network
 from paxos_rsm.sim.oracle import Oracle
 from paxos_rsm.sim.server import SimServer
 from paxos_rsm.sim.server_view import number_of
+from paxos_rsm.sim.siege import Siege
 from paxos_rsm.sim.stage import Stage
 from paxos_rsm.sim.weather import Weather
 from paxos_rsm.sim.workload import Asked, KvWorkload, Workload
@@ -58,7 +59,7 @@ class Simulation:
         history: bool = False,
     ) -> None:
         self.stage = stage = Stage(seed, traced)
-        world = World.draw(stage.chance("world"))
+        world = World.draw(stage.chance("world")).with_reads(stage.chance("reads"))
         if workload is not None:
             # A user's commands may be of any size: only our own fit into the entries that some worlds are given.
             world = replace(world, settings=replace(world.settings, entry_bytes_max=ENTRY_BYTES))
@@ -87,6 +88,7 @@ class Simulation:
         self.network.peers = dict(self.servers)
         self.clients = [self._client(number, self.world) for number in range(1, self.world.clients + 1)]
         self.weather = Weather(stage, self.world, self.network, self.servers, self.oracle)
+        self.siege = Siege(stage, self.world, self.network, self.servers, self.weather)
 
     def _client(self, number: int, world: World) -> SimClient:
         return SimClient(
@@ -147,6 +149,7 @@ class Simulation:
         for client in self.clients:
             client.start()
         self.weather.begin()
+        self.siege.begin()
         while self.weather.held_back and stage.tick < IDLE_TICKS_MAX:
             stage.next()
             self.weather.held_back = 1 not in self.oracle.chosen

@@ -20,9 +20,12 @@ from paxos_rsm.paxos.settings import Settings
 from paxos_rsm.replica.replica import ReplicaSettings
 from paxos_rsm.storage.segments import SEGMENT_BYTES_MIN
 
-__all__ = ["ELECTION_TICKS", "ENTRY_BYTES", "FAULTS", "TICK_UNITS", "World"]
+__all__ = ["ELECTION_TICKS", "ENTRY_BYTES", "FAULTS", "TICK_UNITS", "TICK_US", "UNIT_US", "World"]
 
 TICK_UNITS = 1000
+UNIT_US = 250
+"""Of a true clock: as a tick is 250 ms long."""
+TICK_US = TICK_UNITS * UNIT_US
 ELECTION_TICKS = 8
 
 ENTRY_BYTES = Settings().entry_bytes_max
@@ -104,6 +107,9 @@ RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
         "patience_ticks": (1, 100_000),
         "calm": (0, 1),
         "digest_slots": (1, 1 << 20),
+        "hold_ticks": (0, ELECTION_TICKS),
+        "drift_percent": (0, 1000),
+        "siege": (0, 1),
         "old_server": (0, 9),
         **dict.fromkeys(FAULTS, (0, 1)),
     }
@@ -167,6 +173,16 @@ class World:
     """The share of the time in which no fault begins."""
     digest_slots: int = 32
     """Digests of the whole state are compared at every slot that this divides."""
+    hold_ticks: int = 0
+    """For so long those who confirm a round of reads promise nobody else: reads are leased. 0: they are not."""
+    drift_percent: int = 0
+    """By how much the clock of one server may run faster than that of another: leases allow for it."""
+    quorum_reads: bool = False
+    """Servers that do not lead read by a quorum of acceptors."""
+    reads_vary: bool = False
+    """Each start of a server draws anew which of these ways of reading are on there."""
+    siege: float = 0.0
+    """Per tick: a leader is besieged (siege.py)."""
     old_server: int = 0
     """The number of one that knows of no changes of the members, until all is healed; 0: all are of this version."""
 
@@ -200,7 +216,7 @@ class World:
                 read_rounds_max=rnd.choice((1, 2, 4)),
             ),
             replica=ReplicaSettings(
-                tick_ms=250,
+                tick_ms=TICK_US // 1000,
                 resend_ticks=rnd.choice((10, 16, 30)),
                 stall_ticks=2 * ELECTION_TICKS,
                 session_timeout_ms=rnd.choice((3_000, 5_000, 60_000)),
@@ -281,6 +297,33 @@ class World:
     def compared_slots(self) -> int:
         """Between two slots at which servers compare their states: few where that is what a run is about."""
         return COMPARED_SLOTS if self.rates.get("diverge") or self.old_server else DIGEST_SLOTS
+
+    def with_reads(self, rnd: Random) -> "World":
+        """This world with ways of reading, drawn apart: all else is as it was before there were any but one."""
+        hold_ticks = rnd.choice((0, 0, 0, ELECTION_TICKS // 2, ELECTION_TICKS))
+        by_quorum = rnd.random() < 0.3
+        siege = rnd.choice((0.0, 0.1, 0.3, 0.3))
+        return replace(
+            self,
+            hold_ticks=hold_ticks,
+            drift_percent=rnd.choice((10, 100, 100)),
+            quorum_reads=by_quorum,
+            reads_vary=rnd.random() < 0.3,
+            siege=siege if (hold_ticks or by_quorum) and any(self.rates.values()) else 0.0,
+        )
+
+    def settings_at_start(self, rnd: Random) -> Settings:
+        """What a server is started with."""
+        hold_ticks, by_quorum = self.hold_ticks, self.quorum_reads
+        if self.reads_vary:
+            hold_ticks = rnd.choice((0, hold_ticks // 2, hold_ticks, hold_ticks))
+            by_quorum = by_quorum and rnd.random() < 0.5
+        return replace(
+            self.settings,
+            read_lease_us=hold_ticks * TICK_US * 100 // (100 + self.drift_percent),
+            read_lease_drift_percent=self.drift_percent,
+            quorum_reads=int(by_quorum),
+        )
 
     @property
     def changes(self) -> bool:

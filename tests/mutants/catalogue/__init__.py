@@ -5,6 +5,7 @@ from tests.mutants.catalogue.learning import LEARNING
 from tests.mutants.catalogue.leases import LEASES
 from tests.mutants.catalogue.members import MEMBERS
 from tests.mutants.catalogue.promises import PROMISES
+from tests.mutants.catalogue.read_ways import READ_WAYS
 from tests.mutants.catalogue.reads import READS
 from tests.mutants.catalogue.sessions import SESSIONS
 from tests.mutants.catalogue.snapshots import SNAPSHOTS
@@ -20,6 +21,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *VALUES,
     *LEARNING,
     *READS,
+    *READ_WAYS,
     *SESSIONS,
     *STORE,
     *LEASES,

@@ -62,6 +62,11 @@ def quiet(servers: int = 3, **changes: Any) -> dict[str, Any]:
         "forms_first": False,
         "calm": 0.0,
         "digest_slots": 8,
+        "hold_ticks": 0,
+        "drift_percent": 0,
+        "quorum_reads": False,
+        "reads_vary": False,
+        "siege": 0.0,
     }
     return calm | dict.fromkeys(FAULTS, 0.0) | changes
 

@@ -53,11 +53,11 @@ class TestInputs:
             waiting += 1
             receive(sender, messages)
 
-        def turned() -> Effects:
+        def turned(clock_us: int | None = None) -> Effects:
             nonlocal waiting
             taken.append(waiting)
             waiting = 0
-            return turn()
+            return turn(clock_us)
 
         monkeypatch.setattr(server.replica, "receive", received)
         monkeypatch.setattr(server.replica, "turn", turned)
@@ -124,8 +124,8 @@ class TestWhatTheOracleSees:
         server = follower(simulation)
         turn = server.replica.turn
 
-        def twice() -> Effects:
-            effects = turn()
+        def twice(clock_us: int | None = None) -> Effects:
+            effects = turn(clock_us)
             effects.decided += effects.decided[-1:]
             return effects
 

@@ -11,13 +11,14 @@ from paxos_rsm.errors import ConfigError
 from paxos_rsm.paxos.quorum import QuorumSizes
 from paxos_rsm.paxos.settings import Settings
 from paxos_rsm.sim.stage import Stage
-from paxos_rsm.sim.world import FAULTS, RANGES, TICK_UNITS, World
+from paxos_rsm.sim.world import FAULTS, RANGES, TICK_UNITS, TICK_US, World
 
 SEEDS = range(400)
 
 
 def drawn(seed: int) -> World:
-    return World.draw(Stage(seed, False).chance("world"))
+    stage = Stage(seed, False)
+    return World.draw(stage.chance("world")).with_reads(stage.chance("reads"))
 
 
 WORLDS = [drawn(seed) for seed in SEEDS]
@@ -55,6 +56,45 @@ def test_each_size_each_fault_and_no_fault_at_all_are_drawn() -> None:
         assert {bool(world.rates[fault]) for world in WORLDS} == {True, False}, fault
     fair = [world for world in WORLDS if not any(world.rates.values())]
     assert any(not (w.loss or w.duplicate or w.late) and set(w.tick_units) == {TICK_UNITS} for w in fair)
+
+
+def test_each_way_of_reading_is_drawn_alone_with_the_others_and_not_at_all() -> None:
+    ways = {(bool(world.hold_ticks), world.quorum_reads, world.reads_vary) for world in WORLDS}
+    assert len(ways) == 8
+    assert {bool(world.siege) for world in WORLDS if world.hold_ticks} == {True, False}
+    assert not any(
+        w.siege for w in WORLDS if not (w.hold_ticks or w.quorum_reads) or not any(w.rates.values())
+    )
+
+
+def test_ways_of_reading_leave_the_rest_of_a_world_as_it_was() -> None:
+    for seed in range(40):
+        world, before = WORLDS[seed], World.draw(Stage(seed, False).chance("world"))
+        quiet = {
+            "hold_ticks": 0,
+            "drift_percent": 0,
+            "quorum_reads": False,
+            "reads_vary": False,
+            "siege": 0.0,
+        }
+        assert world.but(quiet) == before
+        assert before.settings_at_start(random.Random(1)) == before.settings
+
+
+def test_a_server_is_started_with_what_its_world_says_or_where_that_varies_with_some_of_it() -> None:
+    world = drawn(1).but(
+        {"hold_ticks": 8, "drift_percent": 100, "quorum_reads": True, "reads_vary": False, "siege": 0.0}
+    )
+    settings = world.settings_at_start(random.Random(1))
+    assert (settings.read_lease_us, settings.read_hold_us) == (4 * TICK_US, 8 * TICK_US)
+    assert settings.quorum_reads
+    rnd = random.Random(1)
+    varied = [world.but({"reads_vary": True}).settings_at_start(rnd) for _ in range(50)]
+    assert {(s.read_hold_us // TICK_US, s.quorum_reads) for s in varied} == {
+        (hold, by_quorum) for hold in (0, 4, 8) for by_quorum in (0, 1)
+    }
+    for each in varied:
+        each.validate()
 
 
 @pytest.mark.parametrize(
