@@ -8,7 +8,7 @@ import pytest
 from paxos_rsm.paxos.changes import AddMember, RemoveMember
 from paxos_rsm.sim.simulation import Simulation
 from tests.forms import of_form
-from tests.unit.sim.helpers import broken, busy, follower, formed, is_whole, play, until
+from tests.unit.sim.helpers import broken, busy, follower, formed, is_whole, play, quiet, until
 
 SEEDS = pytest.mark.parametrize("seed", range(1, of_form(3, 40)))
 MEMBERS: dict[str, Any] = {
@@ -64,14 +64,14 @@ class TestRestored:
 
 
 class TestWrongStates:
-    def diverged(self, **changes: Any) -> Simulation:
-        simulation = busy(**changes)
-        play(simulation, 20)
+    def diverged(self) -> Simulation:
+        settings = replace(quiet()["replica"], compare_ticks=4)
+        simulation = busy(diverge=0.001, replica=settings)
         assert simulation.weather._diverge()
         return simulation
 
     def test_one_is_found_and_rebuilt(self) -> None:
-        simulation = self.diverged(diverge=0.001)
+        simulation = self.diverged()
         fired = simulation.stage.fired
         (server,) = [server for server in simulation.servers.values() if server.suspect]
         until(simulation, lambda: server.wrong, "it finds out")
@@ -84,7 +84,7 @@ class TestWrongStates:
         until(simulation, lambda: fired["states found equal"] > 0, "all are equal again")
 
     def test_one_that_dies_while_it_is_rebuilt_is_rebuilt(self) -> None:
-        simulation = self.diverged(diverge=0.001)
+        simulation = self.diverged()
         (server,) = [server for server in simulation.servers.values() if server.suspect]
         until(simulation, lambda: server.wrong and not server.snapshots.slots, "its snapshots are put aside")
         server.crash()
@@ -93,7 +93,7 @@ class TestWrongStates:
         until(simulation, lambda: is_whole(simulation))
 
     def test_not_two_at_a_time_nor_where_others_have_lost_something(self) -> None:
-        simulation = self.diverged(diverge=0.001)
+        simulation = self.diverged()
         assert not simulation.weather._diverge()
         assert not any(simulation.weather._may_lose(server) for server in simulation.servers.values())
         assert not formed(2, diverge=0.001).weather._diverge()
