@@ -27,6 +27,8 @@ WINDOW_PARTS = 4
 QUESTIONS_MAX = 2 * WINDOW_PARTS
 """Of one peer that wait: whoever asks for more asks again what it has lost."""
 TRIES_MAX = 5
+SILENT_TRIES_MAX = 2
+"""Of a peer that has said nothing yet: there is nothing to lose, and another may have one."""
 SNAPSHOT_BYTES_MAX = 1 << 40
 """More than a state in memory comes to; a peer that says so is wrong, and no file of that size is made for it."""
 
@@ -72,7 +74,7 @@ SnapshotTask: TypeAlias = ReadPart | WritePart | FinishFetch | DropSnapshots
 class _Fetch:
     """What is being fetched. Always holds: ``written <= come <= asked``, all in bytes from the start of the file."""
 
-    __slots__ = ("asked", "come", "peer", "progress_at", "size", "slot", "tries", "written")
+    __slots__ = ("asked", "come", "heard", "peer", "progress_at", "size", "slot", "tries", "written")
 
     def __init__(self, peer: NodeId, now: int) -> None:
         self.peer = peer
@@ -83,6 +85,8 @@ class _Fetch:
         self.written = 0
         self.progress_at = now
         self.tries = 0
+        self.heard = False
+        """From this peer."""
 
 
 class Transfer:
@@ -134,7 +138,7 @@ class Transfer:
             fetch.progress_at = self._now  # it is being checked and installed
         if fetch is not None and self._now - fetch.progress_at >= self._patience << fetch.tries:
             fetch.tries += 1
-            if fetch.tries >= TRIES_MAX:
+            if fetch.tries >= (TRIES_MAX if fetch.heard else SILENT_TRIES_MAX):
                 self._give_up()
             else:
                 # What is on its way may be lost; what comes twice is not written twice.
@@ -189,6 +193,7 @@ class Transfer:
         fetch = self._fetch
         if fetch is None or sender != fetch.peer:
             return
+        fetch.heard = True
         if not message.data:
             self._gone(fetch, message)
             return

@@ -115,6 +115,9 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "paxos.election.Election.quorum_age_ticks: for age, node in sorted(": _VIEW,
         "paxos.election.Election.quorum_age_ticks: if configuration is None:": _VIEW,
         "paxos.election.Election.quorum_age_ticks: if configuration.is_phase2_quorum(heard):": _VIEW,
+        "paxos.leases.Holds.bind: if any(ballot.node != candidate for ballot, _ in self._new):": _RARELY_CHANGED,
+        "paxos.leases.Holds.read_clock: if clock_us is None:": _DEFENCE,
+        "paxos.quorum_reads.QuorumReads.ask: if configuration is None:": _DEFENCE,
         "paxos.views.NodeView.leader_age_ticks": _VIEW,
         "paxos.views.NodeView.leader_age_ticks: if self.proposer.leading:": _VIEW,
         "paxos.views.NodeView.role": _VIEW,
@@ -182,7 +185,7 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "if transfer.newest < transfer.wanted_from <= self.machine.applied_slot:": _RARELY_SENT,
         "replica.transfer.Transfer._gone: if message.slot == fetch.slot:": _RARELY_SENT,
         "replica.transfer.Transfer.chunk: if message.slot == fetch.slot and message.size != fetch.size:": _RARELY_SENT,
-        "replica.transfer.Transfer.tick: if fetch.tries >= TRIES_MAX:": _RARELY_SENT,
+        "replica.transfer.Transfer.tick: if fetch.tries >= (TRIES_MAX if fetch.heard else SILENT_TRIES_MAX):": _RARELY_SENT,
         "replica.transfer.Transfer.tick: "
         "for node in [n for n, (_, at) in self._sent.items() if self._now - at > 20 * self._patience]:": _RARELY_SENT,
         "replica.transfer.Transfer.want: if fetch.come == fetch.size:": _RARELY_SENT,
