@@ -138,7 +138,8 @@ class Transfer:
             fetch.progress_at = self._now  # it is being checked and installed
         if fetch is not None and self._now - fetch.progress_at >= self._patience << fetch.tries:
             fetch.tries += 1
-            if fetch.tries >= (TRIES_MAX if fetch.heard else SILENT_TRIES_MAX):
+            tries_max = TRIES_MAX if fetch.heard else SILENT_TRIES_MAX
+            if fetch.tries >= tries_max:
                 self._give_up()
             else:
                 # What is on its way may be lost; what comes twice is not written twice.

@@ -185,7 +185,7 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "if transfer.newest < transfer.wanted_from <= self.machine.applied_slot:": _RARELY_SENT,
         "replica.transfer.Transfer._gone: if message.slot == fetch.slot:": _RARELY_SENT,
         "replica.transfer.Transfer.chunk: if message.slot == fetch.slot and message.size != fetch.size:": _RARELY_SENT,
-        "replica.transfer.Transfer.tick: if fetch.tries >= (TRIES_MAX if fetch.heard else SILENT_TRIES_MAX):": _RARELY_SENT,
+        "replica.transfer.Transfer.tick: if fetch.tries >= tries_max:": _RARELY_SENT,
         "replica.transfer.Transfer.tick: "
         "for node in [n for n, (_, at) in self._sent.items() if self._now - at > 20 * self._patience]:": _RARELY_SENT,
         "replica.transfer.Transfer.want: if fetch.come == fetch.size:": _RARELY_SENT,
