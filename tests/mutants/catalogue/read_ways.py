@@ -82,30 +82,6 @@ READ_WAYS = (
         why="an acceptor that was restarted promises at once, whatever the process before it held",
     ),
     Mutant(
-        name="hold-shortened-by-a-restart",
-        module=IDENTITY,
-        old="            hold_us=max(hold_us, self.hold_us),",
-        new="            hold_us=hold_us,",
-        rule="rule 8",
-        why="two starts one after another, the first with a shorter hold, end a longer one that came before",
-    ),
-    Mutant(
-        name="hold-beyond-what-a-restart-waits",
-        module=LEASED,
-        old="        if not 0 < hold_us <= self._core.settings.read_hold_us:",
-        new="        if not 0 < hold_us:",
-        rule="rule 8",
-        why="a member holds for longer than it would wait after a restart, where its own option says less",
-    ),
-    Mutant(
-        name="lease-outlives-its-members",
-        module=LEASED,
-        old="            and self._configuration is self._core.configurations.current",
-        new="",
-        rule="rule 10",
-        why="a lease that the members of yesterday gave is good among those of today",
-    ),
-    Mutant(
         name="lease-after-a-hand-over",
         module=LEASED,
         old='''
@@ -151,14 +127,6 @@ READ_WAYS = (
         why="the answers come from a phase-2 quorum, which another one may not meet",
     ),
     Mutant(
-        name="quorum-read-of-the-members-of-yesterday",
-        module=QUORUM_READS,
-        old="            is_same = question.configuration is core.next_configuration",
-        new="            is_same = True",
-        rule="rule 10",
-        why="who was asked governs no more when the read is served, and nobody asks those who do",
-    ),
-    Mutant(
         name="quorum-read-counts-learners",
         module=QUORUM_READS,
         old="        others = sorted(configuration.nodes - {core.me})",
@@ -172,6 +140,7 @@ READ_WAYS = (
         ),
         rule="rule 10",
         why="the word of learners, who accept and do not count, makes a quorum",
+        core=True,
     ),
     Mutant(
         name="quorum-read-without-itself",
