@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from random import Random
 
 from paxos_rsm.storage.files import SECTOR_BYTES, File, Lock
@@ -390,6 +391,7 @@ def _os_error(code: int, path: str) -> OSError:
     return OSError(code, os.strerror(code), path)
 
 
+@lru_cache(maxsize=4_096)
 def _parent(path: str) -> str:
     return os.path.dirname(path)
 
