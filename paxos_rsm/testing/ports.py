@@ -44,6 +44,21 @@ class PortHolder:
         """``count`` free ports. Raises OSError where none can be found."""
         return [self._take_one() for _ in range(count)]
 
+    def take_row(self, count: int) -> list[int]:
+        """``count`` free ports, each one above the last. Raises OSError where none can be found."""
+        for _ in range(TRIES_MAX):
+            first = self._random.randrange(LOWEST, HIGHEST - count)
+            row: list[int] = []
+            for port in range(first, first + count):
+                if port in self._held or not port_is_free(port) or not self._try_hold(port):
+                    break
+                row.append(port)
+            if len(row) == count:
+                return row
+            for port in row:
+                self._held.pop(port).close()
+        raise OSError(f"no {count} free ports in a row found in {LOWEST}..{HIGHEST} of 127.0.0.1")
+
     def hold(self, ports: Iterable[int]) -> None:
         """Holds ports that the caller has chosen, as far as they are not held by others."""
         for port in ports:

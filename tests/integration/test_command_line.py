@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from paxos_rsm import Client
-from paxos_rsm.testing import LocalCluster, PortHolder, port_is_free
+from paxos_rsm.testing import LocalCluster, PortHolder
 from tests.integration.command_line import TIMEOUT_S, ask, command, environment, printed, run
 
 
@@ -74,26 +74,20 @@ def test_bench(cluster: LocalCluster, kind: str, tell: Callable[[str], None]) ->
     assert left == b"0\n"  # it cleans up after itself
 
 
-def six_ports(holder: PortHolder) -> int:
-    """The first of six free ports in a row."""
-    while True:
-        base = holder.take(1)[0]
-        if all(map(port_is_free, range(base, base + 6))):
-            return base
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_cluster_in_the_foreground_takes_its_servers_with_it(tmp_path: Path, number: signal.Signals) -> None:
     """Also where it is killed without a word: what was written is there when it is started again."""
     with PortHolder() as holder:
-        base = six_ports(holder)
+        base = holder.take_row(6)[0]
         for start in (1, 2) if number is signal.SIGKILL else (1,):
             line = command("cluster", "--base-port", str(base), "--data-dir", str(tmp_path / "data"))
             with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment()) as process:
                 assert process.stdout is not None
                 output = ""
                 while "leader: n" not in output:
-                    output += process.stdout.readline()
+                    line_read = process.stdout.readline()
+                    assert line_read, f"it has ended: {output}"
+                    output += line_read
                 pids = [int(pid) for pid in re.findall(r"│ +(\d+) │ [^│]*data/n\d", output)]
                 assert len(pids) == 3, output
                 with Client([f"127.0.0.1:{base + 2}"], timeout_s=TIMEOUT_S) as client:

@@ -54,7 +54,7 @@ def running(*options: str, **env: str) -> Iterator[Running]:
     with (
         PortHolder() as holder,
         subprocess.Popen(
-            [*line, "--base-port", str(six_ports(holder))] if "--base-port" not in options else line,
+            [*line, "--base-port", str(holder.take_row(6)[0])] if "--base-port" not in options else line,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -66,16 +66,6 @@ def running(*options: str, **env: str) -> Iterator[Running]:
             yield Running(process)
         finally:
             process.kill()
-
-
-def six_ports(holder: PortHolder) -> int:
-    """The first of six free ports in a row."""
-    while True:
-        base = holder.take(1)[0]
-        with PortHolder() as others:
-            others.hold(range(base + 1, base + 6))
-            if len(others._held) == 5:
-                return base
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

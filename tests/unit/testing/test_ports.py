@@ -43,11 +43,29 @@ def test_held_port_is_not_given_out_twice(monkeypatch: pytest.MonkeyPatch) -> No
         assert port_is_free(held)  # the hold does not keep the server itself away
 
 
+def test_a_row_has_no_port_that_somebody_else_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = PortHolder(), PortHolder()
+    with first, second:
+        row = first.take_row(6)
+        assert row == list(range(row[0], row[0] + 6))
+        tried = iter([row[0] - 5, row[5]])  # one of them is held
+        drawn = second._random.randrange
+        monkeypatch.setattr(
+            second._random, "randrange", lambda low, high: next(tried, None) or drawn(low, high)
+        )
+        other = second.take_row(6)
+        assert not {*other} & {*row}
+        assert sorted(second._held) == other, "what was tried in vain is given back"
+        assert next(tried, None) is None
+
+
 def test_gives_up_where_every_port_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     with PortHolder() as holder:
         monkeypatch.setattr("paxos_rsm.testing.ports.port_is_free", lambda port: False)
         with pytest.raises(OSError, match="no free port"):
             holder.take(1)
+        with pytest.raises(OSError, match="no 6 free ports in a row"):
+            holder.take_row(6)
 
 
 def test_close_gives_back() -> None:
