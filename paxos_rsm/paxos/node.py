@@ -386,9 +386,11 @@ class Node(NodeView):
         known = [(n, p.decided_through) for n, p in peers if self.election.fresh(n)]
         if self._core.log.held:
             at_least = max(1, self.compacted_through)
-            ahead = [(through, n) for n, through in known if through >= at_least]
+            ahead = sorted([n for n, through in known if through >= at_least])
             if ahead:
-                self._core.out.fetch_snapshot(max(ahead)[1], at_least)
+                # Any of them: one may be without its state, too, and ask this one.
+                chosen = self._core.random.randint(0, len(ahead) - 1)
+                self._core.out.fetch_snapshot(ahead[chosen], at_least)
         elif self.election.leader() is None and not self.proposer.leading:
             self.learner.ask(known)
 

@@ -492,7 +492,7 @@ class Replica:
         patience = LOST_COMPARISONS * self.settings.compare_ticks
         if able:
             self._rebuilder_seen_at = self._now
-            self.transfer.want(able[self._now % len(able)], self.machine.applied_slot)
+            self.transfer.want(able[self.transfer.begun % len(able)], self.machine.applied_slot)
         elif anybody is not None and self._now - self._rebuilder_seen_at > patience:
             self.transfer.want(anybody, self.machine.applied_slot)
 

@@ -99,6 +99,8 @@ class Transfer:
         self._now = 0
         # as the one that fetches
         self._fetch: _Fetch | None = None
+        self.begun = 0
+        """So many times a peer was chosen to fetch from."""
         self._at_least: Slot = 0
         self._partial: tuple[Slot, int, int] | None = None
         # as the one that sends
@@ -168,6 +170,7 @@ class Transfer:
         if self._fetch is not None:
             return
         self._at_least = at_least
+        self.begun += 1
         fetch = self._fetch = _Fetch(peer, self._now)
         if self._partial is not None and self._partial[0] >= at_least:
             fetch.slot, fetch.size, fetch.written = self._partial

@@ -102,3 +102,17 @@ def test_whoever_lacks_its_state_asks_nobody_who_has_decided_nothing() -> None:
             node.tick()
             wanted = node.ready().fetch_snapshot or wanted
         assert wanted == ((1, 1) if asks else None)
+
+
+def test_whoever_lacks_its_state_asks_one_after_the_other() -> None:
+    """One of them may lack its state, too, and ask this one: neither would ever be answered."""
+    node = Node(3, SETTINGS, random.Random(0), restored=True, missing=True)
+    node.meet(Cluster(3).configuration)
+    asked = set()
+    for _ in range(40):
+        for sender in (1, 2):
+            node.step(sender, Heartbeat(NO_BALLOT, False, False, 5, 0, frozenset({1, 2, 3}), NO_BALLOT))
+        node.tick()
+        if (wanted := node.ready().fetch_snapshot) is not None:
+            asked.add(wanted)
+    assert asked == {(1, 1), (2, 1)}

@@ -111,10 +111,8 @@ def test_a_server_whose_rebuilders_are_members_no_more_takes_the_state_of_whoeve
     servers.run(6)
     replica: Any = servers[wrong]
     assert replica._rebuild_from
-    replica._rebuild_from = (
-        98,
-        99,
-    )  # they have been replaced since, and nothing says so to one that applies nothing
+    # They have been replaced since, and nothing says so to one that applies nothing.
+    replica._rebuild_from = (98, 99)
     for _ in range(30):
         for number in servers.servers:
             if servers[number].snapshot_is_due:
@@ -122,6 +120,18 @@ def test_a_server_whose_rebuilders_are_members_no_more_takes_the_state_of_whoeve
         servers.run(8)
     assert not servers[wrong].node.log.held
     assert b"never said" not in servers.journal(wrong)
+
+
+def test_a_rebuilder_that_does_not_answer_is_left_for_the_next() -> None:
+    servers, leader = stage()
+    replica: Any = servers[leader]
+    replica._rebuild_from = tuple(number for number in servers.servers if number != leader)
+    asked = []
+    for _ in range(4):
+        replica._fetch_state()
+        asked.append(replica.transfer._fetch.peer)
+        replica.transfer.finished()
+    assert asked == [*replica._rebuild_from] * 2 or asked == [*reversed(replica._rebuild_from)] * 2
 
 
 # ---- running loops -------------------------------------------------------------------------------------------
