@@ -96,6 +96,8 @@ _DEFENCE = "cannot come to pass; guards against a caller that asks for it"
 _RARE = "too rare to be asked of every campaign; a transcript in tests/scripts has it"
 _RARELY_SENT = "too rare to be asked of every campaign; tests/unit/replica/test_transfer.py has it"
 _RARELY_CHANGED = "too rare to be asked of every campaign; tests/unit/paxos has it"
+_RARELY_LED = "too rare to be asked of every campaign; tests/unit/paxos/test_proposer.py has it"
+_RARELY_ARMED = "too rare to be asked of every campaign; tests/unit/replica/test_timers.py has it"
 _SHORTCUT = "a shortcut to what the line after it would say"
 _RARELY_REBUILT = (
     "too rare to be asked of every campaign; tests/unit/replica (test_rebuilding, test_comparison) has it"
@@ -123,6 +125,8 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "paxos.views.NodeView.role": _VIEW,
         "paxos.views.NodeView.role: if self.configuration is None:": _VIEW,
         "paxos.proposer.Proposer._choose: if slot == 1 and self._core.configurations.forming is not None:": _RARE,
+        "paxos.proposer.Proposer.pump: if self._core.log.is_decided(self.next_slot):": _RARELY_LED,
+        "paxos.proposer.Proposer._pass_decided": _RARELY_LED,
         "paxos.proposer.Proposer._pass_decided: "
         "if self._recovered and type(self._recovered.popleft()) is ConfigChange:": _RARE,
         "replica.local_sessions.LocalSessions.__len__": _VIEW,
@@ -147,6 +151,7 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "replica.replica.Replica.reads_waiting": _VIEW,
         "replica.replica.Replica.timer_remaining_ms": _VIEW,
         "replica.timers.Timers.remaining_ms": _VIEW,
+        "replica.timers.Timers.tick: if watched is None or watched.look_at != look_at:": _RARELY_ARMED,
         "replica.timers.Timers.remaining_ms: if watched is None or watched.armed != armed:": _VIEW,
         "paxos.membership.Configuration.by_incarnation": _VIEW,
         "paxos.node.Node._start_from: "
@@ -155,6 +160,8 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "paxos.proposer.Proposer.covered: for node in self._core.others:": _HELD,
         "paxos.proposer.Proposer.covered: if self._next.get(node, 0) is not None:": _HELD,
         "paxos.reconfiguration.Reconfiguration._queue: if len(self._waiting) >= CHANGES_WAITING_MAX:": _HONEST,
+        "paxos.reconfiguration.Reconfiguration._say: "
+        "if configuration is not None and asked.request_id in configuration.changes:": _RARELY_CHANGED,
         "paxos.succession.Succession.heir": _VIEW,
         "paxos.views.NodeView.settings": _VIEW,
         "replica.changes.Changes.forget": _VIEW,
@@ -184,6 +191,7 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "replica.replica.Replica.snapshot_is_due: "
         "if transfer.newest < transfer.wanted_from <= self.machine.applied_slot:": _RARELY_SENT,
         "replica.transfer.Transfer._gone: if message.slot == fetch.slot:": _RARELY_SENT,
+        "replica.transfer.Transfer.chunk: if message.size > SNAPSHOT_BYTES_MAX:": _HONEST,
         "replica.transfer.Transfer.chunk: if message.slot == fetch.slot and message.size != fetch.size:": _RARELY_SENT,
         "replica.transfer.Transfer.tick: if fetch.tries >= tries_max:": _RARELY_SENT,
         "replica.transfer.Transfer.tick: "
