@@ -18,12 +18,15 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from tests.mutants.catalogue import MUTANTS
 from tests.mutants.hunt import NOTHING, Found
 from tests.mutants.mutant import Mutant
 
 __all__ = ["Plan", "hunt", "main", "table"]
+
+World: TypeAlias = tuple[tuple[str, float], ...]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SEEDS_MAX = 10_000
@@ -42,12 +45,19 @@ class Plan:
 
 
 def hunt(
-    name: str, plan: Plan, first: int = 1, last: int = 0, hashes: bool = False, core: bool = False
+    name: str,
+    plan: Plan,
+    first: int = 1,
+    last: int = 0,
+    hashes: bool = False,
+    core: bool = False,
+    world: World = (),
 ) -> Found:
     """Plays seeds with one bug planted, in a process of its own. Raises RuntimeError where that breaks down."""
     command = [sys.executable, "-m", "tests.mutants.hunt", name, str(first), str(last or plan.limit)]
     command += ["--events", str(plan.events), "--seconds", str(plan.seconds)]
     command += ["--hashes"] * hashes + ["--core"] * core
+    command += [word for field, value in world for word in ("--set", f"{field}={json.dumps(value)}")]
     # The same hashes in every hunt, so that a seed that found a bug finds it again.
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -63,7 +73,8 @@ def hunt_all(mutants: Sequence[Mutant], plan: Plan, workers: int) -> Iterator[tu
     """The hunts, as they end. One that broke down has found nothing, and says why; the others go on."""
     with ThreadPoolExecutor(workers) as pool:
         running: dict[Future[Found], Mutant] = {
-            pool.submit(hunt, m.name, plan, hashes=m.hash_seeds, core=m.core): m for m in mutants
+            pool.submit(hunt, m.name, plan, hashes=m.hash_seeds, core=m.core, world=m.world): m
+            for m in mutants
         }
         for future in as_completed(running):
             try:
@@ -75,7 +86,7 @@ def hunt_all(mutants: Sequence[Mutant], plan: Plan, workers: int) -> Iterator[tu
 def control(results: Sequence[tuple[Mutant, Found]], plan: Plan, workers: int) -> list[str]:
     """Plays, with nothing planted, as many seeds as any of the bugs took; what fails there, which must be nothing."""
     plan = Plan(plan.limit, events=plan.events)
-    seeds = _hardest([(mutant, found) for mutant, found in results if not mutant.core])
+    seeds = _hardest([(mutant, found) for mutant, found in results if not mutant.core and not mutant.world])
     size = max(1, -(-seeds // workers))
     hashed = _hardest([(mutant, found) for mutant, found in results if mutant.hash_seeds])
     with ThreadPoolExecutor(workers) as pool:
@@ -87,6 +98,9 @@ def control(results: Sequence[tuple[Mutant, Found]], plan: Plan, workers: int) -
             parts.append(pool.submit(hunt, NOTHING, plan, 1, hashed, hashes=True))
         if core := _hardest([(mutant, found) for mutant, found in results if mutant.core]):
             parts.append(pool.submit(hunt, NOTHING, plan, 1, core, core=True))
+        for world in sorted({mutant.world for mutant, _ in results if mutant.world}):
+            hardest = _hardest([(mutant, found) for mutant, found in results if mutant.world == world])
+            parts += [pool.submit(hunt, NOTHING, plan, 1, hardest, world=world)] * bool(hardest)
         found = [part.result() for part in parts]
     return [f"seed {each.seed}: {each.failure}" for each in found if each.seed is not None]
 

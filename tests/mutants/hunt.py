@@ -1,6 +1,6 @@
 """One hunt: seeds of the simulator, one after another, with one planted bug, until a seed fails.
 
-    python -m tests.mutants.hunt NAME FIRST LAST [--events N] [--seconds S] [--hashes]
+    python -m tests.mutants.hunt NAME FIRST LAST [--events N] [--seconds S] [--hashes] [--set NAME=VALUE]...
 
 plays the seeds FIRST..LAST (``none`` for NAME plants nothing) and prints one JSON object: the seed that failed or null,
 what failed, how many seeds were played and in how many seconds. It is a process of its own because a bug can only be
@@ -17,10 +17,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from types import FrameType
+from types import FrameType, MappingProxyType
 
 from tests.mutants.catalogue import MUTANTS
 from tests.mutants.mutant import plant
@@ -71,14 +71,14 @@ def play_core(seed: int) -> str:
     return ""
 
 
-def play(seed: int, events: int) -> tuple[str, str]:
+def play(seed: int, events: int, world: Mapping[str, float] = MappingProxyType({})) -> tuple[str, str]:
     """Plays one seed: what failed, in one line, or nothing; and the hash of all that happened."""
     from paxos_rsm.sim import run_seed
 
     signal.signal(signal.SIGALRM, _ring)
     signal.alarm(SEED_SECONDS_MAX)
     try:
-        result = run_seed(seed, events=events)
+        result = run_seed(seed, events=events, changes=world)
     except _Endless:
         return f"the seed did not come to an end within {SEED_SECONDS_MAX} s", ""
     except Exception as error:
@@ -116,7 +116,7 @@ def _hunt(given: argparse.Namespace) -> Found:
     started = time.monotonic()
     played = 0
     for seed in _seeds(given.first, given.last, given.seconds):
-        failure = play_core(seed) if given.core else play(seed, given.events)[0]
+        failure = play_core(seed) if given.core else play(seed, given.events, dict(given.set))[0]
         played += 1
         if failure:
             return Found(seed, failure, played, time.monotonic() - started)
@@ -137,6 +137,11 @@ def _hunt_by_hashes(given: argparse.Namespace) -> Found:
     return Found(None, "", played, time.monotonic() - started)
 
 
+def _setting(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    return name, json.loads(value)
+
+
 def main(arguments: list[str]) -> int:
     """The command line. Gives the exit status."""
     parser = argparse.ArgumentParser(
@@ -151,6 +156,13 @@ def main(arguments: list[str]) -> int:
         "--hashes", action="store_true", help="compare with a process whose hashes are others"
     )
     parser.add_argument("--core", action="store_true", help="play the fuzz of the core, not the simulator")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=_setting,
+        help="a field of all worlds, or the rate of a fault",
+    )
     parser.add_argument("--traces", action="store_true", help="only print the hash of the trace of each seed")
     given = parser.parse_args(arguments)
     if given.name != NOTHING:

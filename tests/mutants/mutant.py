@@ -40,6 +40,8 @@ class Mutant:
     ``why`` tells the bug in a sentence. ``also`` are further edits that belong to the same bug. ``hash_seeds`` says
     that it only shows between two processes whose hashes differ (PYTHONHASHSEED). ``core`` says that the fuzz of the
     protocol's core (tests/unit/paxos/fuzz.py) hunts it, and not the simulator, which does not play what it is about.
+    ``world`` is what all worlds of its hunt have alike (fields of sim/world.py, rates of faults), where those that are
+    drawn for any bug give it room too seldom.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Mutant:
     also: tuple[Edit, ...] = ()
     hash_seeds: bool = False
     core: bool = False
+    world: tuple[tuple[str, float], ...] = ()
 
     @property
     def edits(self) -> tuple[Edit, ...]:

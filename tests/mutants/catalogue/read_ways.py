@@ -12,6 +12,10 @@ QUORUM_READS = "paxos_rsm.paxos.quorum_reads"
 READ = "paxos_rsm.paxos.reads"
 SETTINGS = "paxos_rsm.paxos.settings"
 
+BESIEGED = (("drift_percent", 100), ("hold_ticks", 8), ("siege", 0.3))
+"""Reads are leased, by clocks that drift far, and every third tick somebody tries to lead within a lease."""
+HANDED_OVER = (*BESIEGED, ("coup", 0.1), ("hand-over", 0.1))
+
 READ_WAYS = (
     Mutant(
         name="lease-from-its-confirmation",
@@ -34,6 +38,7 @@ READ_WAYS = (
         module=SETTINGS,
         old="        return -(-self.read_lease_us * (100 + self.read_lease_drift_percent) // 100)",
         new="        return self.read_lease_us",
+        world=BESIEGED,
         rule="rule 8",
         why="those who confirm hold for as long as the lease, by clocks that may run faster",
     ),
@@ -54,6 +59,7 @@ READ_WAYS = (
 """,
             ),
         ),
+        world=BESIEGED,
         rule="rule 8",
         why="a lease lasts for so many ticks, which stand still while the leader is paused",
     ),
@@ -92,6 +98,7 @@ READ_WAYS = (
         new='''
         """The leadership is handed over: no lease in this ballot any more."""
 ''',
+        world=HANDED_OVER,
         rule="rule 8",
         why="a leader that has handed over serves reads on its lease, though those who held for it are free",
     ),

@@ -113,6 +113,7 @@ VALUES = (
         new="""
         self._waiting.clear()
 """,
+        world=(("coup", 0.1), ("loss", 0.2)),
         rule="rule 5",
         why="what an earlier ballot was obliged to propose is still in the queue of the next one, in the wrong slots",
     ),
