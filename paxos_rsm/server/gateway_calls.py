@@ -334,7 +334,8 @@ def _whole_values(data: bytes) -> tuple[list[Any], bytes]:
             space = SPACE.match(text, at)
             at = space.end() if space else at
     except RecursionError:
-        raise _invalid("the request is not JSON: it is nested too deep") from None
+        if not values:  # What stands before it is done first, however the body is cut.
+            raise _invalid("the request is not JSON: it is nested too deep") from None
     except ValueError:
         pass
     return values, data[len(text[:at].encode()) :]

@@ -206,6 +206,16 @@ async def test_a_body_that_ends_in_something_else_is_refused(body: bytes) -> Non
         await read_all(body)
 
 
+async def test_what_stands_before_one_that_is_nested_too_deep_is_read() -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b'{"lease": 1}{"x": ' + b"[" * 100_000 + b"}"
+
+    objects = json_objects(lock_pb2.LockRequest, body(), 1 << 20)
+    assert await anext(objects) == lock_pb2.LockRequest(lease=1).SerializeToString()
+    with pytest.raises(StatusError, match="nested too deep"):
+        await anext(objects)
+
+
 async def test_an_object_has_a_largest_size() -> None:
     with pytest.raises(StatusError, match="longer than 1000 bytes"):
         await read_all(b'{"name": "', b"A" * 990, b"A" * 990)
