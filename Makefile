@@ -59,7 +59,7 @@ test-unit: $(STAMP) ## the tests that start no server processes
 test-integration: $(STAMP) ## the tests with real server processes
 	$(PYTEST) tests $(NOT_ETCD) -m integration
 
-test-long: $(STAMP) ## the long forms: a minute of kills of real servers each (ten minutes in all), three times the seeds
+test-long: $(STAMP) ## the long forms: a minute of kills of real servers each (seven minutes in all), then three times the seeds
 	PAXOS_RSM_LONG_TESTS=1 $(BIN)/pytest -q tests/integration -m slow $(PYTEST_ARGS)
 	PAXOS_RSM_LONG_TESTS=1 $(PYTEST) $(MANY_CASES)
 
